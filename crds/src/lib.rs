@@ -1,0 +1,30 @@
+//! Fairlead's custom resources, `fairlead.dev/v1alpha1`.
+//!
+//! The Rust types are the source: `generated/*.yaml` is rendered from them and a test keeps it so.
+//! What a schema cannot say is in `policies/`, and who may do what is in `rbac/`; both are applied as they are.
+//!
+//! Here are types and the pure rules that more than one program must apply in the same way:
+//!
+//! - [`v1alpha1`]: the four kinds;
+//! - [`names`]: labels, field managers, the names of the objects that programs share;
+//! - [`conditions`]: condition types and reasons, and how one is set;
+//! - [`presence`]: whether a device is there;
+//! - [`grants`]: what a device may run;
+//! - [`digest`]: the digest of a request, which is its name;
+//! - [`deadline`]: until when an invocation may run.
+//!
+//! Nothing here does I/O or reads a clock.
+
+pub mod conditions;
+pub mod deadline;
+pub mod digest;
+pub mod grants;
+pub mod names;
+pub mod presence;
+mod schema;
+pub mod v1alpha1;
+
+pub use v1alpha1::{CapabilityInvocation, Device, PairingCode, PairingRequest};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Names that more than one program must spell alike.
+
+/// API group of every kind.
+pub const GROUP: &str = "fairlead.dev";
+
+/// Field manager of the operator, and the controller that its events name.
+pub const OPERATOR: &str = "fairlead-operator";
+/// Field manager of the gateways, and the controller that their events name.
+pub const GATEWAY: &str = "fairlead-gateway";
+
+/// Secret, in the operator's namespace: the authority's certificate (`tls.crt`) and key (`tls.key`).
+pub const CA_SECRET: &str = "fairlead-ca";
+/// Secret that gateways mount: serving certificate and chain (`tls.crt`), its key (`tls.key`), and the certificates
+/// that devices' certificates are verified with (`ca.crt`).
+pub const GATEWAY_TLS_SECRET: &str = "fairlead-gateway-tls";
+/// Secret that gateways mount: the OPAQUE server setup, under [`PAIRING_SETUP_KEY`].
+pub const PAIRING_SETUP_SECRET: &str = "fairlead-pairing-setup";
+/// The one key of [`PAIRING_SETUP_SECRET`].
+pub const PAIRING_SETUP_KEY: &str = "opaque-setup";
+/// ConfigMap, in the operator's namespace: the certificates that devices trust (`ca.crt`).
+pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
+/// Lease that operators elect their leader with.
+pub const OPERATOR_LEASE: &str = "fairlead-operator";
+/// Label on the Leases of gateways, which are named after them: [`COMPONENT_GATEWAY`] is its value.
+pub const COMPONENT_LABEL: &str = "fairlead.dev/component";
+/// See [`COMPONENT_LABEL`].
+pub const COMPONENT_GATEWAY: &str = "gateway";
+
+/// How long a gateway's Lease is valid after its renewal, in seconds. Past it, the gateway counts as gone.
+pub const GATEWAY_LEASE_SECONDS: i32 = 15;
+
+/// How long a device may take from the challenge to the proof, in seconds. An attempt older than this is a wrong one.
+pub const PROOF_SECONDS: i64 = 30;
+
+/// Most bytes of an invocation's input, as JSON without white space.
+pub const MAX_INPUT_BYTES: usize = 32 * 1024;
+
+/// Name of the Secret of a pairing code.
+pub fn code_secret(pairing_code: &str) -> String {
+    format!("{pairing_code}-code")
+}
+
+/// Name of the Secret with the certificate of a device.
+pub fn device_secret(device: &str) -> String {
+    format!("{device}-mtls")
+}
+
+/// A DNS label (RFC 1123) made of what a device would like to be called; `None` if nothing of it can be used.
+pub fn device_name_from(requested: &str) -> Option<String> {
+    let mut name = String::with_capacity(requested.len().min(63));
+    for character in requested.chars() {
+        let character = character.to_ascii_lowercase();
+        match character {
+            'a'..='z' | '0'..='9' => name.push(character),
+            _ if name.ends_with('-') || name.is_empty() => {}
+            _ => name.push('-'),
+        }
+        // Room for a suffix of a dash and eight digits of the key, for two devices of one name.
+        if name.len() == 54 {
+            break;
+        }
+    }
+    let name = name.trim_end_matches('-');
+    (!name.is_empty()).then(|| name.to_owned())
+}

@@ -1,0 +1,67 @@
+//! Pieces of schema that the derive cannot express: bounds on what maps and lists contain, and free JSON.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Most capabilities that one device may declare or be granted.
+pub const MAX_CAPABILITIES: usize = 128;
+
+/// `echo`, `system.health`, `desktop.open-url`: dotted lower-case words.
+pub const CAPABILITY_NAME: &str = r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9_]*[a-z0-9])?)*$";
+
+/// SHA-256 in lower-case hexadecimal digits.
+pub const SHA256_HEX: &str = r"^[0-9a-f]{64}$";
+
+/// Conditions as in the Kubernetes API conventions, with the bounds that the reference schema leaves out.
+pub fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": {"type": "string", "maxLength": 64, "minLength": 1, "description": "What the condition is about."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
+                "reason": {"type": "string", "maxLength": 64, "minLength": 1, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "Why, in one word for programs."},
+                "message": {"type": "string", "maxLength": 1024, "description": "Why, in words for people."},
+                "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64, "description": "When the status last changed."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The metadata.generation that the condition is about."}
+            }
+        }
+    })
+}
+
+/// Label keys and values within the limits of Kubernetes.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(key, size(key) <= 317)",
+            "message": "a label's key is 317 characters long at most"
+        }]
+    })
+}
+
+/// A set of capability names.
+pub fn capability_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": MAX_CAPABILITIES,
+        "x-kubernetes-list-type": "set",
+        "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": CAPABILITY_NAME}
+    })
+}
+
+/// Any JSON value. Its size is bounded by the gateway, for a schema cannot.
+pub fn any_json(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A moment, with the bound that the reference schema leaves out.
+pub fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+}

@@ -1,0 +1,311 @@
+//! `Device`: a paired device, what it may do, and whether it is there.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ClientKind, Execution, Platform};
+
+/// A paired device. Made by the operator when a pairing request is approved.
+#[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[kube(
+    group = "fairlead.dev",
+    version = "v1alpha1",
+    kind = "Device",
+    plural = "devices",
+    doc = "A paired device: who it is, whether it is trusted, whether it is there, and what it may run.",
+    namespaced,
+    derive = "PartialEq",
+    derive = "Default",
+    status = "DeviceStatus",
+    shortname = "dev",
+    category = "fairlead",
+    selectable = ".spec.publicKeySha256",
+    selectable = ".spec.trust",
+    selectable = ".status.presence",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Trust", type_ = "string", json_path = ".status.trust"),
+    printcolumn(name = "Presence", type_ = "string", json_path = ".status.presence"),
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.clientKind", priority = 1),
+    printcolumn(name = "Host", type_ = "string", json_path = ".status.platform.hostname", priority = 1),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.session.gateway", priority = 1),
+    printcolumn(name = "Certificate", type_ = "date", json_path = ".status.certificate.notAfter"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 63").message("a device's name is 63 characters long at most: it is part of its SPIFFE id and names its Secret")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.publicKeySha256 == oldSelf.publicKeySha256").message("the key is the identity of the device and cannot be changed: pair it again").field_path(".publicKeySha256"))]
+#[x_kube(validation = Rule::new("oldSelf.trust != 'Revoked' || self.trust == 'Revoked'").message("a revoked device stays revoked: pair it again").field_path(".trust"))]
+#[x_kube(validation = Rule::new("self.presence.staleAfterSeconds < self.presence.offlineAfterSeconds").message("staleAfterSeconds must be less than offlineAfterSeconds").field_path(".presence"))]
+pub struct DeviceSpec {
+    /// SHA-256 of the SubjectPublicKeyInfo of the device's key, hexadecimal: its identity.
+    #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
+    pub public_key_sha256: String,
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub display_name: Option<String>,
+    /// What kind of program runs on it.
+    #[serde(default)]
+    pub client_kind: ClientKind,
+    /// Whether it is trusted. `Suspended` and `Revoked` cut its stream; `Revoked` is final.
+    #[serde(default)]
+    pub trust: TrustDecision,
+    /// What it may run.
+    #[serde(default)]
+    pub grants: DeviceGrants,
+    /// How long its certificates live.
+    #[serde(default)]
+    pub certificate: CertificatePolicy,
+    /// When an absent device counts as stale and as offline.
+    #[serde(default)]
+    pub presence: PresencePolicy,
+    /// How it may come back after its certificate expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryPolicy>,
+}
+
+/// What somebody decided about a device.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum TrustDecision {
+    /// It may connect.
+    #[default]
+    Active,
+    /// It may not connect until it is Active again.
+    Suspended,
+    /// It may never connect again.
+    Revoked,
+}
+
+/// What a device may run.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceGrants {
+    /// Names of capabilities.
+    #[serde(default)]
+    #[schemars(schema_with = "crate::schema::capability_names")]
+    pub capabilities: Vec<String>,
+}
+
+/// How long certificates live.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificatePolicy {
+    /// Life of a certificate in seconds: an hour to thirty days. Never longer than that of its authority.
+    #[serde(default = "default_certificate_ttl_seconds")]
+    #[schemars(range(min = 3600, max = 2_592_000))]
+    pub ttl_seconds: i64,
+}
+
+impl Default for CertificatePolicy {
+    fn default() -> Self {
+        Self { ttl_seconds: default_certificate_ttl_seconds() }
+    }
+}
+
+fn default_certificate_ttl_seconds() -> i64 {
+    86400
+}
+
+/// When an absent device counts as stale and as offline, in seconds since its session ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresencePolicy {
+    /// From here on it is Stale.
+    #[serde(default = "default_stale_after_seconds")]
+    #[schemars(range(min = 10, max = 604_800))]
+    pub stale_after_seconds: i64,
+    /// From here on it is Offline.
+    #[serde(default = "default_offline_after_seconds")]
+    #[schemars(range(min = 20, max = 2_592_000))]
+    pub offline_after_seconds: i64,
+}
+
+impl Default for PresencePolicy {
+    fn default() -> Self {
+        Self {
+            stale_after_seconds: default_stale_after_seconds(),
+            offline_after_seconds: default_offline_after_seconds(),
+        }
+    }
+}
+
+fn default_stale_after_seconds() -> i64 {
+    300
+}
+
+fn default_offline_after_seconds() -> i64 {
+    1800
+}
+
+/// How a device may come back after its certificate expired.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryPolicy {
+    /// For how long after expiry, in seconds.
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub window_seconds: i64,
+    /// How many more times.
+    #[schemars(range(min = 0, max = 100))]
+    pub remaining: i64,
+}
+
+/// What is known about a device.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// Whether it is trusted now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+    /// Whether it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Presence>,
+    /// Why `presence` is what it is, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_reason: Option<PresenceReason>,
+    /// When a gateway last knew it to be there: the start or the end of its session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub last_seen: Option<Time>,
+    /// Its stream, or the last one it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// Its newest certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<DeviceCertificate>,
+    /// What it says about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// What it says it can do, and whether it may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub capabilities: Vec<DeviceCapability>,
+    /// The `metadata.generation` that the operator has seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `CertificateValid` and `CapabilitiesGranted` by the operator, `Connected` by the gateways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Whether a device is trusted now.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Trust {
+    /// It has a valid certificate and may connect.
+    Trusted,
+    /// It is suspended, or its certificate has expired.
+    Untrusted,
+    /// Never again.
+    Revoked,
+}
+
+/// Whether a device is there.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Presence {
+    /// It holds a stream to a live gateway.
+    Online,
+    /// It holds a stream but a capability is unavailable, or it lost its stream a moment ago.
+    Degraded,
+    /// It has been away for `staleAfterSeconds`.
+    Stale,
+    /// It has been away for `offlineAfterSeconds`, or was never there.
+    Offline,
+}
+
+/// Why a device is as present as it is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum PresenceReason {
+    /// It holds a stream.
+    Connected,
+    /// It holds a stream, but a capability that it declares is unavailable.
+    CapabilityUnavailable,
+    /// Its stream ended.
+    SessionEnded,
+    /// The gateway that held its stream is gone.
+    GatewayGone,
+    /// It never connected.
+    NeverConnected,
+}
+
+/// A stream of a device.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Name of the gateway that holds it: also the name of the gateway's Lease.
+    #[schemars(length(min = 1, max = 253))]
+    pub gateway: String,
+    /// Counts the sessions of the device: an end is written only to the session that ended.
+    #[schemars(range(min = 0))]
+    pub epoch: i64,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub connected_at: Option<Time>,
+    /// When it ended. Absent while it lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub ended_at: Option<Time>,
+}
+
+/// The newest certificate of a device.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceCertificate {
+    /// Serial number, hexadecimal.
+    #[schemars(length(max = 64))]
+    pub serial: String,
+    /// SHA-256 of the certificate, hexadecimal.
+    #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
+    pub fingerprint: String,
+    /// Counts the certificates of the device.
+    #[schemars(range(min = 1))]
+    pub generation: i64,
+    /// Valid from.
+    #[schemars(schema_with = "crate::schema::time")]
+    pub not_before: Time,
+    /// Valid until.
+    #[schemars(schema_with = "crate::schema::time")]
+    pub not_after: Time,
+}
+
+/// A capability that a device says it has.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceCapability {
+    /// Name of the capability.
+    #[schemars(length(min = 1, max = 63), regex(pattern = crate::schema::CAPABILITY_NAME))]
+    pub name: String,
+    /// Whether the device can run it now.
+    #[serde(default)]
+    pub availability: Availability,
+    /// Whether it runs at once or after the person at the device allowed it.
+    #[serde(default)]
+    pub execution: Execution,
+    /// Whether it may be run.
+    #[serde(default)]
+    pub granted: Granted,
+}
+
+/// Whether a capability can be run now.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Availability {
+    #[default]
+    Available,
+    Unavailable,
+}
+
+/// Whether a capability may be run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Granted {
+    /// It may.
+    Granted,
+    /// It may not: somebody decided so.
+    #[default]
+    NotGranted,
+    /// It may not yet: the device began to declare it after it was approved, and nobody has decided.
+    Pending,
+}

@@ -1,0 +1,88 @@
+//! What more than one kind contains.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What kind of program enrols.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum ClientKind {
+    /// An agent that runs unattended: an edge box, a kiosk, a cluster node.
+    #[default]
+    Node,
+    /// An agent in a person's desktop session.
+    Desktop,
+    /// A command-line program.
+    Cli,
+}
+
+/// How a capability is started.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum Execution {
+    /// At once.
+    #[default]
+    Automatic,
+    /// After the person at the device allowed it.
+    Mediated,
+}
+
+/// Another object of the same namespace.
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectReference {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+impl ObjectReference {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+}
+
+/// What the device says about itself. Not verified by anybody.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Platform {
+    /// Operating system, for example `linux`.
+    #[schemars(length(max = 64))]
+    pub os: String,
+    /// Processor architecture, for example `x86_64`.
+    #[schemars(length(max = 64))]
+    pub arch: String,
+    /// Version of the agent.
+    #[schemars(length(max = 64))]
+    pub agent_version: String,
+    /// Host name as the device knows it.
+    #[schemars(length(max = 253))]
+    pub hostname: String,
+}
+
+/// A capability that a device says it has.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeclaredCapability {
+    /// Name of the capability, for example `system.health`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = crate::schema::CAPABILITY_NAME))]
+    pub name: String,
+    /// Whether it runs at once or after the person at the device allowed it.
+    #[serde(default)]
+    pub execution: Execution,
+}
+
+/// What a device may be given.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Grants {
+    /// Labels that the Device gets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Capabilities that the device may run. Absent: those it declares. An empty list: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::capability_names")]
+    pub capabilities: Option<Vec<String>>,
+}

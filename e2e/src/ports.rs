@@ -1,0 +1,44 @@
+//! Loopback ports for servers that have to know theirs before they start.
+//!
+//! A port found free here can be taken before its server binds it; callers that can, try again with another.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{Ipv4Addr, TcpListener};
+
+/// Below the ranges from which systems take the source ports of outgoing connections (Linux: 32768 and up). A server
+/// that is stopped for a while would otherwise find its port taken by some client – or by the very client that keeps
+/// dialling it, as a TCP socket on loopback can connect to itself.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 10_000;
+
+/// A port on 127.0.0.1 that nobody listens on at this moment.
+///
+/// # Errors
+/// When a few hundred tries found none.
+pub fn free() -> anyhow::Result<u16> {
+    // A random start, not a counter: several runs of the harness share the machine.
+    let start = u16::try_from(RandomState::new().build_hasher().finish() % u64::from(COUNT))?;
+    (0..COUNT)
+        .step_by(31)
+        .map(|step| FIRST + (start + step) % COUNT)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| {
+            anyhow::anyhow!(
+                "no free port on 127.0.0.1 between {FIRST} and {}",
+                FIRST + COUNT
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_can_be_bound_and_lies_below_the_ports_of_clients() {
+        let port = free().unwrap();
+        assert!((FIRST..FIRST + COUNT).contains(&port));
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+}

@@ -1,0 +1,142 @@
+//! The harness itself: what the other topics take for granted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::cluster::Cluster;
+use e2e::secret_mount::SecretMount;
+use e2e::wait::until;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use libtest_mimic::Trial;
+
+use crate::fixture::{Fixture, Scene};
+
+const SOON: Duration = Duration::from_secs(20);
+
+pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
+    vec![
+        fixture.trial(
+            "smoke::kubectl_and_server_are_of_one_version",
+            versions_agree,
+        ),
+        fixture.trial(
+            "smoke::a_service_accounts_kubeconfig_has_its_identity_and_no_more",
+            service_account,
+        ),
+        fixture.trial(
+            "smoke::a_user_is_known_by_certificate_and_has_no_rights",
+            user,
+        ),
+        fixture.trial("smoke::a_mounted_secret_follows_the_secret", mounted_secret),
+    ]
+}
+
+async fn versions_agree(scene: Scene) -> anyhow::Result<()> {
+    let printed = scene
+        .fixture
+        .cluster()
+        .run_kubectl(&["version", "-o", "json"])
+        .await?;
+    let versions: serde_json::Value = serde_json::from_str(&printed)?;
+    let version = |side: &str| versions[side]["gitVersion"].as_str().map(str::to_owned);
+    ensure!(
+        version("serverVersion") == version("clientVersion"),
+        "{printed}"
+    );
+    ensure!(
+        version("serverVersion").is_some_and(|version| version.starts_with("v1.")),
+        "{printed}"
+    );
+    Ok(())
+}
+
+async fn service_account(scene: Scene) -> anyhow::Result<()> {
+    let account = ServiceAccount {
+        metadata: named("worker"),
+        ..ServiceAccount::default()
+    };
+    Api::namespaced(scene.client.clone(), &scene.namespace)
+        .create(&PostParams::default(), &account)
+        .await?;
+    let path = scene.folder.join("worker.kubeconfig");
+    let cluster = scene.fixture.cluster();
+    cluster
+        .service_account_kubeconfig(&scene.namespace, "worker", &path)
+        .await?;
+    let client = Cluster::connect(&path, cluster.kubectl()).await?.client();
+    let expected = format!("system:serviceaccount:{}:worker", scene.namespace);
+    ensure!(who_am_i(&client).await? == expected);
+    refused(&client, &scene.namespace).await
+}
+
+async fn user(scene: Scene) -> anyhow::Result<()> {
+    let client = scene.fixture.user(&scene, "ada", &["crew"]).await?;
+    ensure!(who_am_i(&client).await? == "ada");
+    refused(&client, &scene.namespace).await
+}
+
+async fn mounted_secret(scene: Scene) -> anyhow::Result<()> {
+    let folder = scene.folder.join("mount");
+    let mut mount = SecretMount::start(scene.client.clone(), &scene.namespace, "keys", &folder)?;
+    ensure!(
+        mount.mounted(Duration::from_millis(50)).await.is_err(),
+        "there is no Secret yet"
+    );
+    let secrets = Api::<Secret>::namespaced(scene.client.clone(), &scene.namespace);
+    let secret = Secret {
+        metadata: named("keys"),
+        string_data: Some(BTreeMap::from([("tls.crt".to_owned(), "one".to_owned())])),
+        ..Secret::default()
+    };
+    secrets.create(&PostParams::default(), &secret).await?;
+    mount.mounted(SOON).await?;
+    ensure!(std::fs::read_to_string(folder.join("tls.crt"))? == "one");
+
+    let patch = serde_json::json!({ "stringData": { "tls.crt": "two" } });
+    secrets
+        .patch("keys", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    until("the file follows", SOON, async || {
+        Ok((std::fs::read_to_string(folder.join("tls.crt"))? == "two").then_some(()))
+    })
+    .await?;
+    secrets.delete("keys", &DeleteParams::default()).await?;
+    ensure!(
+        std::fs::read_to_string(folder.join("tls.crt"))? == "two",
+        "a container keeps what it has mounted"
+    );
+    Ok(())
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+async fn who_am_i(client: &Client) -> anyhow::Result<String> {
+    let review = Api::<SelfSubjectReview>::all(client.clone())
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await?;
+    review
+        .status
+        .and_then(|status| status.user_info)
+        .and_then(|user| user.username)
+        .context("no user name")
+}
+
+async fn refused(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let listed = Api::<Secret>::namespaced(client.clone(), namespace)
+        .list(&kube::api::ListParams::default())
+        .await;
+    match listed {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        other => anyhow::bail!("Secrets could be listed: {other:?}"),
+    }
+}

@@ -1,0 +1,15 @@
+//! What every Fairlead process shares, so that all of them behave alike.
+//!
+//! - [`log`]: how a process logs;
+//! - [`shutdown`]: how it stops, and which tasks it waits for;
+//! - [`admin`] (feature `admin`): `/live`, `/ready` and `/metrics` on a port apart from traffic;
+//! - [`lease`] (feature `lease`): the Lease that says that a process is alive.
+//!
+//! Nothing here knows what the process is for.
+
+#[cfg(feature = "admin")]
+pub mod admin;
+#[cfg(feature = "lease")]
+pub mod lease;
+pub mod log;
+pub mod shutdown;

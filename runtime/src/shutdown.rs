@@ -1,0 +1,110 @@
+//! How a process stops: a signal, then every task is told and waited for.
+//!
+//! No task is detached. One that ends before it was told to ends the process, for a half of it that goes on alone does
+//! harm that nobody sees.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The tasks of a process, and the token that stops them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    token: CancellationToken,
+    tracker: TaskTracker,
+    ended: mpsc::Sender<Ended>,
+}
+
+/// Receives what [`Tasks`] report; held by who waits.
+#[derive(Debug)]
+pub struct Supervisor {
+    tasks: Tasks,
+    ended: mpsc::Receiver<Ended>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    task: &'static str,
+    error: Option<anyhow::Error>,
+}
+
+impl Supervisor {
+    #[expect(clippy::new_without_default, reason = "a process has one, and makes it knowingly")]
+    pub fn new() -> Self {
+        let (sender, ended) = mpsc::channel(16);
+        let tasks = Tasks { token: CancellationToken::new(), tracker: TaskTracker::new(), ended: sender };
+        Self { tasks, ended }
+    }
+
+    pub fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    /// Waits for SIGTERM, SIGINT, or an essential task that ends; then stops all and waits for them, `grace` at most.
+    ///
+    /// Fails when an essential task ended by itself, when a second signal came, or when the grace ran out.
+    pub async fn wait(mut self, grace: Duration) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let early = tokio::select! {
+            () = any(&mut terminate, &mut interrupt) => None,
+            ended = self.ended.recv() => ended,
+        };
+        match &early {
+            None => tracing::info!("Stopping"),
+            Some(Ended { task, .. }) => tracing::error!(task, "Stopping: a task ended by itself"),
+        }
+        self.tasks.token.cancel();
+        self.tasks.tracker.close();
+        tokio::select! {
+            () = self.tasks.tracker.wait() => {}
+            () = tokio::time::sleep(grace) => bail!("tasks did not stop within {grace:?}"),
+            () = any(&mut terminate, &mut interrupt) => bail!("stopped by a second signal"),
+        }
+        match early {
+            None => Ok(()),
+            Some(Ended { task, error: Some(error) }) => Err(error.context(format!("run {task}"))),
+            Some(Ended { task, error: None }) => bail!("{task} ended by itself"),
+        }
+    }
+}
+
+async fn any(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+impl Tasks {
+    /// Told when the process stops.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Starts a task without which the process is of no use. It must end only after the token was cancelled.
+    pub fn spawn_essential(
+        &self,
+        task: &'static str,
+        future: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let (token, ended) = (self.token.clone(), self.ended.clone());
+        self.tracker.spawn(async move {
+            let error = future.await.err();
+            if !token.is_cancelled() || error.is_some() {
+                // Full or closed only when the supervisor already knows of another.
+                let _ = ended.try_send(Ended { task, error });
+            }
+        });
+    }
+
+    /// Starts a task that may end: one connection, one exchange. It is stopped by the token and waited for.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(future);
+    }
+}

@@ -2,8 +2,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 3] =
-    ["fairlead/node/v1/device.proto", "fairlead/node/v1/enrollment.proto", "fairlead/node/v1/node.proto"];
+const FILES: [&str; 3] = [
+    "fairlead/node/v1/device.proto",
+    "fairlead/node/v1/enrollment.proto",
+    "fairlead/node/v1/node.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

@@ -26,6 +26,9 @@ pub const COMPONENT_LABEL: &str = "fairlead.dev/component";
 /// See [`COMPONENT_LABEL`].
 pub const COMPONENT_GATEWAY: &str = "gateway";
 
+/// Annotation on the Lease of a gateway: the `HOST:PORT` where devices reach it.
+pub const ADVERTISE_ANNOTATION: &str = "fairlead.dev/advertise";
+
 /// How long a gateway's Lease is valid after its renewal, in seconds. Past it, the gateway counts as gone.
 pub const GATEWAY_LEASE_SECONDS: i32 = 15;
 

@@ -1,7 +1,9 @@
 //! What a client certificate says, before anybody decides whether to believe it.
 
 use rustls::{CertificateError, pki_types::CertificateDer};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::parse_x509_certificate};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, prelude::parse_x509_certificate,
+};
 
 use crate::{key::KeyFingerprint, spiffe::SpiffeId};
 
@@ -23,7 +25,10 @@ impl Presented {
         if is_self_signed(&certificate) {
             return Ok(Self::SelfSigned { key });
         }
-        Ok(Self::Device { key, id: device_of(&certificate)? })
+        Ok(Self::Device {
+            key,
+            id: device_of(&certificate)?,
+        })
     }
 
     /// The key that the certificate is for.
@@ -35,7 +40,9 @@ impl Presented {
 }
 
 /// Reads one certificate and nothing after it.
-pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
+pub(crate) fn parse<'a>(
+    der: &'a CertificateDer<'_>,
+) -> Result<X509Certificate<'a>, CertificateError> {
     match parse_x509_certificate(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(CertificateError::BadEncoding),
@@ -49,11 +56,23 @@ fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
 
 /// Exactly one URI, as SPIFFE demands: with two, it would be our choice whom to believe.
 fn device_of(certificate: &X509Certificate<'_>) -> Result<SpiffeId, CertificateError> {
-    let extension = certificate.subject_alternative_name().map_err(|_| CertificateError::BadEncoding)?;
-    let names = extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    let mut uris = names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
+    let extension = certificate
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::BadEncoding)?;
+    let names = extension
+        .map(|extension| extension.value.general_names.as_slice())
+        .unwrap_or_default();
+    let mut uris = names.iter().filter_map(|name| {
+        if let GeneralName::URI(uri) = name {
+            Some(*uri)
+        } else {
+            None
+        }
+    });
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => uri.parse().map_err(|_| CertificateError::ApplicationVerificationFailure),
+        (Some(uri), None) => uri
+            .parse()
+            .map_err(|_| CertificateError::ApplicationVerificationFailure),
         _ => Err(CertificateError::ApplicationVerificationFailure),
     }
 }

@@ -111,7 +111,9 @@ fn normalise(character: char) -> Option<char> {
         'O' => '0',
         other => other,
     };
-    CROCKFORD.contains(&u8::try_from(character).ok()?).then_some(character)
+    CROCKFORD
+        .contains(&u8::try_from(character).ok()?)
+        .then_some(character)
 }
 
 fn draw(alphabet: Alphabet, length: usize) -> String {
@@ -143,19 +145,31 @@ mod tests {
         for alphabet in [Alphabet::Alphanumeric, Alphabet::Numeric] {
             let code = PairingCode::draw(alphabet);
             assert_eq!(PairingCode::parse(&code.expose()).unwrap(), code);
-            assert!(code.expose().bytes().all(|b| b == b'-' || alphabet.characters().contains(&b)));
+            assert!(
+                code.expose()
+                    .bytes()
+                    .all(|b| b == b'-' || alphabet.characters().contains(&b))
+            );
         }
     }
 
     #[test]
     fn two_draws_differ() {
-        assert_ne!(PairingCode::draw(Alphabet::Alphanumeric), PairingCode::draw(Alphabet::Alphanumeric));
+        assert_ne!(
+            PairingCode::draw(Alphabet::Alphanumeric),
+            PairingCode::draw(Alphabet::Alphanumeric)
+        );
     }
 
     #[test]
     fn people_type_as_they_like() {
         let code = PairingCode::parse("0101-ABCDEF").unwrap();
-        for typed in ["oiol-abcdef", " 0101 abc def ", "0101ABCDEF", "01-01-AB-CD-EF\n"] {
+        for typed in [
+            "oiol-abcdef",
+            " 0101 abc def ",
+            "0101ABCDEF",
+            "01-01-AB-CD-EF\n",
+        ] {
             assert_eq!(PairingCode::parse(typed).unwrap(), code, "{typed}");
         }
     }
@@ -165,8 +179,14 @@ mod tests {
         assert_eq!(PairingCode::parse("0101-ABCDE"), Err(Error::Length(9)));
         assert_eq!(PairingCode::parse(""), Err(Error::Length(0)));
         assert_eq!(PairingCode::parse("0101-ABCDEU"), Err(Error::Character));
-        assert_eq!(PairingCode::parse("0101-ABCDE\u{c4}"), Err(Error::Character));
-        assert_eq!(PairingCode::parse(&"0".repeat(1 << 20)), Err(Error::Length(65)));
+        assert_eq!(
+            PairingCode::parse("0101-ABCDE\u{c4}"),
+            Err(Error::Character)
+        );
+        assert_eq!(
+            PairingCode::parse(&"0".repeat(1 << 20)),
+            Err(Error::Length(65))
+        );
     }
 
     #[test]

@@ -14,7 +14,9 @@ impl Exporter {
 
     /// Fails before the handshake is over.
     pub fn of<Side>(connection: &ConnectionCommon<Side>) -> Result<Self, Error> {
-        connection.export_keying_material([0; 32], Self::LABEL, None).map(Self)
+        connection
+            .export_keying_material([0; 32], Self::LABEL, None)
+            .map(Self)
     }
 
     /// For a peer that is not at the other end of a TLS connection of ours: tests and benchmarks.

@@ -6,9 +6,10 @@
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use opaque_ke::{
-    CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration, ClientRegistrationFinishParameters,
-    CredentialFinalization, CredentialRequest, CredentialResponse, Identifiers, Ristretto255, ServerLogin,
-    ServerLoginParameters, ServerRegistration, ServerSetup, TripleDh, errors::ProtocolError,
+    CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration,
+    ClientRegistrationFinishParameters, CredentialFinalization, CredentialRequest,
+    CredentialResponse, Identifiers, Ristretto255, ServerLogin, ServerLoginParameters,
+    ServerRegistration, ServerSetup, TripleDh, errors::ProtocolError,
 };
 use rand_core::OsRng;
 use sha2::Sha512;
@@ -76,7 +77,9 @@ impl Setup {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        ServerSetup::deserialize(bytes).map(Self).map_err(|_| Error::Stored)
+        ServerSetup::deserialize(bytes)
+            .map(Self)
+            .map_err(|_| Error::Stored)
     }
 
     /// What gateways need to check a code, and cannot read it from. Slow: this stretches. Who makes a code plays both
@@ -86,9 +89,14 @@ impl Setup {
         let client = ClientRegistration::<Suite>::start(&mut OsRng, secret)?;
         let server = ServerRegistration::start(&self.0, client.message, code.id().as_bytes())?;
         let stretching = stretching()?;
-        let parameters = ClientRegistrationFinishParameters::new(Identifiers::default(), Some(&stretching));
-        let upload = client.state.finish(&mut OsRng, secret, server.message, parameters)?;
-        Ok(ServerRegistration::finish(upload.message).serialize().to_vec())
+        let parameters =
+            ClientRegistrationFinishParameters::new(Identifiers::default(), Some(&stretching));
+        let upload = client
+            .state
+            .finish(&mut OsRng, secret, server.message, parameters)?;
+        Ok(ServerRegistration::finish(upload.message)
+            .serialize()
+            .to_vec())
     }
 
     /// The gateway's first half: answers KE1 with KE2. Count the attempt before KE2 leaves: whoever holds it can check
@@ -115,7 +123,13 @@ impl Setup {
             code_id.as_bytes(),
             login_parameters(exporter),
         )?;
-        Ok((Attempt { login: start.state, exporter: *exporter }, start.message.serialize().to_vec()))
+        Ok((
+            Attempt {
+                login: start.state,
+                exporter: *exporter,
+            },
+            start.message.serialize().to_vec(),
+        ))
     }
 }
 
@@ -137,7 +151,10 @@ impl Attempt {
 
 /// With this key exchange, only the context given to the start counts; the finish gets the same for the reader's sake.
 fn login_parameters(exporter: &Exporter) -> ServerLoginParameters<'_, 'static> {
-    ServerLoginParameters { context: Some(exporter.as_bytes()), identifiers: Identifiers::default() }
+    ServerLoginParameters {
+        context: Some(exporter.as_bytes()),
+        identifiers: Identifiers::default(),
+    }
 }
 
 /// The device's half: a code that it claims to know, on its way to being proved.
@@ -150,7 +167,13 @@ impl Claim {
     /// Returns the claim and KE1.
     pub fn start(code: PairingCode) -> Result<(Self, Vec<u8>), Error> {
         let start = ClientLogin::<Suite>::start(&mut OsRng, code.secret().as_bytes())?;
-        Ok((Self { code, login: start.state }, start.message.serialize().to_vec()))
+        Ok((
+            Self {
+                code,
+                login: start.state,
+            },
+            start.message.serialize().to_vec(),
+        ))
     }
 
     /// Returns KE3 if KE2 came from a gateway that knows the code and sits at the other end of the very connection that
@@ -160,10 +183,18 @@ impl Claim {
     /// try again, never a loop.
     pub fn prove(self, ke2: &[u8], exporter: &Exporter) -> Result<Vec<u8>, Error> {
         let stretching = stretching()?;
-        let parameters =
-            ClientLoginFinishParameters::new(Some(exporter.as_bytes()), Identifiers::default(), Some(&stretching));
+        let parameters = ClientLoginFinishParameters::new(
+            Some(exporter.as_bytes()),
+            Identifiers::default(),
+            Some(&stretching),
+        );
         let response = CredentialResponse::deserialize(ke2)?;
-        let finish = self.login.finish(&mut OsRng, self.code.secret().as_bytes(), response, parameters)?;
+        let finish = self.login.finish(
+            &mut OsRng,
+            self.code.secret().as_bytes(),
+            response,
+            parameters,
+        )?;
         Ok(finish.message.serialize().to_vec())
     }
 }
@@ -177,9 +208,18 @@ mod tests {
     }
 
     /// Whether the device is convinced, and whether the gateway is.
-    fn exchange(file: Option<&[u8]>, setup: &Setup, typed: PairingCode, same_connection: bool) -> (bool, bool) {
+    fn exchange(
+        file: Option<&[u8]>,
+        setup: &Setup,
+        typed: PairingCode,
+        same_connection: bool,
+    ) -> (bool, bool) {
         let here = Exporter::from_bytes([1; 32]);
-        let there = if same_connection { here } else { Exporter::from_bytes([2; 32]) };
+        let there = if same_connection {
+            here
+        } else {
+            Exporter::from_bytes([2; 32])
+        };
         let id = typed.id().to_owned();
         let (claim, ke1) = Claim::start(typed).unwrap();
         let (attempt, ke2) = setup.challenge(file, &id, &ke1, &here).unwrap();
@@ -198,9 +238,18 @@ mod tests {
         let file = setup.password_file(&code("000000")).unwrap();
         // What an operator wrote and a gateway read back.
         let setup = Setup::from_bytes(&setup.to_bytes()).unwrap();
-        assert_eq!(exchange(Some(&file), &setup, code("000000"), true), (true, true));
-        assert_eq!(exchange(Some(&file), &setup, code("000001"), true), (false, false));
-        assert_eq!(exchange(Some(&file), &setup, code("000000"), false), (false, false));
+        assert_eq!(
+            exchange(Some(&file), &setup, code("000000"), true),
+            (true, true)
+        );
+        assert_eq!(
+            exchange(Some(&file), &setup, code("000001"), true),
+            (false, false)
+        );
+        assert_eq!(
+            exchange(Some(&file), &setup, code("000000"), false),
+            (false, false)
+        );
         assert_eq!(exchange(None, &setup, code("000000"), true), (false, false));
     }
 
@@ -210,8 +259,12 @@ mod tests {
         let file = setup.password_file(&code("000000")).unwrap();
         let exporter = Exporter::from_bytes([1; 32]);
         let (claim, ke1) = Claim::start(code("000000")).unwrap();
-        let (_, ke2) = setup.challenge(Some(&file), "7KQ2", &ke1, &exporter).unwrap();
-        let (other, _) = setup.challenge(Some(&file), "7KQ2", &ke1, &exporter).unwrap();
+        let (_, ke2) = setup
+            .challenge(Some(&file), "7KQ2", &ke1, &exporter)
+            .unwrap();
+        let (other, _) = setup
+            .challenge(Some(&file), "7KQ2", &ke1, &exporter)
+            .unwrap();
         let ke3 = claim.prove(&ke2, &exporter).unwrap();
         assert_eq!(other.verify(&ke3), Err(Error::NotProved));
     }
@@ -220,9 +273,17 @@ mod tests {
     fn garbage_is_malformed_and_a_damaged_file_is_not_the_strangers_fault() {
         let setup = Setup::generate();
         let exporter = Exporter::from_bytes([1; 32]);
-        assert_eq!(setup.challenge(None, "7KQ2", b"garbage", &exporter).err(), Some(Error::Malformed));
+        assert_eq!(
+            setup.challenge(None, "7KQ2", b"garbage", &exporter).err(),
+            Some(Error::Malformed)
+        );
         let (_, ke1) = Claim::start(code("000000")).unwrap();
-        assert_eq!(setup.challenge(Some(b"garbage"), "7KQ2", &ke1, &exporter).err(), Some(Error::Stored));
+        assert_eq!(
+            setup
+                .challenge(Some(b"garbage"), "7KQ2", &ke1, &exporter)
+                .err(),
+            Some(Error::Stored)
+        );
         assert_eq!(Setup::from_bytes(b"garbage").err(), Some(Error::Stored));
     }
 }

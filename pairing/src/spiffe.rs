@@ -20,11 +20,15 @@ pub struct ParseError;
 impl SpiffeId {
     /// Fails where a part cannot stand in a URI.
     pub fn new(trust_domain: &str, namespace: &str, device: &str) -> Result<Self, ParseError> {
-        [trust_domain, namespace, device].into_iter().all(is_segment).then(|| Self {
-            trust_domain: trust_domain.to_owned(),
-            namespace: namespace.to_owned(),
-            device: device.to_owned(),
-        }).ok_or(ParseError)
+        [trust_domain, namespace, device]
+            .into_iter()
+            .all(is_segment)
+            .then(|| Self {
+                trust_domain: trust_domain.to_owned(),
+                namespace: namespace.to_owned(),
+                device: device.to_owned(),
+            })
+            .ok_or(ParseError)
     }
 }
 
@@ -32,11 +36,26 @@ impl FromStr for SpiffeId {
     type Err = ParseError;
 
     fn from_str(uri: &str) -> Result<Self, ParseError> {
-        let mut parts = uri.strip_prefix("spiffe://").ok_or(ParseError)?.splitn(6, '/');
-        match [parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()] {
-            [Some(trust_domain), Some("ns"), Some(namespace), Some("device"), Some(device), None] => {
-                Self::new(trust_domain, namespace, device)
-            }
+        let mut parts = uri
+            .strip_prefix("spiffe://")
+            .ok_or(ParseError)?
+            .splitn(6, '/');
+        match [
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ] {
+            [
+                Some(trust_domain),
+                Some("ns"),
+                Some(namespace),
+                Some("device"),
+                Some(device),
+                None,
+            ] => Self::new(trust_domain, namespace, device),
             _ => Err(ParseError),
         }
     }
@@ -44,14 +63,20 @@ impl FromStr for SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/device/{}", self.trust_domain, self.namespace, self.device)
+        write!(
+            f,
+            "spiffe://{}/ns/{}/device/{}",
+            self.trust_domain, self.namespace, self.device
+        )
     }
 }
 
 fn is_segment(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && !matches!(text, "." | "..")
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 #[cfg(test)]

@@ -50,8 +50,16 @@ pub enum Error {
 impl PairingUri {
     /// The whole URI with its code. For the Secret and the QR code, never for a log.
     pub fn expose(&self) -> String {
-        let Self { gateway, namespace, authority, code } = self;
-        format!("{SCHEME}://{gateway}/?ns={namespace}&ca={authority}#{}", code.expose())
+        let Self {
+            gateway,
+            namespace,
+            authority,
+            code,
+        } = self;
+        format!(
+            "{SCHEME}://{gateway}/?ns={namespace}&ca={authority}#{}",
+            code.expose()
+        )
     }
 }
 
@@ -73,24 +81,39 @@ impl FromStr for PairingUri {
         if host.is_empty() || !url.username().is_empty() || url.password().is_some() {
             return Err(Error::Gateway);
         }
-        let value = |key| url.query_pairs().find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
+        let value = |key| {
+            url.query_pairs()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.into_owned())
+        };
         Ok(Self {
             gateway: format!("{host}:{port}"),
-            namespace: value("ns").filter(|namespace| is_label(namespace)).ok_or(Error::Namespace)?,
-            authority: value("ca").and_then(|pin| pin.parse().ok()).ok_or(Error::Authority)?,
+            namespace: value("ns")
+                .filter(|namespace| is_label(namespace))
+                .ok_or(Error::Namespace)?,
+            authority: value("ca")
+                .and_then(|pin| pin.parse().ok())
+                .ok_or(Error::Authority)?,
             code: PairingCode::parse(url.fragment().unwrap_or_default()).map_err(Error::Code)?,
         })
     }
 }
 
 fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Without the code.
 impl fmt::Display for PairingUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}://{}/?ns={}&ca={}", self.gateway, self.namespace, self.authority)
+        write!(
+            f,
+            "{SCHEME}://{}/?ns={}&ca={}",
+            self.gateway, self.namespace, self.authority
+        )
     }
 }
 
@@ -110,7 +133,10 @@ mod tests {
     #[test]
     fn what_was_written_can_be_read() {
         for gateway in ["gateway.example:7443", "127.0.0.1:7443", "[::1]:7443"] {
-            let uri = PairingUri { gateway: gateway.to_owned(), ..uri() };
+            let uri = PairingUri {
+                gateway: gateway.to_owned(),
+                ..uri()
+            };
             assert_eq!(uri.expose().parse(), Ok(uri));
         }
     }
@@ -120,16 +146,24 @@ mod tests {
         let whole = uri().expose();
         for (from, to, expected) in [
             ("fairlead://", "https://", Error::Scheme),
-            ("fairlead://", "", Error::Syntax),
+            ("fairlead:", "", Error::Syntax),
             (":7443", "", Error::Gateway),
-            ("gateway.example", "user:secret@gateway.example", Error::Gateway),
+            (
+                "gateway.example",
+                "user:secret@gateway.example",
+                Error::Gateway,
+            ),
             ("ns=kitchen", "ns=", Error::Namespace),
             ("ns=kitchen", "ns=Kitchen/..", Error::Namespace),
             ("ca=", "ca=00", Error::Authority),
             ("ca=", "pin=", Error::Authority),
             ("#0101-ABCDEF", "", Error::Code(code::Error::Length(0))),
         ] {
-            assert_eq!(whole.replace(from, to).parse::<PairingUri>(), Err(expected), "{from} -> {to}");
+            assert_eq!(
+                whole.replace(from, to).parse::<PairingUri>(),
+                Err(expected),
+                "{from} -> {to}"
+            );
         }
         assert_eq!("x".repeat(4096).parse::<PairingUri>(), Err(Error::Length));
     }

@@ -7,9 +7,12 @@ use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 /// Version 1 of the protocol between devices and gateways.
-#[allow(clippy::pedantic, reason = "generated code")]
+#[allow(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod node {
-    #![allow(clippy::derive_partial_eq_without_eq, reason = "generated code")]
     tonic::include_proto!("fairlead.node.v1");
 }
 

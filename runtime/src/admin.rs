@@ -52,12 +52,17 @@ impl AdminArgs {
         stop: CancellationToken,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
         let address = self.admin_address;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("bind --admin-address {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("bind --admin-address {address}"))?;
         let router = Router::new()
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
-            .with_state(Arc::new(Admin { registry, readiness }));
+            .with_state(Arc::new(Admin {
+                registry,
+                readiness,
+            }));
         Ok(async move {
             axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())
@@ -73,7 +78,11 @@ struct Admin {
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    if admin.readiness.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    if admin.readiness.get() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

@@ -19,6 +19,8 @@ pub struct OwnLease {
     /// Name of the process, and of its Lease.
     pub name: String,
     pub label: (&'static str, &'static str),
+    /// What others may want to know of the process, for example where it is reached.
+    pub annotation: (&'static str, String),
     pub field_manager: &'static str,
     /// How long it is valid after a renewal, in seconds. Renewed three times as often.
     pub duration_seconds: i32,
@@ -38,21 +40,34 @@ impl OwnLease {
                 _ = ticks.tick() => {}
             }
             if let Err(error) = self.renew(&leases, every).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, lease = self.name, "Renewing the lease failed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    lease = self.name,
+                    "Renewing the lease failed"
+                );
             }
         }
         if let Err(error) = leases.delete(&self.name, &DeleteParams::default()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, lease = self.name, "Deleting the lease failed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                lease = self.name,
+                "Deleting the lease failed"
+            );
         }
         Ok(())
     }
 
     async fn renew(&self, leases: &Api<Lease>, every: Duration) -> kube::Result<()> {
         let (label, value) = self.label;
+        let (annotation, text) = &self.annotation;
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": { "name": self.name, "labels": { label: value } },
+            "metadata": {
+                "name": self.name,
+                "labels": { label: value },
+                "annotations": { *annotation: text },
+            },
             "spec": {
                 "holderIdentity": self.name,
                 "leaseDurationSeconds": self.duration_seconds,
@@ -62,17 +77,19 @@ impl OwnLease {
         let params = PatchParams::apply(self.field_manager).force();
         let patch = Patch::Apply(&lease);
         // A request that hangs must not keep the next renewal from being tried.
-        match tokio::time::timeout(every, leases.patch(&self.name, &params, &patch)).await {
-            Ok(renewed) => renewed.map(|_| ()),
-            Err(_) => {
-                tracing::warn!(lease = self.name, "Renewing the lease took too long");
-                Ok(())
-            }
+        let renewal = leases.patch(&self.name, &params, &patch);
+        if let Ok(renewed) = tokio::time::timeout(every, renewal).await {
+            return renewed.map(|_| ());
         }
+        tracing::warn!(lease = self.name, "Renewing the lease took too long");
+        Ok(())
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the edge: a renewal says what time it is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: a renewal says what time it is"
+)]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

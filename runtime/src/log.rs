@@ -13,7 +13,12 @@ pub struct LogArgs {
     #[arg(long, env = "FAIRLEAD_LOG_FORMAT", value_enum, default_value_t = Format::Plain, global = true)]
     pub log_format: Format,
     /// Which log lines are written, for example `info,kube=debug`.
-    #[arg(long, env = "FAIRLEAD_LOG", default_value = "info,kube=warn", global = true)]
+    #[arg(
+        long,
+        env = "FAIRLEAD_LOG",
+        default_value = "info,kube=warn",
+        global = true
+    )]
     pub log_filter: String,
 }
 
@@ -31,9 +36,13 @@ impl LogArgs {
     pub fn init(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log_filter)
             .with_context(|| format!("read --log-filter {:?}", self.log_filter))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
         match self.log_format {
-            Format::Plain => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+            Format::Plain => builder
+                .with_ansi(std::io::stderr().is_terminal())
+                .try_init(),
             Format::Json => builder.json().flatten_event(true).try_init(),
         }
         .map_err(anyhow::Error::from_boxed)

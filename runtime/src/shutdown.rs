@@ -34,10 +34,17 @@ struct Ended {
 }
 
 impl Supervisor {
-    #[expect(clippy::new_without_default, reason = "a process has one, and makes it knowingly")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a process has one, and makes it knowingly"
+    )]
     pub fn new() -> Self {
         let (sender, ended) = mpsc::channel(16);
-        let tasks = Tasks { token: CancellationToken::new(), tracker: TaskTracker::new(), ended: sender };
+        let tasks = Tasks {
+            token: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            ended: sender,
+        };
         Self { tasks, ended }
     }
 
@@ -68,7 +75,10 @@ impl Supervisor {
         }
         match early {
             None => Ok(()),
-            Some(Ended { task, error: Some(error) }) => Err(error.context(format!("run {task}"))),
+            Some(Ended {
+                task,
+                error: Some(error),
+            }) => Err(error.context(format!("run {task}"))),
             Some(Ended { task, error: None }) => bail!("{task} ended by itself"),
         }
     }

@@ -324,7 +324,7 @@ fn progress(log: &Path) -> String {
         .count();
     let compiled = text.lines().filter(|line| !line.contains(' ')).count();
     match (compiled, fetched) {
-        (0, 0) => "looking at what is there".to_owned(),
+        (0, 0) => "at work".to_owned(),
         (0, fetched) => format!("{fetched} modules fetched"),
         (compiled, _) => format!("{compiled} packages compiled"),
     }

@@ -78,7 +78,7 @@ impl ControlPlane {
                     });
                 }
                 Started::PortTaken => {
-                    std::fs::remove_file(api_server.log()).context("remove a log")?
+                    std::fs::remove_file(api_server.log()).context("remove a log")?;
                 }
             }
         }

@@ -28,7 +28,7 @@ pub struct Pki {
 impl Pki {
     /// Makes everything afresh and writes into `folder`: `ca.crt`, `apiserver.{crt,key}`, `service-account.{key,pub}`.
     pub fn create(folder: &Path) -> anyhow::Result<Self> {
-        let mut parameters = parameters("fairlead-controlplane-ca")?;
+        let mut parameters = parameters("fairlead-controlplane-ca");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().context("make the CA's key")?;
@@ -57,7 +57,7 @@ impl Pki {
 
     /// A client certificate, which is how the API server knows a user and their group.
     pub fn client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Credentials> {
-        let mut parameters = parameters(user)?;
+        let mut parameters = parameters(user);
         if let Some(group) = group {
             parameters
                 .distinguished_name
@@ -79,7 +79,7 @@ impl Pki {
     }
 }
 
-fn parameters(name: &str) -> anyhow::Result<CertificateParams> {
+fn parameters(name: &str) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
@@ -87,11 +87,11 @@ fn parameters(name: &str) -> anyhow::Result<CertificateParams> {
     parameters.not_before = now - Duration::minutes(5);
     parameters.not_after = now + VALID;
     parameters.use_authority_key_identifier_extension = true;
-    Ok(parameters)
+    parameters
 }
 
 fn parameters_for_server() -> anyhow::Result<CertificateParams> {
-    let mut server = parameters("kube-apiserver")?;
+    let mut server = parameters("kube-apiserver");
     server.subject_alt_names = CertificateParams::new(["localhost", "127.0.0.1"].map(String::from))
         .context("name the API server")?
         .subject_alt_names;

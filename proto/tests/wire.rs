@@ -3,7 +3,11 @@
 //! Every field's number and type is in `wire.txt`. Adding a line is fine; a line that changes or goes breaks devices.
 //! `UPDATE_GENERATED=1 cargo test -p proto` rewrites the file.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    path::Path,
+};
 
 use protox::prost_reflect::{DescriptorPool, MessageDescriptor};
 
@@ -17,7 +21,7 @@ fn the_wire_is_what_was_agreed_on() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let descriptors = protox::compile(FILES, [root]).unwrap();
     let pool = DescriptorPool::from_file_descriptor_set(descriptors).unwrap();
-    let actual = render(&pool);
+    let actual = render(&pool).unwrap();
     let path = root.join("wire.txt");
     if std::env::var_os("UPDATE_GENERATED").is_some() {
         fs::write(&path, &actual).unwrap();
@@ -29,7 +33,7 @@ fn the_wire_is_what_was_agreed_on() {
     );
 }
 
-fn render(pool: &DescriptorPool) -> String {
+fn render(pool: &DescriptorPool) -> Result<String, fmt::Error> {
     let mut lines = String::new();
     for service in pool.services() {
         for method in service.methods() {
@@ -42,22 +46,21 @@ fn render(pool: &DescriptorPool) -> String {
                 method.input().name(),
                 stream(method.is_server_streaming()),
                 method.output().name(),
-            )
-            .unwrap();
+            )?;
         }
     }
     for message in pool.all_messages() {
-        render_message(&mut lines, &message);
+        render_message(&mut lines, &message)?;
     }
     for one in pool.all_enums() {
         for value in one.values() {
-            writeln!(lines, "{} = {}", value.full_name(), value.number()).unwrap();
+            writeln!(lines, "{} = {}", value.full_name(), value.number())?;
         }
     }
-    lines
+    Ok(lines)
 }
 
-fn render_message(lines: &mut String, message: &MessageDescriptor) {
+fn render_message(lines: &mut String, message: &MessageDescriptor) -> fmt::Result {
     for field in message.fields() {
         let (kind, cardinality) = (field.kind(), field.cardinality());
         writeln!(
@@ -65,7 +68,7 @@ fn render_message(lines: &mut String, message: &MessageDescriptor) {
             "{} = {} {cardinality:?} {kind:?}",
             field.full_name(),
             field.number()
-        )
-        .unwrap();
+        )?;
     }
+    Ok(())
 }

@@ -62,7 +62,10 @@ pub fn condition(
 /// condition again changes nothing and costs no write.
 #[must_use]
 pub fn set(mut current: Vec<Condition>, mut next: Condition) -> Vec<Condition> {
-    match current.iter_mut().find(|condition| condition.type_ == next.type_) {
+    match current
+        .iter_mut()
+        .find(|condition| condition.type_ == next.type_)
+    {
         Some(existing) => {
             if existing.status == next.status {
                 next.last_transition_time = existing.last_transition_time.clone();

@@ -3,10 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::v1alpha1::{
-    CapabilityInvocation,
-    capability_invocation::WhenOffline,
-};
+use crate::v1alpha1::{CapabilityInvocation, capability_invocation::WhenOffline};
 
 /// How long an invocation waits for its device where `queueSeconds` is absent.
 const DEFAULT_QUEUE_SECONDS: i64 = 3600;
@@ -23,7 +20,9 @@ pub fn of(invocation: &CapabilityInvocation) -> Option<Timestamp> {
         WhenOffline::Fail => 0,
         WhenOffline::Queue => spec.queue_seconds.unwrap_or(DEFAULT_QUEUE_SECONDS),
     };
-    created.checked_add(SignedDuration::from_secs(wait + spec.timeout_seconds)).ok()
+    created
+        .checked_add(SignedDuration::from_secs(wait + spec.timeout_seconds))
+        .ok()
 }
 
 /// What remains of an invocation that is sent now: its timeout, cut at the deadline. `None` past it.

@@ -15,11 +15,16 @@ pub fn at_approval(
 ) -> Vec<String> {
     let wanted: Vec<String> = match given.and_then(|grants| grants.capabilities.as_ref()) {
         Some(given) => given.clone(),
-        None => declared.iter().map(|capability| capability.name.clone()).collect(),
+        None => declared
+            .iter()
+            .map(|capability| capability.name.clone())
+            .collect(),
     };
     let ceiling = ceiling.and_then(|grants| grants.capabilities.as_ref());
-    let mut granted: Vec<String> =
-        wanted.into_iter().filter(|name| ceiling.is_none_or(|ceiling| ceiling.contains(name))).collect();
+    let mut granted: Vec<String> = wanted
+        .into_iter()
+        .filter(|name| ceiling.is_none_or(|ceiling| ceiling.contains(name)))
+        .collect();
     granted.sort();
     granted.dedup();
     granted
@@ -38,7 +43,9 @@ pub fn surface(
     let mut surface: Vec<DeviceCapability> = declared
         .iter()
         .map(|(declared, availability)| {
-            let known = before.iter().find(|capability| capability.name == declared.name);
+            let known = before
+                .iter()
+                .find(|capability| capability.name == declared.name);
             let granted = match known {
                 _ if spec.grants.capabilities.contains(&declared.name) => Granted::Granted,
                 Some(known) if known.granted == Granted::Pending => Granted::Pending,

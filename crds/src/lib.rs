@@ -17,6 +17,7 @@
 
 pub mod conditions;
 pub mod deadline;
+pub mod definition;
 pub mod digest;
 pub mod grants;
 pub mod names;

@@ -6,7 +6,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::v1alpha1::device::{Availability, DeviceStatus, Presence, PresencePolicy, PresenceReason};
+use crate::v1alpha1::device::{
+    Availability, DeviceStatus, Presence, PresencePolicy, PresenceReason,
+};
 
 /// What is known of the Lease of the gateway that a session names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,7 +26,9 @@ impl GatewayLease {
     pub fn judge(renewed_at: Option<Timestamp>, duration_seconds: i64, now: Timestamp) -> Self {
         match renewed_at {
             None => Self::Absent,
-            Some(renewed_at) if now < renewed_at + SignedDuration::from_secs(duration_seconds) => Self::Live,
+            Some(renewed_at) if now < renewed_at + SignedDuration::from_secs(duration_seconds) => {
+                Self::Live
+            }
             Some(renewed_at) => Self::Expired { renewed_at },
         }
     }
@@ -40,20 +44,36 @@ pub struct Verdict {
 }
 
 /// Whether the device is there. `lease` is that of `status.session.gateway`.
-pub fn presence(status: &DeviceStatus, lease: GatewayLease, policy: PresencePolicy, now: Timestamp) -> Verdict {
+pub fn presence(
+    status: &DeviceStatus,
+    lease: GatewayLease,
+    policy: PresencePolicy,
+    now: Timestamp,
+) -> Verdict {
     let Some(session) = &status.session else {
-        return Verdict { presence: Presence::Offline, reason: PresenceReason::NeverConnected, changes_at: None };
+        return Verdict {
+            presence: Presence::Offline,
+            reason: PresenceReason::NeverConnected,
+            changes_at: None,
+        };
     };
     let connected_at = session.connected_at.as_ref().map(|time| time.0);
     let (since, reason) = match (session.ended_at.as_ref(), lease) {
         (Some(ended_at), _) => (Some(ended_at.0), PresenceReason::SessionEnded),
         (None, GatewayLease::Live) => return connected(status),
         // A Lease that ran out before the session began says nothing about it but that it began.
-        (None, GatewayLease::Expired { renewed_at }) => (Some(renewed_at).max(connected_at), PresenceReason::GatewayGone),
+        (None, GatewayLease::Expired { renewed_at }) => (
+            Some(renewed_at).max(connected_at),
+            PresenceReason::GatewayGone,
+        ),
         (None, GatewayLease::Absent) => (connected_at, PresenceReason::GatewayGone),
     };
     let Some(since) = since else {
-        return Verdict { presence: Presence::Offline, reason, changes_at: None };
+        return Verdict {
+            presence: Presence::Offline,
+            reason,
+            changes_at: None,
+        };
     };
     let stale_at = since + SignedDuration::from_secs(policy.stale_after_seconds);
     let offline_at = since + SignedDuration::from_secs(policy.offline_after_seconds);
@@ -64,15 +84,26 @@ pub fn presence(status: &DeviceStatus, lease: GatewayLease, policy: PresencePoli
     } else {
         (Presence::Offline, None)
     };
-    Verdict { presence, reason, changes_at }
+    Verdict {
+        presence,
+        reason,
+        changes_at,
+    }
 }
 
 fn connected(status: &DeviceStatus) -> Verdict {
-    let lacks = status.capabilities.iter().any(|capability| capability.availability == Availability::Unavailable);
+    let lacks = status
+        .capabilities
+        .iter()
+        .any(|capability| capability.availability == Availability::Unavailable);
     let (presence, reason) = if lacks {
         (Presence::Degraded, PresenceReason::CapabilityUnavailable)
     } else {
         (Presence::Online, PresenceReason::Connected)
     };
-    Verdict { presence, reason, changes_at: None }
+    Verdict {
+        presence,
+        reason,
+        changes_at: None,
+    }
 }

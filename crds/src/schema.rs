@@ -6,10 +6,14 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 pub const MAX_CAPABILITIES: usize = 128;
 
 /// `echo`, `system.health`, `desktop.open-url`: dotted lower-case words.
-pub const CAPABILITY_NAME: &str = r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9_]*[a-z0-9])?)*$";
+pub const CAPABILITY_NAME: &str =
+    r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9_]*[a-z0-9])?)*$";
 
 /// SHA-256 in lower-case hexadecimal digits.
 pub const SHA256_HEX: &str = r"^[0-9a-f]{64}$";
+
+/// Name of an object (RFC 1123 subdomain).
+pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
 /// Conditions as in the Kubernetes API conventions, with the bounds that the reference schema leaves out.
 pub fn conditions(_: &mut SchemaGenerator) -> Schema {
@@ -64,4 +68,14 @@ pub fn any_json(_: &mut SchemaGenerator) -> Schema {
 /// A moment, with the bound that the reference schema leaves out.
 pub fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+}
+
+/// A moment as Kubernetes writes its own: one way to write it, so that a digest over it has one value.
+pub fn whole_second(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "format": "date-time",
+        "maxLength": 20,
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+    })
 }

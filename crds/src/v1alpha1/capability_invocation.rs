@@ -37,7 +37,10 @@ use super::ObjectReference;
     validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Dispatched', 'AwaitingMediation']) || (has(self.status) && self.status.phase != 'Queued')").message("an invocation that was dispatched cannot be queued again")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.deviceRef == oldSelf.deviceRef && self.capability == oldSelf.capability && self.timeoutSeconds == oldSelf.timeoutSeconds && self.whenOffline == oldSelf.whenOffline && self.?queueSeconds == oldSelf.?queueSeconds && self.?idempotencyKey == oldSelf.?idempotencyKey && self.maxOutputBytes == oldSelf.maxOutputBytes && self.ttlSecondsAfterFinished == oldSelf.ttlSecondsAfterFinished && self.?requestedBy == oldSelf.?requestedBy").message("an invocation cannot be changed, only cancelled: make another one"))]
+#[x_kube(validation = Rule::new("self.deviceRef == oldSelf.deviceRef && self.capability == oldSelf.capability && self.timeoutSeconds == oldSelf.timeoutSeconds && self.whenOffline == oldSelf.whenOffline && self.maxOutputBytes == oldSelf.maxOutputBytes && self.ttlSecondsAfterFinished == oldSelf.ttlSecondsAfterFinished").message("an invocation cannot be changed, only cancelled: make another one"))]
+#[x_kube(validation = Rule::new("has(self.queueSeconds) == has(oldSelf.queueSeconds) && (!has(self.queueSeconds) || self.queueSeconds == oldSelf.queueSeconds)").message("an invocation cannot be changed, only cancelled: make another one").field_path(".queueSeconds"))]
+#[x_kube(validation = Rule::new("has(self.idempotencyKey) == has(oldSelf.idempotencyKey) && (!has(self.idempotencyKey) || self.idempotencyKey == oldSelf.idempotencyKey)").message("an invocation cannot be changed, only cancelled: make another one").field_path(".idempotencyKey"))]
+#[x_kube(validation = Rule::new("has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)").message("who asked for an invocation cannot be changed").field_path(".requestedBy"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("a cancellation cannot be taken back"))]
 #[x_kube(validation = Rule::new("self.whenOffline == 'Queue' || !has(self.queueSeconds)").message("queueSeconds needs whenOffline: Queue").field_path(".queueSeconds"))]
 pub struct CapabilityInvocationSpec {
@@ -47,7 +50,7 @@ pub struct CapabilityInvocationSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = crate::schema::CAPABILITY_NAME))]
     pub capability: String,
     /// What the capability is given: any JSON, 32 KiB at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::any_json")]
     pub input: Option<Value>,
     /// How long the whole may take, in seconds from the creation of this object (with `whenOffline: Queue`, after the
@@ -120,11 +123,11 @@ pub struct CapabilityInvocationStatus {
     #[serde(default)]
     pub phase: InvocationPhase,
     /// When it was sent to the device. Absent where the end came so soon that only the end was written.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub dispatched_at: Option<Time>,
     /// When it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub finished_at: Option<Time>,
     /// The gateway that wrote this status.
@@ -132,7 +135,7 @@ pub struct CapabilityInvocationStatus {
     #[schemars(length(max = 253))]
     pub gateway: Option<String>,
     /// What the capability answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::any_json")]
     pub output: Option<Value>,
     /// SHA-256 of the output as the device sent it, hexadecimal.
@@ -181,8 +184,14 @@ pub enum InvocationPhase {
 
 impl InvocationPhase {
     /// Every phase from which none follows.
-    pub const TERMINAL: [Self; 6] =
-        [Self::Succeeded, Self::Failed, Self::Refused, Self::TimedOut, Self::Cancelled, Self::Unknown];
+    pub const TERMINAL: [Self; 6] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Refused,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Unknown,
+    ];
 
     /// Whether nothing more will happen.
     pub fn is_terminal(self) -> bool {

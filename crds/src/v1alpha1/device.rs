@@ -32,6 +32,7 @@ use super::{ClientKind, Execution, Platform};
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.session.gateway", priority = 1),
     printcolumn(name = "Certificate", type_ = "date", json_path = ".status.certificate.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning"),
     validation = Rule::new("size(self.metadata.name) <= 63").message("a device's name is 63 characters long at most: it is part of its SPIFFE id and names its Secret")
 )]
 #[serde(rename_all = "camelCase")]
@@ -100,7 +101,9 @@ pub struct CertificatePolicy {
 
 impl Default for CertificatePolicy {
     fn default() -> Self {
-        Self { ttl_seconds: default_certificate_ttl_seconds() }
+        Self {
+            ttl_seconds: default_certificate_ttl_seconds(),
+        }
     }
 }
 
@@ -154,6 +157,7 @@ pub struct RecoveryPolicy {
 /// What is known about a device.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(oldSelf.session) || has(self.session)").message("the last session of a device stays known: its epoch counts on from there").field_path(".session"))]
 pub struct DeviceStatus {
     /// Whether it is trusted now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,7 +169,7 @@ pub struct DeviceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence_reason: Option<PresenceReason>,
     /// When a gateway last knew it to be there: the start or the end of its session.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub last_seen: Option<Time>,
     /// Its stream, or the last one it had.
@@ -234,6 +238,8 @@ pub enum PresenceReason {
 /// A stream of a device.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.epoch > oldSelf.epoch || (self.epoch == oldSelf.epoch && self.gateway == oldSelf.gateway)").message("a new session needs a higher epoch: read the device again").field_path(".epoch"))]
+#[x_kube(validation = Rule::new("self.epoch > oldSelf.epoch || !has(oldSelf.endedAt) || has(self.endedAt)").message("a session that has ended cannot go on: begin one with a higher epoch").field_path(".endedAt"))]
 pub struct Session {
     /// Name of the gateway that holds it: also the name of the gateway's Lease.
     #[schemars(length(min = 1, max = 253))]
@@ -242,11 +248,11 @@ pub struct Session {
     #[schemars(range(min = 0))]
     pub epoch: i64,
     /// When it began.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub connected_at: Option<Time>,
     /// When it ended. Absent while it lasts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub ended_at: Option<Time>,
 }
@@ -254,6 +260,7 @@ pub struct Session {
 /// The newest certificate of a device.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.generation >= oldSelf.generation").message("the generation of a certificate never goes back").field_path(".generation"))]
 pub struct DeviceCertificate {
     /// Serial number, hexadecimal.
     #[schemars(length(max = 64))]

@@ -6,7 +6,9 @@ pub mod pairing_code;
 pub mod pairing_request;
 mod shared;
 
-pub use capability_invocation::{CapabilityInvocation, CapabilityInvocationSpec, CapabilityInvocationStatus};
+pub use capability_invocation::{
+    CapabilityInvocation, CapabilityInvocationSpec, CapabilityInvocationStatus,
+};
 pub use device::{Device, DeviceSpec, DeviceStatus};
 pub use pairing_code::{PairingCode, PairingCodeSpec, PairingCodeStatus};
 pub use pairing_request::{PairingRequest, PairingRequestSpec, PairingRequestStatus};

@@ -32,7 +32,9 @@ use super::{Grants, ObjectReference};
     printcolumn(name = "Expires", type_ = "date", json_path = ".status.expiresAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 200").message("the name is 200 characters long at most: the Secret of the code is named after it"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Active' || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)").message("a code that is Used, Expired or Locked stays so: make a new one")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Active' || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)").message("a code that is Used, Expired or Locked stays so: make a new one"),
+    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a pairing code cannot be removed: its uses and attempts would be forgotten"),
+    validation = Rule::new("!has(self.status) || (self.status.uses <= self.spec.maxUses && self.status.attempts <= self.spec.maxAttempts)").message("uses and attempts cannot exceed spec.maxUses and spec.maxAttempts")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a pairing code cannot be changed: make a new one"))]
@@ -109,6 +111,11 @@ fn default_max_attempts() -> i64 {
 /// What became of a pairing code.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.uses >= oldSelf.uses").message("uses are never taken back").field_path(".uses"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.codeId) || (has(self.codeId) && self.codeId == oldSelf.codeId)").message("a code is drawn once").field_path(".codeId"))]
+#[x_kube(validation = Rule::new("!has(self.passwordFile) || (has(self.phase) && self.phase == 'Active')").message("a code that cannot be used keeps no password file: remove it together with the change of phase").field_path(".passwordFile"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.admitted) || (has(self.admitted) && size(self.admitted + oldSelf.admitted) == size(self.admitted))").message("a key that was admitted stays admitted").field_path(".admitted"))]
+#[x_kube(validation = Rule::new("!has(self.admitted) || size(self.admitted) <= self.uses").message("each admitted key spends a use").field_path(".admitted"))]
 pub struct PairingCodeStatus {
     /// Absent until the operator has drawn the code.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,7 +130,7 @@ pub struct PairingCodeStatus {
     #[schemars(length(max = 1024))]
     pub password_file: Option<String>,
     /// When the code stops working.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub expires_at: Option<Time>,
     /// Devices that proved the code.
@@ -135,7 +142,7 @@ pub struct PairingCodeStatus {
     #[schemars(range(min = 0, max = 20))]
     pub attempts: i64,
     /// When the last try was counted. A try that is older than half a minute is a wrong one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub last_attempt_at: Option<Time>,
     /// Keys that proved the code. The same key may come back without it when the connection broke after the proof.
@@ -156,6 +163,7 @@ pub struct PairingCodeStatus {
 /// A key that proved a code.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(oldSelf.pairingRequestRef) || (has(self.pairingRequestRef) && self.pairingRequestRef == oldSelf.pairingRequestRef)").message("the request of a key that counts is named once"))]
 pub struct AdmittedKey {
     /// SHA-256 of the key's SubjectPublicKeyInfo, hexadecimal.
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]

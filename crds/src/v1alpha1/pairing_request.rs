@@ -34,7 +34,8 @@ use super::{ClientKind, DeclaredCapability, Grants, ObjectReference, Platform};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.approval) || (has(self.status) && has(self.status.approval) && self.status.approval == oldSelf.status.approval)").message("the decision on a pairing request is final"),
     validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Denied', 'Issued', 'Expired', 'Failed']) || (has(self.status) && self.status.phase == oldSelf.status.phase)").message("a pairing request that is Denied, Issued, Expired or Failed stays so: the device must ask again"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.certificate) || (has(self.status) && has(self.status.certificate) && self.status.certificate == oldSelf.status.certificate)").message("the certificate of a pairing request is issued once")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.certificate) || (has(self.status) && has(self.status.certificate) && self.status.certificate == oldSelf.status.certificate)").message("the certificate of a pairing request is issued once"),
+    validation = Rule::new("!has(oldSelf.status) || oldSelf.status.phase != 'Approved' || (has(self.status) && self.status.phase != 'Pending')").message("a pairing request that was approved is not pending again")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a pairing request cannot be changed: what was shown is what is decided on"))]
@@ -79,9 +80,9 @@ pub struct PairingRequestSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub requested_by: Option<String>,
-    /// When the request stops waiting for a decision.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
+    /// When the request stops waiting for a decision: a whole second of UTC, for example `2030-01-31T12:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::whole_second")]
     pub expires_at: Option<Time>,
 }
 
@@ -124,6 +125,9 @@ pub struct Source {
 /// What was decided on a request, and what came of it.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.phase != 'Issued' || (has(self.certificate) && has(self.deviceRef) && has(self.approval) && self.approval.decision == 'Approved')").message("Issued needs an approval, the certificate and the Device").field_path(".phase"))]
+#[x_kube(validation = Rule::new("self.phase != 'Denied' || (has(self.approval) && self.approval.decision == 'Denied')").message("Denied needs a decision that says so").field_path(".phase"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.deviceRef) || (has(self.deviceRef) && self.deviceRef == oldSelf.deviceRef)").message("the Device of a pairing request cannot be changed").field_path(".deviceRef"))]
 pub struct PairingRequestStatus {
     /// Where the request is in its life.
     #[serde(default)]
@@ -199,7 +203,10 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Name for the Device, instead of the requested one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub device_name: Option<String>,
     /// What the device gets, instead of what it declares. Never more than the code's grants.
     #[serde(skip_serializing_if = "Option::is_none")]

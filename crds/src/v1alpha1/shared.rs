@@ -33,7 +33,7 @@ pub enum Execution {
 #[serde(rename_all = "camelCase")]
 pub struct ObjectReference {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::schema::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -82,7 +82,7 @@ pub struct Grants {
     #[schemars(schema_with = "crate::schema::labels")]
     pub labels: BTreeMap<String, String>,
     /// Capabilities that the device may run. Absent: those it declares. An empty list: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::capability_names")]
     pub capabilities: Option<Vec<String>>,
 }

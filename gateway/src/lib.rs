@@ -1,1 +1,28 @@
-//! Being written.
+//! Where devices connect: one TLS 1.3 port, and what is behind it.
+//!
+//! The door, in the order in which a connection meets it:
+//!
+//! - [`listener`]: accepts, and bounds everything that a stranger can hold;
+//! - [`tls`]: who gets past the handshake;
+//! - [`peer`]: who is at the other end of a connection;
+//! - [`stay`]: how long an enrollee may stay, and in whose place;
+//! - [`enrollment`]: turns one who knows a pairing code into one who holds a certificate.
+//!
+//! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and pacing, pure), [`mounted`] (files
+//! that are replaced while we run), [`metrics`], [`status`] (refusals that say when to try again).
+//!
+//! A gateway keeps nothing that a restart would lose, and decides nothing about trust.
+
+pub mod app;
+pub mod args;
+pub mod clock;
+pub mod enrollment;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+pub mod mounted;
+pub mod peer;
+pub mod server;
+pub mod status;
+pub mod stay;
+pub mod tls;

@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use runtime::{admin::AdminArgs, log::LogArgs};
+
+use crate::listener::Limits;
+
+/// Terminates the streams of devices.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "fairlead-gateway", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Namespace of Fairlead's own objects, where the gateway's Lease is.
+    #[arg(long, env = "FAIRLEAD_NAMESPACE", default_value = "fairlead-system")]
+    pub namespace: String,
+    /// Name of this gateway, unique among all: of the pod, where it runs in one.
+    #[arg(long, env = "FAIRLEAD_NAME")]
+    pub name: String,
+    /// Where devices connect.
+    #[arg(long, env = "FAIRLEAD_DEVICE_ADDRESS", default_value = "0.0.0.0:7443")]
+    pub device_address: SocketAddr,
+    /// HOST:PORT under which devices reach this gateway.
+    #[arg(long, env = "FAIRLEAD_ADVERTISE", value_parser = host_and_port)]
+    pub advertise: String,
+    /// Folder with tls.crt, tls.key and ca.crt. May be filled after the start and replaced at any time.
+    #[arg(long, env = "FAIRLEAD_TLS_DIR")]
+    pub tls_dir: PathBuf,
+    /// Folder with opaque-setup. May be filled after the start and replaced at any time.
+    #[arg(long, env = "FAIRLEAD_PAIRING_SETUP_DIR")]
+    pub pairing_setup_dir: PathBuf,
+    /// Trust domain of the devices' names.
+    #[arg(long, env = "FAIRLEAD_TRUST_DOMAIN", default_value = "fairlead.local")]
+    pub trust_domain: String,
+    /// How often a device says that it is there, in seconds. After three times as long in silence its stream ends.
+    #[arg(long, env = "FAIRLEAD_HEARTBEAT_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub heartbeat_seconds: u64,
+    /// How long a pairing request waits for a decision, in seconds.
+    #[arg(long, env = "FAIRLEAD_REQUEST_SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(60..=86_400))]
+    pub request_seconds: u32,
+    /// Most connections of devices.
+    #[arg(long, env = "FAIRLEAD_MAX_DEVICES", default_value_t = Limits::default().devices, value_parser = count)]
+    pub max_devices: usize,
+    /// Most TLS handshakes at once; one address may have half of them.
+    #[arg(long, env = "FAIRLEAD_MAX_HANDSHAKES", default_value_t = Limits::default().handshakes, value_parser = count)]
+    pub max_handshakes: usize,
+    /// TLS handshakes begun per second, devices and strangers together.
+    #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND", default_value_t = Limits::default().handshakes_per_second, value_parser = clap::value_parser!(u32).range(1..))]
+    pub handshakes_per_second: u32,
+    /// Most connections of enrollees that have not proved a code.
+    #[arg(long, env = "FAIRLEAD_MAX_STRANGERS", default_value_t = Limits::default().strangers, value_parser = count)]
+    pub max_strangers: usize,
+    /// Most of those from one address.
+    #[arg(long, env = "FAIRLEAD_MAX_STRANGERS_PER_ADDRESS", default_value_t = Limits::default().strangers_per_address, value_parser = count)]
+    pub max_strangers_per_address: usize,
+    /// Most connections of enrollees that proved a code and wait for a decision.
+    #[arg(long, env = "FAIRLEAD_MAX_WAITING", default_value_t = Limits::default().waiting, value_parser = count)]
+    pub max_waiting: usize,
+    /// Pairing codes that strangers may try per minute, all together.
+    #[arg(long, env = "FAIRLEAD_TRIES_PER_MINUTE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries_per_minute: u32,
+    /// Pairing codes that may be tried per minute from one address.
+    #[arg(long, env = "FAIRLEAD_TRIES_PER_MINUTE_PER_ADDRESS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries_per_minute_per_address: u32,
+    /// How long a stop may take, in seconds.
+    #[arg(long, env = "FAIRLEAD_STOP_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub stop_seconds: u64,
+}
+
+impl Args {
+    /// What connections may hold.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            devices: self.max_devices,
+            handshakes: self.max_handshakes,
+            handshakes_per_second: self.handshakes_per_second,
+            strangers: self.max_strangers,
+            strangers_per_address: self.max_strangers_per_address,
+            waiting: self.max_waiting,
+            ..Limits::default()
+        }
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_seconds)
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let usable = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && text.len() <= 253 && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if usable {
+        Ok(text.to_owned())
+    } else {
+        Err("give HOST:PORT, as devices can reach it".to_owned())
+    }
+}
+
+/// A number of places: semaphores take no more.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=1_000_000).contains(&count) => Ok(count),
+        _ => Err("give a number from 1 to 1000000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_that_devices_cannot_dial_is_refused() {
+        for good in ["127.0.0.1:7443", "gateway.example:443", "[::1]:7443"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "gateway.example",
+            ":7443",
+            "gateway.example:0",
+            "gateway.example:port",
+            "",
+        ] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Counting and pacing: pure but for a lock. Time comes in from outside.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Where a connection comes from, as far as one person is likely to hold it: an IPv4 address, or the /64 of an IPv6
+/// one, of which a household has as many addresses as it likes.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Origin(IpAddr);
+
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+        })
+    }
+}
+
+/// A token bucket: `burst` at once, then one per `interval`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    interval: Duration,
+    burst: u32,
+    /// When the bucket will be full again. Never further ahead than `burst` intervals.
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// `rate` per `period`, and as many at once as `burst`. Neither may be zero; a zero counts as one.
+    pub fn new(rate: u32, period: Duration, burst: u32) -> Self {
+        Self {
+            interval: period / rate.max(1),
+            burst: burst.max(1),
+            full_at: None,
+        }
+    }
+
+    /// Takes one, or says how long until there is one.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let next = self.full_at.map_or(now, |at| at.max(now)) + self.interval;
+        match (next - now).checked_sub(self.interval * self.burst) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                self.full_at = Some(next);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|at| at <= now)
+    }
+}
+
+/// How often something may be tried: by one origin, and by all together.
+#[derive(Debug)]
+pub struct Tries {
+    each: Bucket,
+    state: Mutex<TriesState>,
+}
+
+#[derive(Debug)]
+struct TriesState {
+    all: Bucket,
+    origins: HashMap<Origin, Bucket>,
+    /// Size at which those that are full again are forgotten. Twice what was left the last time, so that forgetting
+    /// costs little on each try.
+    prune_at: usize,
+}
+
+impl Tries {
+    /// Per minute; up to a tenth of it, and at least ten, at once.
+    pub fn per_minute(all: u32, each: u32) -> Self {
+        let bucket = |rate: u32| Bucket::new(rate, Duration::from_secs(60), (rate / 10).max(10));
+        let state = TriesState {
+            all: bucket(all),
+            origins: HashMap::new(),
+            prune_at: MIN_PRUNE,
+        };
+        Self {
+            each: bucket(each),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Counts one try, or says how long to wait.
+    ///
+    /// The origin's own bucket comes first: one who is out of tries must not use up those of the others. What a flood
+    /// of origins can make us remember is bounded by the bucket of all: a try that finds it empty leaves no trace.
+    pub fn take(&self, origin: Origin, now: Instant) -> Result<(), Duration> {
+        let mut state = lock(&self.state);
+        let mut own = state.origins.get(&origin).copied().unwrap_or(self.each);
+        own.take(now)?;
+        state.all.take(now)?;
+        state.origins.insert(origin, own);
+        if state.origins.len() >= state.prune_at {
+            state.origins.retain(|_, bucket| !bucket.is_full(now));
+            state.prune_at = (state.origins.len() * 2).max(MIN_PRUNE);
+        }
+        Ok(())
+    }
+}
+
+const MIN_PRUNE: usize = 256;
+
+/// How many places each origin holds.
+#[derive(Clone, Debug, Default)]
+pub struct Origins(Arc<Mutex<HashMap<Origin, usize>>>);
+
+/// One place of an origin; given back when dropped.
+#[derive(Debug)]
+pub struct OriginPlace {
+    origins: Origins,
+    origin: Origin,
+}
+
+impl Origins {
+    /// A place, unless the origin holds `most` already.
+    pub fn enter(&self, origin: Origin, most: usize) -> Option<OriginPlace> {
+        let mut counts = lock(&self.0);
+        let count = counts.entry(origin).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(OriginPlace {
+            origins: self.clone(),
+            origin,
+        })
+    }
+}
+
+impl Drop for OriginPlace {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.origins.0);
+        if let Some(count) = counts.get_mut(&self.origin) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.origin);
+            }
+        }
+    }
+}
+
+/// Nothing that is done under these locks can panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn origin(last: u8) -> Origin {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(10, SECOND, 3);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(now), Ok(()));
+        }
+        assert_eq!(bucket.take(now), Err(SECOND / 10));
+        assert_eq!(bucket.take(now + SECOND / 20), Err(SECOND / 20));
+        assert_eq!(bucket.take(now + SECOND / 10), Ok(()));
+        assert_eq!(bucket.take(now + SECOND / 10), Err(SECOND / 10));
+        // However long it was left alone, it holds no more than its burst.
+        let later = now + 1000 * SECOND;
+        assert_eq!((0..9).filter(|_| bucket.take(later).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn one_origin_cannot_use_up_the_tries_of_the_others() {
+        let now = Instant::now();
+        let tries = Tries::per_minute(200, 60);
+        let taken = (0..1000)
+            .filter(|_| tries.take(origin(1), now).is_ok())
+            .count();
+        assert_eq!(taken, 10);
+        assert_eq!(tries.take(origin(2), now), Ok(()));
+    }
+
+    #[test]
+    fn all_origins_together_are_bounded_and_so_is_what_is_remembered_of_them() {
+        let now = Instant::now();
+        let tries = Tries::per_minute(100, 60);
+        let taken = (0..=255)
+            .filter(|last| tries.take(origin(*last), now).is_ok())
+            .count();
+        assert_eq!(taken, 10);
+        assert_eq!(tries.state.lock().unwrap().origins.len(), 10);
+    }
+
+    #[test]
+    fn origins_that_are_quiet_again_are_forgotten() {
+        let tries = Tries::per_minute(1_000_000, 60);
+        let start = Instant::now();
+        for n in 0..10_000_u32 {
+            let address = IpAddr::from(n.to_be_bytes());
+            tries.take(address.into(), start + n * SECOND).unwrap();
+        }
+        assert!(tries.state.lock().unwrap().origins.len() <= MIN_PRUNE);
+    }
+
+    #[test]
+    fn places_are_counted_per_origin_and_given_back() {
+        let origins = Origins::default();
+        let first = origins.enter(origin(1), 1).unwrap();
+        assert!(origins.enter(origin(1), 1).is_none());
+        assert!(origins.enter(origin(2), 1).is_some());
+        drop(first);
+        assert!(origins.enter(origin(1), 1).is_some());
+        assert!(origins.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn neighbours_in_a_v6_network_are_one_origin() {
+        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
+        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
+        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
+        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+    }
+}

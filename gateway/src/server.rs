@@ -1,0 +1,33 @@
+//! HTTP/2 as devices get it: small windows and few streams, for what one connection may hold is paid for by all.
+
+use std::time::Duration;
+
+use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+use tower::layer::util::{Identity, Stack};
+
+use crate::peer;
+
+/// A device has one long call and a few short ones.
+const MAX_STREAMS: u32 = 8;
+const MAX_HEADER_BYTES: u32 = 8 * 1024;
+/// What a connection may send ahead of us, in bytes: HTTP/2's own default, where the library's is sixteen times that.
+const WINDOW: u32 = 64 * 1024 - 1;
+/// How long a connection may be silent before it is asked whether it is there. Devices send heartbeats more often than
+/// that, so living ones are never asked.
+const PING_AFTER: Duration = Duration::from_secs(60);
+const PING_TIME: Duration = Duration::from_secs(20);
+
+type Interceptor = fn(Request<()>) -> Result<Request<()>, Status>;
+
+/// A server without services: those who have no place are refused before any of them.
+pub fn new() -> Server<Stack<InterceptorLayer<Interceptor>, Identity>> {
+    let served: Interceptor = peer::served;
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keepalive_interval(Some(PING_AFTER))
+        .http2_keepalive_timeout(Some(PING_TIME))
+        .layer(InterceptorLayer::new(served))
+}

@@ -56,7 +56,8 @@ pub async fn install(client: &Client) -> anyhow::Result<Installed> {
     apply_all(client, objects).await
 }
 
-async fn apply_all(client: &Client, objects: Vec<Value>) -> anyhow::Result<Installed> {
+/// Applies objects in their order and waits until they are in force, as [`install`] does.
+pub async fn apply_all(client: &Client, objects: Vec<Value>) -> anyhow::Result<Installed> {
     let mut cluster = Applier {
         client: client.clone(),
         kinds: HashMap::new(),

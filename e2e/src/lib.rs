@@ -2,16 +2,23 @@
 //!
 //! Reading order: [`controlplane`] boots etcd and kube-apiserver; [`cluster`] is what everything else asks for
 //! (a client, kubeconfigs, kubectl), be it ours or one that somebody already has; [`install`] applies what the
-//! checkout ships; [`secret_mount`] plays the kubelet. [`process`], [`ports`], [`wait`] and [`private`] are the
-//! floor: children that are never orphaned, ports, deadlines, files for one reader.
+//! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
+//! story to a person, with the figures of [`measure`] and their [`floor`]. [`process`], [`ports`], [`wait`],
+//! [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
+//! ports, files for one reader.
 //!
 //! Nothing here may reach into the programs: they are started as binaries, or spoken to over the wire.
 
+pub mod admin;
 pub mod cluster;
 pub mod controlplane;
+pub mod demo;
+pub mod floor;
 pub mod install;
+pub mod measure;
 pub mod ports;
 pub mod private;
 pub mod process;
 pub mod secret_mount;
+pub mod stack;
 pub mod wait;

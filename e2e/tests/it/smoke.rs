@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::cluster::Cluster;
+use e2e::floor::Floor;
 use e2e::secret_mount::SecretMount;
 use e2e::wait::until;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
 use libtest_mimic::Trial;
 
 use crate::fixture::{Fixture, Scene};
@@ -33,6 +35,7 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
             user,
         ),
         fixture.trial("smoke::a_mounted_secret_follows_the_secret", mounted_secret),
+        fixture.trial("smoke::the_floor_is_installed_and_leaves_nothing", floor),
     ]
 }
 
@@ -109,6 +112,31 @@ async fn mounted_secret(scene: Scene) -> anyhow::Result<()> {
     ensure!(
         std::fs::read_to_string(folder.join("tls.crt"))? == "two",
         "a container keeps what it has mounted"
+    );
+    Ok(())
+}
+
+/// Slow for a smoke test, as policies have to come into force; it is the only one that shows that a copy is possible.
+async fn floor(scene: Scene) -> anyhow::Result<()> {
+    let floor = Floor::install(&scene.client).await?;
+    let api =
+        Api::<DynamicObject>::namespaced_with(scene.client.clone(), &scene.namespace, floor.kind());
+    let mut object = DynamicObject::new("one", floor.kind());
+    object.data = serde_json::json!({
+        "spec": { "deviceRef": { "name": "d" }, "capability": "echo" },
+    });
+    let made = api.create(&PostParams::default(), &object).await?;
+    ensure!(
+        made.data["status"]["phase"] == "Queued",
+        "not the schema of the original: {}",
+        made.data
+    );
+    floor.remove().await?;
+    let policies = Api::<ValidatingAdmissionPolicy>::all(scene.client.clone());
+    let left = policies.list(&kube::api::ListParams::default()).await?;
+    ensure!(
+        left.iter()
+            .all(|policy| !policy.name_any().ends_with("-floor"))
     );
     Ok(())
 }

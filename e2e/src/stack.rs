@@ -1,0 +1,495 @@
+//! The programs as a user runs them: one operator, some gateways, and agents, each a process of its own.
+//!
+//! Operator and gateways have the rights of their service accounts and no others; gateways read their Secrets from
+//! mounted folders. Agents know nothing of the API server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::install::SYSTEM_NAMESPACE;
+use crate::process::{Process, Program};
+use crate::secret_mount::SecretMount;
+use crate::wait::until;
+use crate::{admin, ports, private};
+
+/// The trust domain of devices' identities.
+pub const TRUST_DOMAIN: &str = "fairlead.local";
+
+const OPERATOR_ACCOUNT: &str = "fairlead-operator";
+const GATEWAY_ACCOUNT: &str = "fairlead-gateway";
+const READY_WITHIN: Duration = Duration::from_mins(1);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// Those that Cargo built with the same profile as the running program.
+    ///
+    /// # Errors
+    /// When one is not built.
+    pub fn beside_this_one() -> anyhow::Result<Self> {
+        let this = std::env::current_exe().context("find this program")?;
+        let folder = this.parent().context("find this program's folder")?;
+        // Test programs are one folder deeper than what they test.
+        let folder = if folder.ends_with("deps") {
+            folder.parent().unwrap_or(folder)
+        } else {
+            folder
+        };
+        let programs = Self {
+            folder: folder.to_owned(),
+        };
+        for name in ["fairlead-operator", "fairlead-gateway", "fairlead-agent"] {
+            ensure!(
+                programs.path(name).is_file(),
+                "{} is not built: run `cargo build -p operator -p gateway -p node-agent` with the same profile",
+                programs.path(name).display()
+            );
+        }
+        Ok(programs)
+    }
+
+    /// Path of a program.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// One operator and its gateways.
+pub struct Stack {
+    cluster: Cluster,
+    folder: PathBuf,
+    programs: Programs,
+    operator: Service,
+    gateways: Vec<Gateway>,
+    _mounts: Vec<SecretMount>,
+}
+
+/// A program with an admin port that can be stopped and started again.
+pub struct Service {
+    program: Program,
+    process: Process,
+    admin: String,
+}
+
+/// A gateway.
+pub struct Gateway {
+    name: String,
+    address: String,
+    service: Service,
+}
+
+impl Stack {
+    /// Starts an operator and `gateways` gateways, with states and logs in `folder`. What [`crate::install`] installs
+    /// must be there. Returns when all are ready.
+    ///
+    /// # Errors
+    /// When one ends or does not become ready, with the end of its log.
+    pub async fn start(
+        cluster: &Cluster,
+        programs: &Programs,
+        folder: &Path,
+        gateways: usize,
+    ) -> anyhow::Result<Self> {
+        private::folder(folder)?;
+        let mut addresses = Vec::new();
+        while addresses.len() < gateways {
+            let address = loopback()?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let first = addresses.first().context("a stack needs a gateway")?;
+
+        let kubeconfig = folder.join("operator.kubeconfig");
+        cluster
+            .service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR_ACCOUNT, &kubeconfig)
+            .await?;
+        let operator = Service::start(loopback()?, |admin| {
+            Program::new(
+                "fairlead-operator",
+                programs.path("fairlead-operator"),
+                folder.join("operator.log"),
+            )
+            .env("KUBECONFIG", &kubeconfig)
+            .args([
+                "--namespace",
+                SYSTEM_NAMESPACE,
+                "--trust-domain",
+                TRUST_DOMAIN,
+            ])
+            .args(["--gateway-address", first, "--admin-address", admin])
+        })
+        .await?;
+
+        let mount = |name: &str| {
+            SecretMount::start(cluster.client(), SYSTEM_NAMESPACE, name, &folder.join(name))
+        };
+        let mut tls = mount(crds::names::GATEWAY_TLS_SECRET)?;
+        let mut setup = mount(crds::names::PAIRING_SETUP_SECRET)?;
+        for mount in [&mut tls, &mut setup] {
+            mount
+                .mounted(READY_WITHIN)
+                .await
+                .with_context(|| operator.process.tail())?;
+        }
+
+        let kubeconfig = folder.join("gateway.kubeconfig");
+        cluster
+            .service_account_kubeconfig(SYSTEM_NAMESPACE, GATEWAY_ACCOUNT, &kubeconfig)
+            .await?;
+        let mut started = Vec::new();
+        for (number, address) in addresses.iter().enumerate() {
+            let name = format!("gateway-{number}");
+            let service = Service::start(loopback()?, |admin| {
+                Program::new(
+                    &name,
+                    programs.path("fairlead-gateway"),
+                    folder.join(format!("{name}.log")),
+                )
+                .env("KUBECONFIG", &kubeconfig)
+                .args([
+                    "--namespace",
+                    SYSTEM_NAMESPACE,
+                    "--trust-domain",
+                    TRUST_DOMAIN,
+                    "--name",
+                    &name,
+                ])
+                .args([
+                    "--device-address",
+                    address,
+                    "--advertise",
+                    address,
+                    "--admin-address",
+                    admin,
+                ])
+                .arg("--tls-dir")
+                .arg(tls.folder())
+                .arg("--pairing-setup-dir")
+                .arg(setup.folder())
+            })
+            .await?;
+            started.push(Gateway {
+                name,
+                address: address.clone(),
+                service,
+            });
+        }
+        Ok(Self {
+            cluster: cluster.clone(),
+            folder: folder.to_owned(),
+            programs: programs.clone(),
+            operator,
+            gateways: started,
+            _mounts: vec![tls, setup],
+        })
+    }
+
+    /// The cluster that it runs against.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The operator.
+    pub fn operator(&mut self) -> &mut Service {
+        &mut self.operator
+    }
+
+    /// The gateways, in the order of their start: `gateway-0`, `gateway-1`, ...
+    pub fn gateways(&mut self) -> &mut [Gateway] {
+        &mut self.gateways
+    }
+
+    /// A gateway by name.
+    pub fn gateway(&mut self, name: &str) -> anyhow::Result<&mut Gateway> {
+        self.gateways
+            .iter_mut()
+            .find(|gateway| gateway.name == name)
+            .with_context(|| format!("there is no gateway {name}"))
+    }
+
+    /// A device, not paired, with a state folder of its own.
+    pub fn agent(&self, name: &str) -> anyhow::Result<Agent> {
+        Agent::new(&self.programs, &self.folder, name)
+    }
+
+    /// Where states and logs are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Stops gateways, then the operator, all by SIGTERM.
+    ///
+    /// # Errors
+    /// The first that did not stop in time or failed; all are gone in any case.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let mut stopped = Ok(());
+        for gateway in self.gateways {
+            stopped = stopped.and(gateway.service.stop().await);
+        }
+        stopped.and(self.operator.stop().await)
+    }
+}
+
+impl Gateway {
+    /// Its name, and that of its Lease.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `HOST:PORT` for devices.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The process behind it.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+}
+
+impl Service {
+    async fn start(admin: String, program: impl FnOnce(&str) -> Program) -> anyhow::Result<Self> {
+        let program = program(&admin);
+        let process = program.spawn()?;
+        let mut service = Self {
+            program,
+            process,
+            admin,
+        };
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// `HOST:PORT` of `/live`, `/ready` and `/metrics`.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its metrics, as Prometheus text.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        admin::get(&self.admin, "/metrics").await
+    }
+
+    /// SIGKILL: nothing is said to anybody.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await
+    }
+
+    /// Starts it again after it was killed, on the same ports, and waits until it is ready.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        ensure!(
+            self.process.ended()?.is_some(),
+            "{} is running",
+            self.process.name()
+        );
+        self.process = self.program.spawn()?;
+        self.ready().await
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let what = format!("{} is ready", self.process.name());
+        let admin = self.admin.clone();
+        let ready = until(&what, READY_WITHIN, async || {
+            admin::get(&admin, "/ready").await.map(Some)
+        });
+        let result = tokio::select! {
+            ready = ready => ready.map(drop),
+            ended = self.process.wait() => match ended {
+                Ok(status) => Err(anyhow::anyhow!("{} ended as it started ({status})", self.process.name())),
+                Err(error) => Err(error),
+            },
+        };
+        result.with_context(|| self.process.tail())
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        if self.process.ended()?.is_some() {
+            return Ok(());
+        }
+        let status = self.process.terminate(STOP_WITHIN).await?;
+        ensure!(
+            status.success(),
+            "{} stopped with {status}\n{}",
+            self.process.name(),
+            self.process.tail()
+        );
+        Ok(())
+    }
+}
+
+/// A device: `fairlead-agent` with a state folder.
+pub struct Agent {
+    name: String,
+    folder: PathBuf,
+    path: PathBuf,
+    running: Option<Process>,
+}
+
+impl Agent {
+    /// A device that was never paired. `name` names its folder and log in `folder`.
+    pub fn new(programs: &Programs, folder: &Path, name: &str) -> anyhow::Result<Self> {
+        let folder = folder.join(name);
+        private::folder(&folder)?;
+        Ok(Self {
+            name: name.to_owned(),
+            folder,
+            path: programs.path("fairlead-agent"),
+            running: None,
+        })
+    }
+
+    /// Where it keeps its key, its certificate and its journal.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Where it logs.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    /// Starts `fairlead-agent pair`, which ends when the device has its certificate or was refused. A URI says which
+    /// gateway; a PIN needs `gateway`.
+    ///
+    /// The code goes by standard input, from a file that is removed when the returned value is dropped.
+    pub fn pair(&self, code: &str, gateway: Option<&str>) -> anyhow::Result<Pairing> {
+        let input = self.folder.join("code");
+        private::write(&input, format!("{code}\n").as_bytes())?;
+        let mut program = self.program().args(["pair", "-"]).input(&input);
+        if let Some(gateway) = gateway {
+            program = program.args(["--gateway", gateway]);
+        }
+        Ok(Pairing {
+            process: program.spawn()?,
+            input,
+        })
+    }
+
+    /// Starts `fairlead-agent run`.
+    pub fn run(&mut self) -> anyhow::Result<&mut Process> {
+        if let Some(process) = &mut self.running {
+            ensure!(process.ended()?.is_some(), "{} is running", self.name);
+        }
+        let process = self.program().arg("run").spawn()?;
+        Ok(self.running.insert(process))
+    }
+
+    /// The `run` process, if one was started.
+    pub fn running(&mut self) -> Option<&mut Process> {
+        self.running.as_mut()
+    }
+
+    /// What `fairlead-agent status --output json` says.
+    pub async fn status(&self) -> anyhow::Result<Value> {
+        let output = self.call(&["status", "--output", "json"]).await?;
+        serde_json::from_slice(&output).context("read what the agent says about itself")
+    }
+
+    /// `fairlead-agent unpair`.
+    pub async fn unpair(&self) -> anyhow::Result<()> {
+        self.call(&["unpair"]).await.map(drop)
+    }
+
+    /// Stops `run` by SIGTERM.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.running.take() {
+            let status = process.terminate(STOP_WITHIN).await?;
+            ensure!(
+                status.success(),
+                "{} stopped with {status}\n{}",
+                self.name,
+                process.tail()
+            );
+        }
+        Ok(())
+    }
+
+    fn program(&self) -> Program {
+        Program::new(&self.name, &self.path, self.log())
+            .arg("--state-dir")
+            .arg(self.state())
+    }
+
+    async fn call(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let output = tokio::process::Command::new(&self.path)
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("run fairlead-agent")?;
+        if !output.status.success() {
+            bail!(
+                "fairlead-agent {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(output.stdout)
+    }
+}
+
+/// A running `fairlead-agent pair`.
+pub struct Pairing {
+    process: Process,
+    input: PathBuf,
+}
+
+impl Pairing {
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits until the device is paired.
+    ///
+    /// # Errors
+    /// When it is not, within `deadline`; the message has the end of the agent's log.
+    pub async fn paired(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let status = tokio::time::timeout(deadline, self.process.wait())
+            .await
+            .with_context(|| {
+                format!(
+                    "not paired after {} s\n{}",
+                    deadline.as_secs(),
+                    self.process.tail()
+                )
+            })??;
+        ensure!(
+            status.success(),
+            "not paired ({status})\n{}",
+            self.process.tail()
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Pairing {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here, and the folder goes with the run.
+        let _ = std::fs::remove_file(&self.input);
+    }
+}
+
+fn loopback() -> anyhow::Result<String> {
+    Ok(format!("127.0.0.1:{}", ports::free()?))
+}

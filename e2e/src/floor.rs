@@ -2,18 +2,26 @@
 //!
 //! A copy of the CapabilityInvocation kind that no program of ours watches, under the same schema and the same
 //! admission policies, so that the API server does the same work for it. The bare client of [`crate::measure`] then
-//! makes the same writes on it as Fairlead makes on the original.
+//! makes the same writes on it as Fairlead makes on the original, and as the same user: the policies let nobody but
+//! operator and gateways write a status.
+
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, pinned_kind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::install::apply_all;
+use crate::cluster::Cluster;
+use crate::install::{SYSTEM_NAMESPACE, apply_all};
+use crate::wait::until;
 
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
 const ORIGINAL: &str = "capabilityinvocations";
 const PLURAL: &str = "floorinvocations";
 const KIND: &str = "FloorInvocation";
@@ -22,78 +30,58 @@ const SUFFIX: &str = "-floor";
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const POLICY_KINDS: [&str; 2] = ["MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"];
 
-/// The copied kind and its policies, as long as they are installed.
+/// The copied kind and what belongs to it, as long as they are installed.
 pub struct Floor {
     client: Client,
+    writer: Client,
     kind: ApiResource,
-    policies: Vec<(ApiResource, String)>,
+    /// Everything installed, in that order: kind and name.
+    installed: Vec<(ApiResource, String)>,
 }
 
 impl Floor {
-    /// Copies the kind and every policy on it. Needs the rights of a cluster administrator.
-    pub async fn install(client: &Client) -> anyhow::Result<Self> {
+    /// Copies the kind and every policy on it, and lets the gateways' account write its status. Needs the rights of a
+    /// cluster administrator; `folder` is for that account's kubeconfig.
+    pub async fn install(cluster: &Cluster, folder: &Path) -> anyhow::Result<Self> {
+        let client = cluster.client();
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         let original = crds
             .get(&format!("{ORIGINAL}.{}", crds::names::GROUP))
             .await
             .context("get the original kind")?;
         let original = serde_json::to_value(original).context("read the original kind")?;
-        let mut objects = vec![copy_of_kind(&original)];
-        let mut policies = Vec::new();
-        for kind in POLICY_KINDS {
-            // Not served: there is nothing to copy.
-            let Some((policy_kind, binding_kind)) = policy_kinds(client, kind).await else {
-                continue;
-            };
-            let parameters = ListParams::default();
-            let all = Api::<DynamicObject>::all_with(client.clone(), &policy_kind)
-                .list(&parameters)
-                .await;
-            let bindings = Api::<DynamicObject>::all_with(client.clone(), &binding_kind)
-                .list(&parameters)
-                .await;
-            let bindings = bindings.context("list bindings of policies")?.items;
-            for policy in all.context("list policies")?.items {
-                let Some(copy) = copy_of_policy(&policy.data["spec"]) else {
-                    continue;
-                };
-                let copied = named(&policy_kind, &policy.name_any(), &copy);
-                policies.push((
-                    policy_kind.clone(),
-                    copied["metadata"]["name"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_owned(),
-                ));
-                objects.push(copied);
-                for binding in bindings.iter().filter(|binding| {
-                    binding.data["spec"]["policyName"] == json!(policy.name_any())
-                }) {
-                    let mut spec = binding.data["spec"].clone();
-                    spec["policyName"] = json!(format!("{}{SUFFIX}", policy.name_any()));
-                    let copied = named(&binding_kind, &binding.name_any(), &spec);
-                    policies.push((
-                        binding_kind.clone(),
-                        copied["metadata"]["name"]
-                            .as_str()
-                            .unwrap_or_default()
-                            .to_owned(),
-                    ));
-                    objects.push(copied);
-                }
-            }
-        }
-        apply_all(client, objects)
-            .await
-            .context("install the floor")?;
         let version = original["spec"]["versions"][0]["name"]
             .as_str()
             .context("the original kind has no version")?;
         let kind = GroupVersionKind::gvk(crds::names::GROUP, version, KIND);
+
+        let mut objects = vec![copy_of_kind(&original)];
+        objects.extend(role_of_writer());
+        for kind in POLICY_KINDS {
+            objects.extend(copies_of_policies(&client, kind).await?);
+        }
+        let installed = objects
+            .iter()
+            .map(identify)
+            .collect::<Option<_>>()
+            .context("an object has no name")?;
+        apply_all(&client, objects)
+            .await
+            .context("install the floor")?;
+
+        let kubeconfig = folder.join("floor.kubeconfig");
+        cluster
+            .service_account_kubeconfig(SYSTEM_NAMESPACE, crds::names::GATEWAY, &kubeconfig)
+            .await?;
+        let writer = Cluster::connect(&kubeconfig, cluster.kubectl())
+            .await?
+            .client();
+        may_write(&writer).await?;
         Ok(Self {
-            client: client.clone(),
+            client,
+            writer,
             kind: ApiResource::from_gvk_with_plural(&kind, PLURAL),
-            policies,
+            installed,
         })
     }
 
@@ -102,21 +90,109 @@ impl Floor {
         &self.kind
     }
 
+    /// A client that may write the status of the copied kind.
+    pub fn writer(&self) -> Client {
+        self.writer.clone()
+    }
+
     /// Removes everything again, with all objects of the kind.
     pub async fn remove(self) -> anyhow::Result<()> {
-        let parameters = DeleteParams::default();
-        for (kind, name) in self.policies.iter().rev() {
-            let api = Api::<DynamicObject>::all_with(self.client.clone(), kind);
-            api.delete(name, &parameters)
+        for (kind, name) in self.installed.iter().rev() {
+            Api::<DynamicObject>::all_with(self.client.clone(), kind)
+                .delete(name, &DeleteParams::default())
                 .await
-                .with_context(|| format!("remove {name}"))?;
+                .with_context(|| format!("remove {} {name}", kind.kind))?;
         }
-        Api::<CustomResourceDefinition>::all(self.client)
-            .delete(&format!("{PLURAL}.{}", crds::names::GROUP), &parameters)
-            .await
-            .context("remove the floor's kind")
-            .map(drop)
+        Ok(())
     }
+}
+
+/// Kind and name of an object whose kind is one of those that are made here.
+fn identify(object: &Value) -> Option<(ApiResource, String)> {
+    let (group, version) = object["apiVersion"].as_str()?.split_once('/')?;
+    let kind = GroupVersionKind::gvk(group, version, object["kind"].as_str()?);
+    Some((
+        ApiResource::from_gvk(&kind),
+        object["metadata"]["name"].as_str()?.to_owned(),
+    ))
+}
+
+async fn may_write(writer: &Client) -> anyhow::Result<()> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": {
+            "group": crds::names::GROUP, "resource": PLURAL, "subresource": "status", "verb": "patch",
+        } },
+    });
+    let review: SelfSubjectAccessReview =
+        serde_json::from_value(review).context("read a review")?;
+    until(
+        "the floor's status may be written",
+        IN_FORCE_WITHIN,
+        async || {
+            let answer = Api::all(writer.clone())
+                .create(&PostParams::default(), &review)
+                .await?;
+            Ok(answer
+                .status
+                .is_some_and(|status| status.allowed)
+                .then_some(()))
+        },
+    )
+    .await
+}
+
+async fn copies_of_policies(client: &Client, kind: &str) -> anyhow::Result<Vec<Value>> {
+    // Not served: there is nothing to copy.
+    let Some((policy_kind, binding_kind)) = policy_kinds(client, kind).await else {
+        return Ok(Vec::new());
+    };
+    let parameters = ListParams::default();
+    let all = Api::<DynamicObject>::all_with(client.clone(), &policy_kind)
+        .list(&parameters)
+        .await;
+    let bindings = Api::<DynamicObject>::all_with(client.clone(), &binding_kind)
+        .list(&parameters)
+        .await;
+    let bindings = bindings.context("list the bindings of policies")?.items;
+    let mut copies = Vec::new();
+    for policy in all.context("list policies")?.items {
+        let Some(copy) = copy_of_policy(&policy.data["spec"]) else {
+            continue;
+        };
+        let name = policy.name_any();
+        copies.push(named(&policy_kind, &name, &copy));
+        for binding in bindings
+            .iter()
+            .filter(|binding| binding.data["spec"]["policyName"] == json!(name))
+        {
+            let mut spec = binding.data["spec"].clone();
+            spec["policyName"] = json!(format!("{name}{SUFFIX}"));
+            copies.push(named(&binding_kind, &binding.name_any(), &spec));
+        }
+    }
+    Ok(copies)
+}
+
+/// The gateways' account may write the status of the copy, as it may that of the original.
+fn role_of_writer() -> [Value; 2] {
+    let name = format!("{}{SUFFIX}", crds::names::GATEWAY);
+    let group = "rbac.authorization.k8s.io";
+    [
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": { "name": name },
+            "rules": [{
+                "apiGroups": [crds::names::GROUP], "resources": [format!("{PLURAL}/status")], "verbs": ["patch"],
+            }],
+        }),
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": { "name": name },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": name },
+            "subjects": [{
+                "kind": "ServiceAccount", "name": crds::names::GATEWAY, "namespace": SYSTEM_NAMESPACE,
+            }],
+        }),
+    ]
 }
 
 async fn policy_kinds(client: &Client, kind: &str) -> Option<(ApiResource, ApiResource)> {

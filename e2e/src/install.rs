@@ -18,10 +18,9 @@ use serde_json::{Value, json};
 
 use crate::wait::until;
 
-/// The namespace of operator and gateways.
+/// The namespace of operator and gateways, as `crds/rbac` names it.
 pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
 
-const SERVICE_ACCOUNTS: [&str; 2] = ["fairlead-operator", "fairlead-gateway"];
 const FOLDERS: [&str; 3] = ["generated", "rbac", "policies"];
 const FIELD_MANAGER: &str = "fairlead-install";
 const IN_FORCE_WITHIN: Duration = Duration::from_mins(1);
@@ -41,15 +40,7 @@ pub struct Installed {
 /// # Errors
 /// When a file cannot be read, the API server refuses an object, or something is not in force within a minute.
 pub async fn install(client: &Client) -> anyhow::Result<Installed> {
-    let mut objects = vec![json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE },
-    })];
-    objects.extend(SERVICE_ACCOUNTS.map(|name| {
-        json!({
-            "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": { "name": name, "namespace": SYSTEM_NAMESPACE },
-        })
-    }));
+    let mut objects = Vec::new();
     for folder in FOLDERS {
         objects.extend(read_folder(&crds_folder().join(folder))?);
     }

@@ -3,6 +3,7 @@
 //! Both are measured in turns, round by round, so that whatever else the machine does falls on both alike.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
 use crate::floor::Floor;
 use crate::wait::Stopwatch;
 
@@ -37,14 +39,14 @@ pub struct Measured {
 /// # Errors
 /// When an invocation ends otherwise than Succeeded, or not within a minute.
 pub async fn measure(
-    client: &Client,
+    cluster: &Cluster,
+    folder: &Path,
     namespace: &str,
     device: &str,
     rounds: usize,
 ) -> anyhow::Result<Measured> {
-    let kind = ApiResource::erase::<crds::CapabilityInvocation>(&());
-    let floor = Floor::install(client).await?;
-    let measured = in_turns(client, namespace, device, &kind, floor.kind(), rounds).await;
+    let floor = Floor::install(cluster, folder).await?;
+    let measured = in_turns(&cluster.client(), &floor, namespace, device, rounds).await;
     let removed = floor.remove().await;
     let measured = measured?;
     removed.map(|()| measured)
@@ -52,14 +54,15 @@ pub async fn measure(
 
 async fn in_turns(
     client: &Client,
+    floor: &Floor,
     namespace: &str,
     device: &str,
-    kind: &ApiResource,
-    floor_kind: &ApiResource,
     rounds: usize,
 ) -> anyhow::Result<Measured> {
-    let mut invocations = Track::start(client, namespace, kind, device).await?;
-    let mut bare = Track::start(client, namespace, floor_kind, device).await?;
+    let kind = ApiResource::erase::<crds::CapabilityInvocation>(&());
+    let mut invocations = Track::start(client, namespace, &kind, device).await?;
+    let mut bare = Track::start(client, namespace, floor.kind(), device).await?;
+    let gateway = Api::<DynamicObject>::namespaced_with(floor.writer(), namespace, floor.kind());
 
     let mut status = Value::Null;
     for _ in 0..WARM_UP_ROUNDS {
@@ -68,7 +71,7 @@ async fn in_turns(
     // Rounded up: the floor never gets away with fewer writes than Fairlead.
     let mut writes = invocations.writes().await?.div_ceil(WARM_UP_ROUNDS);
     for _ in 0..WARM_UP_ROUNDS {
-        bare.write(&status, writes).await?;
+        bare.write(&gateway, &status, writes).await?;
     }
 
     let (mut invoke, mut floor) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
@@ -76,7 +79,7 @@ async fn in_turns(
     for _ in 0..rounds {
         let (took, status) = invocations.invoke().await?;
         invoke.push(took);
-        floor.push(bare.write(&status, writes).await?);
+        floor.push(bare.write(&gateway, &status, writes).await?);
     }
     writes = invocations.writes().await? - before;
     Ok(Measured {
@@ -154,7 +157,12 @@ impl<'a> Track<'a> {
     }
 
     /// What a bare client needs for the same: create, see it, write the status, see that.
-    async fn write(&mut self, status: &Value, writes: usize) -> anyhow::Result<f64> {
+    async fn write(
+        &mut self,
+        gateway: &Api<DynamicObject>,
+        status: &Value,
+        writes: usize,
+    ) -> anyhow::Result<f64> {
         let object = self.next();
         let name = object.name_any();
         let watch = Stopwatch::start();
@@ -171,7 +179,7 @@ impl<'a> Track<'a> {
                 json!({ "phase": "Dispatched" })
             };
             let patch = Patch::Merge(json!({ "status": status }));
-            self.api
+            gateway
                 .patch_status(&name, &PatchParams::default(), &patch)
                 .await
                 .context("write a status")?;

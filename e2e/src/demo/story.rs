@@ -125,7 +125,7 @@ impl Story {
         println!(
             "{ROUNDS} invocations, one after another, in turns with a bare client that makes the same writes"
         );
-        let measured = measure(&self.cluster.client(), NAMESPACE, &device, ROUNDS).await?;
+        let measured = measure(&self.cluster, &self.folder, NAMESPACE, &device, ROUNDS).await?;
         let figures = Figures {
             approval_to_certificate_ms,
             measured,

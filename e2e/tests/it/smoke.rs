@@ -118,7 +118,7 @@ async fn mounted_secret(scene: Scene) -> anyhow::Result<()> {
 
 /// Slow for a smoke test, as policies have to come into force; it is the only one that shows that a copy is possible.
 async fn floor(scene: Scene) -> anyhow::Result<()> {
-    let floor = Floor::install(&scene.client).await?;
+    let floor = Floor::install(scene.fixture.cluster(), &scene.folder).await?;
     let api =
         Api::<DynamicObject>::namespaced_with(scene.client.clone(), &scene.namespace, floor.kind());
     let mut object = DynamicObject::new("one", floor.kind());
@@ -130,6 +130,20 @@ async fn floor(scene: Scene) -> anyhow::Result<()> {
         made.data["status"]["phase"] == "Queued",
         "not the schema of the original: {}",
         made.data
+    );
+    let patch = Patch::Merge(serde_json::json!({ "status": { "phase": "Succeeded" } }));
+    let writer =
+        Api::<DynamicObject>::namespaced_with(floor.writer(), &scene.namespace, floor.kind());
+    writer
+        .patch_status("one", &PatchParams::default(), &patch)
+        .await?;
+    let other = Patch::Merge(serde_json::json!({ "status": { "phase": "Failed" } }));
+    let refused = api
+        .patch_status("one", &PatchParams::default(), &other)
+        .await;
+    ensure!(
+        refused.is_err(),
+        "the policies of the original are not on the copy"
     );
     floor.remove().await?;
     let policies = Api::<ValidatingAdmissionPolicy>::all(scene.client.clone());

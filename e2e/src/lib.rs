@@ -3,7 +3,8 @@
 //! Reading order: [`controlplane`] boots etcd and kube-apiserver; [`cluster`] is what everything else asks for
 //! (a client, kubeconfigs, kubectl), be it ours or one that somebody already has; [`install`] applies what the
 //! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
-//! story to a person, with the figures of [`measure`] and their [`floor`]. [`process`], [`ports`], [`wait`],
+//! story to a person, with the figures of [`measure`] and their [`floor`]; [`stranger`] is a peer that need not play by the
+//! rules. [`process`], [`ports`], [`wait`],
 //! [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
 //! ports, files for one reader.
 //!
@@ -21,4 +22,5 @@ pub mod private;
 pub mod process;
 pub mod secret_mount;
 pub mod stack;
+pub mod stranger;
 pub mod wait;

@@ -4,6 +4,7 @@
 //! mounted folders. Agents know nothing of the API server.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -31,11 +32,30 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those that Cargo built with the same profile as the running program.
+    /// Has Cargo build them, with the profile that the running program was built with.
     ///
     /// # Errors
-    /// When one is not built.
-    pub fn beside_this_one() -> anyhow::Result<Self> {
+    /// When they cannot be built.
+    pub fn build() -> anyhow::Result<Self> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build
+            .args([
+                "build",
+                "--locked",
+                "--quiet",
+                "--package=operator",
+                "--package=gateway",
+                "--package=node-agent",
+            ])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .stdin(Stdio::null());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        eprintln!("Building operator, gateway and agent");
+        let status = build.status().context("run cargo build")?;
+        ensure!(status.success(), "cargo build failed ({status})");
         let this = std::env::current_exe().context("find this program")?;
         let folder = this.parent().context("find this program's folder")?;
         // Test programs are one folder deeper than what they test.
@@ -44,17 +64,9 @@ impl Programs {
         } else {
             folder
         };
-        let programs = Self {
+        Ok(Self {
             folder: folder.to_owned(),
-        };
-        for name in ["fairlead-operator", "fairlead-gateway", "fairlead-agent"] {
-            ensure!(
-                programs.path(name).is_file(),
-                "{} is not built: run `cargo build -p operator -p gateway -p node-agent` with the same profile",
-                programs.path(name).display()
-            );
-        }
-        Ok(programs)
+        })
     }
 
     /// Path of a program.
@@ -360,6 +372,11 @@ impl Agent {
         self.folder.join("state")
     }
 
+    /// The file that is there from the moment it has its certificate: written beside it and renamed, so never a part.
+    pub fn identity(&self) -> PathBuf {
+        self.state().join("identity.json")
+    }
+
     /// Where it logs.
     pub fn log(&self) -> PathBuf {
         self.folder.join("agent.log")
@@ -372,7 +389,10 @@ impl Agent {
     pub fn pair(&self, code: &str, gateway: Option<&str>) -> anyhow::Result<Pairing> {
         let input = self.folder.join("code");
         private::write(&input, format!("{code}\n").as_bytes())?;
-        let mut program = self.program().args(["pair", "-"]).input(&input);
+        let mut program = self
+            .program()
+            .args(["pair", "-", "--name", &self.name])
+            .input(&input);
         if let Some(gateway) = gateway {
             program = program.args(["--gateway", gateway]);
         }
@@ -402,9 +422,9 @@ impl Agent {
         serde_json::from_slice(&output).context("read what the agent says about itself")
     }
 
-    /// `fairlead-agent unpair`.
+    /// `fairlead-agent unpair --yes`.
     pub async fn unpair(&self) -> anyhow::Result<()> {
-        self.call(&["unpair"]).await.map(drop)
+        self.call(&["unpair", "--yes"]).await.map(drop)
     }
 
     /// Stops `run` by SIGTERM.

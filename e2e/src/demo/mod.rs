@@ -8,9 +8,8 @@ mod story;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,8 +44,7 @@ impl Arguments {
     /// At the first step that did not do what it should; logs and states are kept then, and the message says where.
     pub fn run(self) -> anyhow::Result<()> {
         let Self { exit, kubeconfig } = self;
-        build()?;
-        let programs = Programs::beside_this_one()?;
+        let programs = Programs::build()?;
         let ground = match kubeconfig {
             Some(file) => Ground::Given(file),
             None => Ground::Own(Binaries::find()?),
@@ -64,30 +62,6 @@ impl Arguments {
         }
         told.with_context(|| format!("the demo failed; logs and states are in {}", path.display()))
     }
-}
-
-/// Builds what the demo starts, with the profile it was built with itself.
-fn build() -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package=operator",
-            "--package=gateway",
-            "--package=node-agent",
-        ])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .stdin(Stdio::null());
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    eprintln!("Building operator, gateway and agent");
-    let status = build.status().context("run cargo build")?;
-    ensure!(status.success(), "cargo build failed ({status})");
-    Ok(())
 }
 
 async fn on_ground(

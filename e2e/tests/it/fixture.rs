@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use e2e::cluster::Cluster;
 use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::install::install;
+use e2e::stack::{Programs, Stack};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -23,6 +24,8 @@ pub struct Fixture {
     folder: PathBuf,
     cluster: OnceLock<Cluster>,
     control_plane: Mutex<Option<ControlPlane>>,
+    /// Started by the first trial that needs it.
+    stack: tokio::sync::Mutex<Option<Stack>>,
     namespaces: AtomicU32,
 }
 
@@ -37,6 +40,23 @@ pub struct Scene {
     pub fixture: Arc<Fixture>,
 }
 
+impl Scene {
+    /// Addresses of the gateways of the run's one stack, an operator and two gateways.
+    pub async fn gateways(&self) -> anyhow::Result<Vec<String>> {
+        let mut stack = self.fixture.stack.lock().await;
+        if stack.is_none() {
+            let programs = tokio::task::spawn_blocking(Programs::build).await??;
+            let folder = self.fixture.folder.join("stack");
+            *stack = Some(Stack::start(self.fixture.cluster(), &programs, &folder, 2).await?);
+        }
+        let gateways = stack.as_mut().map(Stack::gateways).unwrap_or_default();
+        Ok(gateways
+            .iter()
+            .map(|gateway| gateway.address().to_owned())
+            .collect())
+    }
+}
+
 impl Fixture {
     pub fn new() -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
@@ -45,6 +65,7 @@ impl Fixture {
                 .join(format!("it-{}", std::process::id())),
             cluster: OnceLock::new(),
             control_plane: Mutex::new(None),
+            stack: tokio::sync::Mutex::new(None),
             namespaces: AtomicU32::new(0),
         }))
     }
@@ -66,7 +87,13 @@ impl Fixture {
         let Some(control_plane) = self.lock().take() else {
             return Ok(());
         };
-        let stopped = self.runtime.block_on(control_plane.stop());
+        let stopped = self.runtime.block_on(async {
+            let stack = match self.stack.lock().await.take() {
+                Some(stack) => stack.stop().await,
+                None => Ok(()),
+            };
+            stack.and(control_plane.stop().await)
+        });
         if failed {
             eprintln!("Logs and states are in {}", self.folder.display());
         } else {

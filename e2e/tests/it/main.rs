@@ -3,6 +3,8 @@
 //! A new topic is a file with `pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial>` and a line in [`trials`].
 //! `cargo test -p e2e --test it -- FILTER` runs a part.
 
+mod commands;
+mod door;
 mod fixture;
 mod smoke;
 
@@ -14,7 +16,14 @@ use libtest_mimic::{Arguments, Trial};
 use fixture::Fixture;
 
 fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
-    [smoke::trials(fixture)].into_iter().flatten().collect()
+    [
+        smoke::trials(fixture),
+        door::trials(fixture),
+        commands::trials(fixture),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> anyhow::Result<ExitCode> {

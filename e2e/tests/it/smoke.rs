@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::cluster::Cluster;
+use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::floor::Floor;
 use e2e::secret_mount::SecretMount;
 use e2e::wait::until;
@@ -35,6 +36,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
             user,
         ),
         fixture.trial("smoke::a_mounted_secret_follows_the_secret", mounted_secret),
+        fixture.trial(
+            "smoke::an_api_server_comes_back_on_its_port_with_its_data",
+            restarted,
+        ),
         fixture.trial("smoke::the_floor_is_installed_and_leaves_nothing", floor),
     ]
 }
@@ -114,6 +119,30 @@ async fn mounted_secret(scene: Scene) -> anyhow::Result<()> {
         "a container keeps what it has mounted"
     );
     Ok(())
+}
+
+/// With a control plane of its own, as the others would miss theirs.
+async fn restarted(scene: Scene) -> anyhow::Result<()> {
+    let mut control_plane =
+        ControlPlane::start(&Binaries::find()?, &scene.folder.join("own")).await?;
+    let accounts = Api::<ServiceAccount>::namespaced(control_plane.client(), "default");
+    let account = ServiceAccount {
+        metadata: named("kept"),
+        ..ServiceAccount::default()
+    };
+    accounts.create(&PostParams::default(), &account).await?;
+
+    control_plane.kill_api_server().await?;
+    ensure!(
+        accounts.get("kept").await.is_err(),
+        "the API server answers after SIGKILL"
+    );
+    control_plane.start_api_server().await?;
+    accounts.get("kept").await.context("after a kill")?;
+
+    control_plane.restart_api_server().await?;
+    accounts.get("kept").await.context("after a restart")?;
+    control_plane.stop().await
 }
 
 /// Slow for a smoke test, as policies have to come into force; it is the only one that shows that a copy is possible.

@@ -1,0 +1,401 @@
+//! Invocations: what a gateway refuses, what it believes of a device, and what a healthy one costs.
+//!
+//! The devices here are strangers with certificates: they answer what the trial tells them to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use crds::v1alpha1::capability_invocation::{ErrorCode, InvocationPhase};
+use crds::v1alpha1::device::Presence;
+use crds::{CapabilityInvocation, Device};
+use e2e::stranger::{DeviceStream, Shown, Stranger, success};
+use e2e::wait::until;
+use futures::StreamExt as _;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use libtest_mimic::Trial;
+use proto::node::gateway_event::Event as Heard;
+use serde_json::json;
+
+use crate::door::pair;
+use crate::fixture::{Fixture, Scene};
+
+const SOON: Duration = Duration::from_secs(30);
+
+pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
+    vec![
+        fixture.trial(
+            "commands::what_is_not_granted_or_not_declared_fails_with_its_own_code",
+            not_granted,
+        ),
+        fixture.trial(
+            "commands::an_absent_an_unknown_and_a_suspended_device_each_have_their_code",
+            no_device,
+        ),
+        fixture.trial(
+            "commands::a_short_invocation_costs_one_status_write",
+            one_write,
+        ),
+        fixture.trial(
+            "commands::a_long_invocation_costs_two_status_writes",
+            two_writes,
+        ),
+        fixture.trial(
+            "commands::a_result_from_a_device_that_was_not_asked_is_not_believed",
+            not_asked,
+        ),
+        fixture.trial("commands::a_queued_invocation_waits_for_the_device", queued),
+        fixture.trial(
+            "commands::a_cancelled_invocation_never_reaches_the_device",
+            cancelled_before,
+        ),
+        fixture.trial(
+            "commands::suspending_cuts_the_stream_and_keeps_the_device_out",
+            suspended,
+        ),
+        fixture.trial("commands::presence_follows_the_session", presence),
+    ]
+}
+
+async fn device(
+    scene: &Scene,
+    name: &str,
+    capabilities: &[&str],
+) -> anyhow::Result<(Stranger, String, DeviceStream)> {
+    let stranger = Stranger::new()?;
+    let (chain, device) = pair(scene, &stranger, name).await?;
+    let gateways = scene.gateways().await?;
+    let connection = stranger.connect(&gateways[0], Shown::Issued(chain)).await?;
+    let stream = DeviceStream::open(connection, capabilities).await?;
+    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    until("the device is online", SOON, async || {
+        let status = devices.get(&device).await?.status.unwrap_or_default();
+        Ok((status.presence == Some(Presence::Online)).then_some(()))
+    })
+    .await?;
+    Ok((stranger, device, stream))
+}
+
+async fn invoke(
+    scene: &Scene,
+    name: &str,
+    spec: serde_json::Value,
+) -> anyhow::Result<CapabilityInvocation> {
+    let object = serde_json::from_value(json!({
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": "CapabilityInvocation",
+        "metadata": { "name": name },
+        "spec": spec,
+    }))?;
+    let invocations: Api<CapabilityInvocation> =
+        Api::namespaced(scene.client.clone(), &scene.namespace);
+    invocations
+        .create(&PostParams::default(), &object)
+        .await
+        .context("create the invocation")
+}
+
+async fn ended(scene: &Scene, name: &str) -> anyhow::Result<(InvocationPhase, Option<ErrorCode>)> {
+    let invocations: Api<CapabilityInvocation> =
+        Api::namespaced(scene.client.clone(), &scene.namespace);
+    until("the invocation ends", SOON, async || {
+        let status = invocations.get(name).await?.status.unwrap_or_default();
+        let error = status.error.map(|error| error.code);
+        Ok(status.phase.is_terminal().then_some((status.phase, error)))
+    })
+    .await
+}
+
+async fn not_granted(scene: Scene) -> anyhow::Result<()> {
+    let (_, device, _stream) = device(&scene, "granted", &["echo", "later"]).await?;
+    for (capability, code) in [
+        // Was not declared at approval, so nobody granted it.
+        ("later", ErrorCode::CapabilityNotGranted),
+        // Was granted, but the device no longer declares it.
+        ("system.health", ErrorCode::CapabilityNotDeclared),
+        ("system.nothing", ErrorCode::CapabilityNotGranted),
+    ] {
+        let name = format!("run-{}", capability.replace('.', "-"));
+        invoke(
+            &scene,
+            &name,
+            json!({ "deviceRef": { "name": device }, "capability": capability }),
+        )
+        .await?;
+        let end = ended(&scene, &name).await?;
+        ensure!(
+            end == (InvocationPhase::Failed, Some(code)),
+            "{capability}: {end:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn no_device(scene: Scene) -> anyhow::Result<()> {
+    let (_, device, stream) = device(&scene, "away", &["echo"]).await?;
+    invoke(
+        &scene,
+        "unknown",
+        json!({ "deviceRef": { "name": "nobody" }, "capability": "echo" }),
+    )
+    .await?;
+    let end = ended(&scene, "unknown").await?;
+    ensure!(
+        end == (InvocationPhase::Failed, Some(ErrorCode::DeviceNotFound)),
+        "{end:?}"
+    );
+
+    drop(stream);
+    invoke(
+        &scene,
+        "away",
+        json!({ "deviceRef": { "name": device }, "capability": "echo" }),
+    )
+    .await?;
+    let end = ended(&scene, "away").await?;
+    ensure!(
+        end == (InvocationPhase::Failed, Some(ErrorCode::DeviceOffline)),
+        "{end:?}"
+    );
+
+    trust(&scene, &device, "Suspended").await?;
+    invoke(
+        &scene,
+        "suspended",
+        json!({ "deviceRef": { "name": device }, "capability": "echo" }),
+    )
+    .await?;
+    let end = ended(&scene, "suspended").await?;
+    ensure!(
+        end == (InvocationPhase::Failed, Some(ErrorCode::DeviceNotTrusted)),
+        "{end:?}"
+    );
+    Ok(())
+}
+
+async fn trust(scene: &Scene, device: &str, trust: &str) -> anyhow::Result<()> {
+    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let patch = json!({ "spec": { "trust": trust } });
+    devices
+        .patch(device, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(())
+}
+
+/// How often the status of an invocation is written while `answer` plays the device.
+async fn writes(
+    scene: &Scene,
+    name: &str,
+    device: &str,
+    answer: impl AsyncFnOnce(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
+    let invocations: Api<CapabilityInvocation> =
+        Api::namespaced(scene.client.clone(), &scene.namespace);
+    let created = invoke(
+        scene,
+        name,
+        json!({ "deviceRef": { "name": device }, "capability": "echo" }),
+    )
+    .await?;
+    let version = created
+        .metadata
+        .resource_version
+        .context("no resourceVersion")?;
+    let uid = created.metadata.uid.context("no uid")?;
+    let params = WatchParams::default()
+        .fields(&format!("metadata.name={name}"))
+        .timeout(60);
+    let mut watch = invocations.watch(&params, &version).await?.boxed();
+    answer(&uid).await?;
+    let mut writes = 0;
+    while let Some(event) = tokio::time::timeout(SOON, watch.next())
+        .await
+        .context("no more events")?
+    {
+        if let WatchEvent::Modified(invocation) = event? {
+            writes += 1;
+            let status = invocation.status.unwrap_or_default();
+            if status.phase.is_terminal() {
+                ensure!(
+                    status.phase == InvocationPhase::Succeeded,
+                    "{:?}",
+                    status.error
+                );
+                ensure!(
+                    status.output == Some(json!({ "hello": "world" })),
+                    "{:?}",
+                    status.output
+                );
+                return Ok(writes);
+            }
+        }
+    }
+    bail!("the watch ended after {writes} writes")
+}
+
+async fn one_write(scene: Scene) -> anyhow::Result<()> {
+    let (_, device, mut stream) = device(&scene, "quick", &["echo"]).await?;
+    let writes = writes(&scene, "quick", &device, async |uid| {
+        let Heard::Dispatch(dispatch) = stream.next().await? else {
+            bail!("no dispatch")
+        };
+        ensure!(
+            dispatch.uid == uid && !dispatch.requested_by.is_empty(),
+            "{dispatch:?}"
+        );
+        stream
+            .say(success(uid, &dispatch.name, &json!({ "hello": "world" })))
+            .await?;
+        ensure!(matches!(stream.next().await?, Heard::ResultAck(ack) if ack.uid == uid));
+        Ok(())
+    })
+    .await?;
+    ensure!(writes == 1, "{writes} writes");
+    Ok(())
+}
+
+async fn two_writes(scene: Scene) -> anyhow::Result<()> {
+    let (_, device, mut stream) = device(&scene, "slow", &["echo"]).await?;
+    let invocations: Api<CapabilityInvocation> =
+        Api::namespaced(scene.client.clone(), &scene.namespace);
+    let writes = writes(&scene, "slow", &device, async |uid| {
+        let Heard::Dispatch(dispatch) = stream.next().await? else {
+            bail!("no dispatch")
+        };
+        until("it is Dispatched", SOON, async || {
+            let status = invocations.get("slow").await?.status.unwrap_or_default();
+            Ok((status.phase == InvocationPhase::Dispatched).then_some(()))
+        })
+        .await?;
+        stream
+            .say(success(uid, &dispatch.name, &json!({ "hello": "world" })))
+            .await
+    })
+    .await?;
+    ensure!(writes == 2, "{writes} writes");
+    Ok(())
+}
+
+async fn not_asked(scene: Scene) -> anyhow::Result<()> {
+    let (_, asked, mut honest) = device(&scene, "asked", &["echo"]).await?;
+    let (_, _, mut liar) = device(&scene, "liar", &["echo"]).await?;
+    let writes = writes(&scene, "asked", &asked, async |uid| {
+        let Heard::Dispatch(dispatch) = honest.next().await? else {
+            bail!("no dispatch")
+        };
+        liar.say(success(uid, &dispatch.name, &json!({ "a": "lie" })))
+            .await?;
+        // So that the liar forgets it; nothing was written.
+        ensure!(matches!(liar.next().await?, Heard::ResultAck(ack) if ack.uid == uid));
+        honest
+            .say(success(uid, &dispatch.name, &json!({ "hello": "world" })))
+            .await
+    })
+    .await?;
+    ensure!(writes <= 2, "{writes} writes");
+    Ok(())
+}
+
+async fn queued(scene: Scene) -> anyhow::Result<()> {
+    let stranger = Stranger::new()?;
+    let (chain, device) = pair(&scene, &stranger, "late").await?;
+    let spec = json!({ "deviceRef": { "name": device }, "capability": "echo", "whenOffline": "Queue", "queueSeconds": 60 });
+    let uid = invoke(&scene, "late", spec)
+        .await?
+        .metadata
+        .uid
+        .context("no uid")?;
+    let gateways = scene.gateways().await?;
+    let connection = stranger.connect(&gateways[1], Shown::Issued(chain)).await?;
+    let mut stream = DeviceStream::open(connection, &["echo"]).await?;
+    let Heard::Dispatch(dispatch) = stream.next().await? else {
+        bail!("no dispatch")
+    };
+    ensure!(
+        dispatch.uid == uid && dispatch.remaining_ms <= 30_000,
+        "{dispatch:?}"
+    );
+    stream.say(success(&uid, "late", &json!({}))).await?;
+    let end = ended(&scene, "late").await?;
+    ensure!(end == (InvocationPhase::Succeeded, None), "{end:?}");
+    Ok(())
+}
+
+async fn cancelled_before(scene: Scene) -> anyhow::Result<()> {
+    let stranger = Stranger::new()?;
+    let (_, device) = pair(&scene, &stranger, "never").await?;
+    let spec =
+        json!({ "deviceRef": { "name": device }, "capability": "echo", "whenOffline": "Queue" });
+    invoke(&scene, "never", spec).await?;
+    let invocations: Api<CapabilityInvocation> =
+        Api::namespaced(scene.client.clone(), &scene.namespace);
+    let patch = json!({ "spec": { "cancel": "Requested" } });
+    invocations
+        .patch("never", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let end = ended(&scene, "never").await?;
+    ensure!(
+        end == (InvocationPhase::Cancelled, Some(ErrorCode::Cancelled)),
+        "{end:?}"
+    );
+    Ok(())
+}
+
+async fn suspended(scene: Scene) -> anyhow::Result<()> {
+    let stranger = Stranger::new()?;
+    let (chain, device) = pair(&scene, &stranger, "suspended").await?;
+    let gateways = scene.gateways().await?;
+    let connection = stranger
+        .connect(&gateways[0], Shown::Issued(chain.clone()))
+        .await?;
+    let mut stream = DeviceStream::open(connection, &["echo"]).await?;
+    trust(&scene, &device, "Suspended").await?;
+    let cut = stream.next().await.err().context("the stream goes on")?;
+    ensure!(cut.code() == tonic::Code::PermissionDenied, "{cut}");
+    for gateway in &gateways {
+        until("the gateway keeps the device out", SOON, async || {
+            let connection = stranger
+                .connect(gateway, Shown::Issued(chain.clone()))
+                .await?;
+            let refused = DeviceStream::open(connection, &["echo"]).await.err();
+            let denied = refused
+                .and_then(|error| error.downcast::<tonic::Status>().ok())
+                .is_some_and(|status| status.code() == tonic::Code::PermissionDenied);
+            Ok(denied.then_some(()))
+        })
+        .await?;
+    }
+    trust(&scene, &device, "Active").await?;
+    until("the device is back", SOON, async || {
+        let connection = stranger
+            .connect(&gateways[1], Shown::Issued(chain.clone()))
+            .await?;
+        Ok(DeviceStream::open(connection, &["echo"])
+            .await
+            .is_ok()
+            .then_some(()))
+    })
+    .await
+}
+
+async fn presence(scene: Scene) -> anyhow::Result<()> {
+    let (_, device, stream) = device(&scene, "present", &["echo"]).await?;
+    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let status = devices.get(&device).await?.status.unwrap_or_default();
+    let session = status.session.context("no session")?;
+    ensure!(
+        session.epoch == 1 && session.ended_at.is_none() && session.gateway == "gateway-0",
+        "{session:?}"
+    );
+    drop(stream);
+    until("the session ends", SOON, async || {
+        let status = devices.get(&device).await?.status.unwrap_or_default();
+        let ended = status
+            .session
+            .as_ref()
+            .is_some_and(|session| session.ended_at.is_some());
+        Ok((ended && status.presence == Some(Presence::Degraded)).then_some(()))
+    })
+    .await
+}

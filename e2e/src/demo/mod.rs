@@ -11,6 +11,9 @@ use std::pin::pin;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::DeleteParams;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
@@ -26,7 +29,7 @@ pub struct Arguments {
     #[arg(long)]
     exit: bool,
 
-    /// Use this cluster, as its administrator, instead of booting a control plane
+    /// Use this cluster, as its administrator, instead of booting a control plane; what is installed stays there
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }
@@ -78,14 +81,28 @@ async fn on_ground(
                 "etcd and kube-apiserver are up in {}",
                 control_plane.folder().display()
             );
-            let told = tell(control_plane.cluster(), programs, folder, exit).await;
+            let told = tell(
+                control_plane.cluster(),
+                programs,
+                folder,
+                "fairlead-demo",
+                exit,
+            )
+            .await;
             let stopped = control_plane.stop().await;
             told.and(stopped)
         }
         // Whoever has a cluster has kubectl.
         Ground::Given(file) => {
             let cluster = Cluster::connect(file, "kubectl".as_ref()).await?;
-            tell(&cluster, programs, folder, exit).await
+            // New each time, as what an earlier demo left there would be in the way.
+            let namespace = format!("fairlead-demo-{}", std::process::id());
+            let told = tell(&cluster, programs, folder, &namespace, exit).await;
+            let removed = Api::<Namespace>::all(cluster.client())
+                .delete(&namespace, &DeleteParams::default())
+                .await
+                .context("remove the demo's namespace");
+            told.and(removed.map(drop))
         }
     }
 }
@@ -94,11 +111,12 @@ async fn tell(
     cluster: &Cluster,
     programs: &Programs,
     folder: &Path,
+    namespace: &str,
     exit: bool,
 ) -> anyhow::Result<()> {
     let mut interrupted = pin!(interrupted()?);
     let mut story = tokio::select! {
-        story = Story::begin(cluster, programs, folder) => story?,
+        story = Story::begin(cluster, programs, folder, namespace) => story?,
         () = &mut interrupted => bail!("interrupted"),
     };
     let figures = tokio::select! {

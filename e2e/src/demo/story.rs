@@ -1,10 +1,9 @@
 //! The story, step by step. Each step shows what a person would type, and does just that.
 #![expect(clippy::print_stdout, reason = "what is printed is the demo")]
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use crds::v1alpha1::capability_invocation::InvocationPhase;
@@ -26,7 +25,6 @@ use crate::private;
 use crate::stack::{Agent, Programs, Stack};
 use crate::wait::{Stopwatch, until};
 
-const NAMESPACE: &str = "fairlead-demo";
 const CODE: &str = "front-desk";
 const GATEWAYS: usize = 2;
 const ROUNDS: usize = 200;
@@ -62,14 +60,16 @@ pub struct Story {
     folder: PathBuf,
     stack: Stack,
     agent: Agent,
+    namespace: String,
 }
 
 impl Story {
-    /// Installs everything, and starts operator and gateways.
+    /// Installs everything, and starts operator and gateways. `namespace` is the device's, made where it is not there.
     pub async fn begin(
         cluster: &Cluster,
         programs: &Programs,
         folder: &Path,
+        namespace: &str,
     ) -> anyhow::Result<Self> {
         step("CRDs, policies and roles");
         let installed = install(&cluster.client()).await?;
@@ -77,14 +77,14 @@ impl Story {
         for skipped in installed.skipped {
             println!("left out, as this cluster does not serve it: {skipped}");
         }
-        let namespace = json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE },
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace },
         });
         Api::<Namespace>::all(cluster.client())
             .patch(
-                NAMESPACE,
+                namespace,
                 &PatchParams::apply("fairlead-demo"),
-                &Patch::Apply(namespace),
+                &Patch::Apply(object),
             )
             .await
             .context("make the demo's namespace")?;
@@ -108,6 +108,7 @@ impl Story {
             folder: folder.to_owned(),
             stack,
             agent,
+            namespace: namespace.to_owned(),
         })
     }
 
@@ -125,7 +126,14 @@ impl Story {
         println!(
             "{ROUNDS} invocations, one after another, in turns with a bare client that makes the same writes"
         );
-        let measured = measure(&self.cluster, &self.folder, NAMESPACE, &device, ROUNDS).await?;
+        let measured = measure(
+            &self.cluster,
+            &self.folder,
+            &self.namespace,
+            &device,
+            ROUNDS,
+        )
+        .await?;
         let figures = Figures {
             approval_to_certificate_ms,
             measured,
@@ -165,7 +173,10 @@ impl Story {
         {
             println!("  export PATH={}:\"$PATH\"", folder.display());
         }
-        println!("  kubectl config set-context --current --namespace={NAMESPACE}");
+        println!(
+            "  kubectl config set-context --current --namespace={}",
+            self.namespace
+        );
         println!("  kubectl get fairlead");
         println!("  kubectl explain inv.spec");
         println!("  kubectl get dev -o wide --watch");
@@ -189,7 +200,7 @@ impl Story {
             "spec": { "delivery": "Qr", "ttlSeconds": 600 },
         }))
         .await?;
-        let secrets = Api::<Secret>::namespaced(self.cluster.client(), NAMESPACE);
+        let secrets = Api::<Secret>::namespaced(self.cluster.client(), &self.namespace);
         let name = crds::names::code_secret(CODE);
         let secret = until("the operator draws the code", SOON, async || {
             Ok(secrets.get_opt(&name).await?)
@@ -216,7 +227,7 @@ impl Story {
         step("A device asks to be let in");
         println!("$ fairlead-agent pair - <<< URI");
         let mut pairing = self.agent.pair(uri, None)?;
-        let requests = Api::<PairingRequest>::namespaced(self.cluster.client(), NAMESPACE);
+        let requests = Api::<PairingRequest>::namespaced(self.cluster.client(), &self.namespace);
         let pending = ListParams::default().fields("status.phase=Pending");
         let asked = until("the device's request", SOON, async || {
             Ok(requests.list(&pending).await?.items.into_iter().next())
@@ -233,7 +244,6 @@ impl Story {
         self.kubectl(&["get", "preq"]).await?;
 
         step("Somebody decides");
-        let before = certificates(&self.agent.state());
         let watch = Stopwatch::start();
         let approval = r#"{"status":{"approval":{"decision":"Approved"}}}"#;
         let approve = async {
@@ -263,15 +273,13 @@ impl Story {
             bail!("the watch on the request has ended")
         };
         let stored = async {
-            let state = self.agent.state();
-            loop {
-                if certificates(&state) != before {
-                    return watch.millis();
-                }
+            let identity = self.agent.identity();
+            while !identity.exists() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
+            Ok(watch.millis())
         };
-        let all = async { tokio::try_join!(approve, approved, async { Ok(stored.await) }) };
+        let all = async { tokio::try_join!(approve, approved, stored) };
         let (patched, seen, stored) =
             tokio::time::timeout(SOON, all).await.with_context(|| {
                 format!(
@@ -313,7 +321,8 @@ impl Story {
             "spec": { "deviceRef": { "name": device }, "capability": "system.health", "timeoutSeconds": within.as_secs() },
         }))
         .await?;
-        let invocations = Api::<CapabilityInvocation>::namespaced(self.cluster.client(), NAMESPACE);
+        let invocations =
+            Api::<CapabilityInvocation>::namespaced(self.cluster.client(), &self.namespace);
         let ended = until("the invocation ends", within, async || {
             let status = invocations.get(name).await?.status.unwrap_or_default();
             Ok(status.phase.is_terminal().then_some(status))
@@ -360,7 +369,7 @@ impl Story {
         within: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> anyhow::Result<String> {
-        let devices = Api::<Device>::namespaced(self.cluster.client(), NAMESPACE);
+        let devices = Api::<Device>::namespaced(self.cluster.client(), &self.namespace);
         let online = until("the device is Online", within, async || {
             let status = devices.get(device).await?.status.unwrap_or_default();
             let open = status
@@ -381,7 +390,8 @@ impl Story {
         let path = self.folder.join("manifest.yaml");
         private::write(&path, yaml.as_bytes())?;
         println!(
-            "$ kubectl -n {NAMESPACE} apply -f - <<EOF\n{}\nEOF",
+            "$ kubectl -n {} apply -f - <<EOF\n{}\nEOF",
+            self.namespace,
             yaml.trim_end()
         );
         let path = path.to_str().context("the folder's name is not text")?;
@@ -391,14 +401,14 @@ impl Story {
     /// Shows a kubectl command, runs it, and shows what it says.
     async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let words: Vec<_> = arguments.iter().map(|word| shown(word)).collect();
-        println!("$ kubectl -n {NAMESPACE} {}", words.join(" "));
+        println!("$ kubectl -n {} {}", self.namespace, words.join(" "));
         self.run(arguments).await
     }
 
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let printed = self
             .cluster
-            .run_kubectl(&[&["-n", NAMESPACE], arguments].concat())
+            .run_kubectl(&[&["-n", &self.namespace], arguments].concat())
             .await?;
         println!("{}", printed.trim_end());
         Ok(())
@@ -412,38 +422,6 @@ fn shown(word: &str) -> String {
     } else {
         word.to_owned()
     }
-}
-
-/// The files of a folder, and of those in it, that hold certificates, with the time of their last change.
-fn certificates(folder: &Path) -> BTreeMap<PathBuf, Option<SystemTime>> {
-    let files = |folder: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(folder)
-            .map(|entries| {
-                entries
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .collect()
-            })
-            .unwrap_or_default()
-    };
-    files(folder)
-        .into_iter()
-        .flat_map(|path| {
-            if path.is_dir() {
-                files(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .filter(|path| {
-            std::fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE"))
-        })
-        .map(|path| {
-            let changed = std::fs::metadata(&path)
-                .and_then(|metadata| metadata.modified())
-                .ok();
-            (path, changed)
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -464,21 +442,6 @@ mod tests {
             figures.to_string(),
             "demo ok: approval_to_certificate_ms=61.3 invoke_p50_ms=20.0 floor_p50_ms=18.0 status_writes_per_invocation=1.00"
         );
-    }
-
-    #[test]
-    fn a_new_certificate_in_a_folder_is_noticed_and_a_key_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key.pem"), "-----BEGIN PRIVATE KEY-----").unwrap();
-        let before = certificates(folder.path());
-        assert!(before.is_empty());
-        std::fs::create_dir(folder.path().join("identity")).unwrap();
-        std::fs::write(
-            folder.path().join("identity/chain.pem"),
-            "-----BEGIN CERTIFICATE-----",
-        )
-        .unwrap();
-        assert_ne!(certificates(folder.path()), before);
     }
 
     #[test]

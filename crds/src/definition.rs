@@ -47,8 +47,17 @@ fn complete(schema: &mut JSONSchemaProps) {
     // An API server drops a null where null is not allowed. Kept, it would count as present in `has()`, and a null
     // approval would stand for a decision.
     schema.nullable = None;
-    // The name of the Rust type.
-    schema.title = None;
+    if let Some(description) = &mut schema.description {
+        *description = in_paragraphs(description);
+    }
+    // The name of a Rust type, or what the values of an enum mean (`schema::name_variants`).
+    let title = schema.title.take();
+    if schema.enum_.is_some()
+        && let (Some(description), Some(variants)) = (&mut schema.description, title)
+    {
+        description.push_str("\n\n");
+        description.push_str(&variants);
+    }
     for property in schema
         .properties
         .iter_mut()
@@ -62,4 +71,13 @@ fn complete(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         complete(values);
     }
+}
+
+/// Joins the lines of a doc comment: whoever shows a description wraps it at a width of his own.
+fn in_paragraphs(description: &str) -> String {
+    let paragraphs: Vec<String> = description
+        .split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    paragraphs.join("\n\n")
 }

@@ -1,6 +1,7 @@
 //! Pieces of schema that the derive cannot express: bounds on what maps and lists contain, and free JSON.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 
 /// Most capabilities that one device may declare or be granted.
 pub const MAX_CAPABILITIES: usize = 128;
@@ -78,4 +79,26 @@ pub fn whole_second(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 20,
         "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
     })
+}
+
+/// Keeps what each value of an enum means, as the title: the schema of a custom resource has only one description for
+/// all of them, which [`crate::definition`] adds this to.
+pub fn name_variants(schema: &mut Schema) {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let variants: Vec<String> = schema
+        .get("oneOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|variant| {
+            Some(format!(
+                "{}: {}",
+                text(variant, "const")?,
+                text(variant, "description")?
+            ))
+        })
+        .collect();
+    if !variants.is_empty() {
+        schema.insert("title".to_owned(), variants.join("\n").into());
+    }
 }

@@ -89,6 +89,7 @@ pub struct CapabilityInvocationSpec {
 
 /// What happens when the device is not there.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum WhenOffline {
     /// The invocation fails at once.
     #[default]
@@ -99,6 +100,7 @@ pub enum WhenOffline {
 
 /// A wish to stop.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Cancel {
     Requested,
 }
@@ -160,6 +162,7 @@ pub struct CapabilityInvocationStatus {
 
 /// Where an invocation is in its life.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum InvocationPhase {
     /// Not known to have reached the device.
     #[default]
@@ -227,6 +230,7 @@ pub struct InvocationError {
 
 /// Every reason for which an invocation does not succeed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum ErrorCode {
     /// There is no such Device in the namespace.
     DeviceNotFound,

@@ -30,7 +30,7 @@ use super::{ClientKind, Execution, Platform};
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.clientKind", priority = 1),
     printcolumn(name = "Host", type_ = "string", json_path = ".status.platform.hostname", priority = 1),
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.session.gateway", priority = 1),
-    printcolumn(name = "Certificate", type_ = "date", json_path = ".status.certificate.notAfter"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning"),
     validation = Rule::new("size(self.metadata.name) <= 63").message("a device's name is 63 characters long at most: it is part of its SPIFFE id and names its Secret")
@@ -69,6 +69,7 @@ pub struct DeviceSpec {
 
 /// What somebody decided about a device.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum TrustDecision {
     /// It may connect.
     #[default]
@@ -198,6 +199,7 @@ pub struct DeviceStatus {
 
 /// Whether a device is trusted now.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Trust {
     /// It has a valid certificate and may connect.
     Trusted,
@@ -209,6 +211,7 @@ pub enum Trust {
 
 /// Whether a device is there.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Presence {
     /// It holds a stream to a live gateway.
     Online,
@@ -222,6 +225,7 @@ pub enum Presence {
 
 /// Why a device is as present as it is.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum PresenceReason {
     /// It holds a stream.
     Connected,
@@ -299,6 +303,7 @@ pub struct DeviceCapability {
 
 /// Whether a capability can be run now.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Availability {
     #[default]
     Available,
@@ -307,6 +312,7 @@ pub enum Availability {
 
 /// Whether a capability may be run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Granted {
     /// It may.
     Granted,

@@ -29,7 +29,7 @@ use super::{Grants, ObjectReference};
     printcolumn(name = "Of", type_ = "integer", json_path = ".spec.maxUses"),
     printcolumn(name = "Attempts", type_ = "integer", json_path = ".status.attempts", priority = 1),
     printcolumn(name = "Approval", type_ = "string", json_path = ".spec.approval", priority = 1),
-    printcolumn(name = "Expires", type_ = "date", json_path = ".status.expiresAt"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 200").message("the name is 200 characters long at most: the Secret of the code is named after it"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Active' || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)").message("a code that is Used, Expired or Locked stays so: make a new one"),
@@ -68,6 +68,7 @@ pub struct PairingCodeSpec {
 
 /// Characters of a code.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum CodeFormat {
     /// Crockford's Base32: digits and upper-case letters without I, L, O and U.
     #[default]
@@ -78,6 +79,7 @@ pub enum CodeFormat {
 
 /// How a code reaches the device.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Delivery {
     /// Typed by a person.
     #[default]
@@ -88,6 +90,7 @@ pub enum Delivery {
 
 /// Who approves the requests of a code.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Approval {
     /// A person.
     #[default]
@@ -175,6 +178,7 @@ pub struct AdmittedKey {
 
 /// Where a code is in its life.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum CodePhase {
     /// It can be used.
     Active,

@@ -88,6 +88,7 @@ pub struct PairingRequestSpec {
 
 /// Who makes and keeps a private key.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum KeyCustody {
     /// The device. The key never leaves it.
     #[default]
@@ -98,6 +99,7 @@ pub enum KeyCustody {
 
 /// How a device shows that it may ask.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Method {
     /// A typed code.
     Pin,
@@ -161,6 +163,7 @@ pub struct PairingRequestStatus {
 
 /// Where a request is in its life.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum RequestPhase {
     /// Nobody has decided.
     #[default]
@@ -219,6 +222,7 @@ pub struct Decision {
 
 /// Yes or no.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Verdict {
     Approved,
     Denied,

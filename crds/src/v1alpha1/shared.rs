@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of program enrols.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum ClientKind {
     /// An agent that runs unattended: an edge box, a kiosk, a cluster node.
     #[default]
@@ -20,6 +21,7 @@ pub enum ClientKind {
 
 /// How a capability is started.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[schemars(transform = crate::schema::name_variants)]
 pub enum Execution {
     /// At once.
     #[default]

@@ -138,8 +138,15 @@ impl Recipe {
         })
     }
 
-    fn flags(&self) -> [&str; 4] {
-        ["-trimpath", "-v", "-ldflags", &self.linker_flags]
+    fn flags(&self) -> [&str; 5] {
+        // Said, as a GOFLAGS of the user could have Go change what is pinned.
+        [
+            "-mod=readonly",
+            "-trimpath",
+            "-v",
+            "-ldflags",
+            &self.linker_flags,
+        ]
     }
 
     fn key(&self) -> String {

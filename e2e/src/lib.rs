@@ -14,6 +14,7 @@ pub mod admin;
 pub mod cluster;
 pub mod controlplane;
 pub mod demo;
+pub mod figures;
 pub mod floor;
 pub mod install;
 pub mod measure;

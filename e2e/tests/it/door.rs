@@ -543,7 +543,7 @@ async fn malformed(scene: Scene) -> anyhow::Result<()> {
     let garbage = Stranger::new()?;
     let mut connection = garbage.connect(&gateways[0], Shown::SelfSigned).await?;
     // The gateway may hang up before all of it is written.
-    let _ = connection.write_all(&[0x5a; 64 * 1024]).await;
+    let _ = connection.write_all(&vec![0x5a; 64 * 1024]).await;
     ended(connection).await?;
 
     let mut giant = Stranger::new()?.enroll(&gateways[0]).await?;

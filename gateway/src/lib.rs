@@ -8,6 +8,12 @@
 //! - [`stay`]: how long an enrollee may stay, and in whose place;
 //! - [`enrollment`]: turns one who knows a pairing code into one who holds a certificate.
 //!
+//! Behind it, for devices:
+//!
+//! - [`node`]: their streams, the invocations that these carry, and what the Device shows of it;
+//! - [`domain`]: what is decided about them, pure;
+//! - [`index`]: what the cluster looks like, from watches.
+//!
 //! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and pacing, pure), [`mounted`] (files
 //! that are replaced while we run), [`metrics`], [`status`] (refusals that say when to try again).
 //!
@@ -16,11 +22,14 @@
 pub mod app;
 pub mod args;
 pub mod clock;
+pub mod domain;
 pub mod enrollment;
+pub mod index;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod mounted;
+pub mod node;
 pub mod peer;
 pub mod server;
 pub mod status;

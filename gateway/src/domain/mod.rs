@@ -1,0 +1,22 @@
+//! What the gateway decides about devices and invocations: types and pure functions.
+//!
+//! In the order of a device's day:
+//!
+//! - [`device`]: a Device as the gateway knows it, and whether it is let in;
+//! - [`register`]: what a device says about itself, read and bounded;
+//! - [`session`]: what the start, a change and the end of a stream write on its Device;
+//! - [`invocation`]: an open invocation as the gateway knows it;
+//! - [`dispatch`]: what to do with an invocation now;
+//! - [`result`]: how an invocation ended, and its status from then on.
+//!
+//! No I/O, no clock, no Kubernetes client, no gRPC: messages of the protocol are read here and nowhere else.
+
+pub mod device;
+pub mod dispatch;
+pub mod invocation;
+pub mod register;
+pub mod result;
+pub mod session;
+
+#[cfg(test)]
+pub(crate) mod fixtures;

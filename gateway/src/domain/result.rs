@@ -1,0 +1,428 @@
+//! How an invocation ended, and its status from then on.
+//!
+//! What a device reports is never believed further than its own invocation: it is bounded, parsed and checked against
+//! its digest here, and what does not hold becomes a failure with a reason.
+
+use crds::{
+    conditions,
+    v1alpha1::capability_invocation::{
+        CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase,
+    },
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proto::node::{self, FailureCode, Outcome};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::invocation::OpenInvocation;
+
+/// Most characters of an error's message, as the resource's schema has it.
+const MAX_MESSAGE: usize = 1024;
+
+/// How an invocation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    pub phase: InvocationPhase,
+    pub output: Option<Value>,
+    pub output_sha256: Option<String>,
+    pub error: Option<InvocationError>,
+}
+
+impl End {
+    /// It did not succeed.
+    pub fn without_success(
+        phase: InvocationPhase,
+        code: ErrorCode,
+        message: impl Into<String>,
+    ) -> Self {
+        let message: String = message.into();
+        let message = message.chars().take(MAX_MESSAGE).collect();
+        Self {
+            phase,
+            output: None,
+            output_sha256: None,
+            error: Some(InvocationError { code, message }),
+        }
+    }
+
+    pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::without_success(InvocationPhase::Failed, code, message)
+    }
+
+    /// The device did not answer.
+    pub fn no_answer() -> Self {
+        Self::without_success(
+            InvocationPhase::Unknown,
+            ErrorCode::NoAnswer,
+            "the device did not answer in time: nobody knows whether it ran",
+        )
+    }
+
+    /// In place of one that the API server refuses to store.
+    pub fn not_storable(why: &str) -> Self {
+        Self::failed(
+            ErrorCode::Internal,
+            format!("the device answered, but the API server refuses the answer: {why}"),
+        )
+    }
+
+    /// What a device reported of an invocation that keeps so many bytes of output.
+    pub fn reported(result: &node::Result, max_output_bytes: i64) -> Self {
+        // A number that is newer than this gateway is as good as none.
+        let outcome = Outcome::try_from(result.outcome).unwrap_or(Outcome::Unspecified);
+        let phase = match outcome {
+            Outcome::Succeeded => {
+                return succeeded(&result.output, &result.output_sha256, max_output_bytes);
+            }
+            Outcome::Unspecified => {
+                return Self::failed(
+                    ErrorCode::Internal,
+                    format!(
+                        "the device reports outcome {}, which this gateway does not know",
+                        result.outcome
+                    ),
+                );
+            }
+            Outcome::Failed => InvocationPhase::Failed,
+            Outcome::Refused => InvocationPhase::Refused,
+            Outcome::TimedOut => InvocationPhase::TimedOut,
+            Outcome::Cancelled => InvocationPhase::Cancelled,
+            Outcome::Unknown => InvocationPhase::Unknown,
+        };
+        let failure = result.failure.as_ref();
+        let code = failure
+            .and_then(|failure| FailureCode::try_from(failure.code).ok())
+            .and_then(error_code)
+            .unwrap_or(match outcome {
+                Outcome::Refused => ErrorCode::Refused,
+                Outcome::TimedOut => ErrorCode::DeadlineExceeded,
+                Outcome::Cancelled => ErrorCode::Cancelled,
+                Outcome::Unknown => ErrorCode::AgentRestarted,
+                Outcome::Unspecified | Outcome::Succeeded | Outcome::Failed => ErrorCode::Internal,
+            });
+        let message = failure
+            .map(|failure| failure.message.as_str())
+            .filter(|message| !message.is_empty());
+        Self::without_success(phase, code, message.unwrap_or("the device gives no reason"))
+    }
+}
+
+fn succeeded(output: &[u8], sha256: &[u8], max_output_bytes: i64) -> End {
+    if output.is_empty() {
+        return End {
+            phase: InvocationPhase::Succeeded,
+            output: None,
+            output_sha256: None,
+            error: None,
+        };
+    }
+    if i64::try_from(output.len()).is_ok_and(|bytes| bytes > max_output_bytes) {
+        return End::failed(
+            ErrorCode::OutputTooLarge,
+            format!(
+                "the output is {} bytes long, maxOutputBytes is {max_output_bytes}",
+                output.len()
+            ),
+        );
+    }
+    if Sha256::digest(output).as_slice() != sha256 {
+        return End::failed(
+            ErrorCode::Internal,
+            "the output does not match the digest that the device sent with it",
+        );
+    }
+    match serde_json::from_slice(output) {
+        Ok(value) => End {
+            phase: InvocationPhase::Succeeded,
+            output: Some(value),
+            output_sha256: Some(hex(sha256)),
+            error: None,
+        },
+        Err(error) => End::failed(
+            ErrorCode::CapabilityFailed,
+            format!("the output is not JSON: {error}"),
+        ),
+    }
+}
+
+fn error_code(code: FailureCode) -> Option<ErrorCode> {
+    Some(match code {
+        FailureCode::Unspecified => return None,
+        FailureCode::NotDeclared => ErrorCode::CapabilityNotDeclared,
+        FailureCode::Unavailable => ErrorCode::CapabilityUnavailable,
+        FailureCode::InvalidInput => ErrorCode::InvalidInput,
+        FailureCode::OutputTooLarge => ErrorCode::OutputTooLarge,
+        FailureCode::DeadlineBeforeStart => ErrorCode::DeadlineBeforeStart,
+        FailureCode::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+        FailureCode::Busy => ErrorCode::QueueFull,
+        FailureCode::Refused => ErrorCode::Refused,
+        FailureCode::Cancelled => ErrorCode::Cancelled,
+        FailureCode::CapabilityFailed => ErrorCode::CapabilityFailed,
+        FailureCode::AgentRestarted => ErrorCode::AgentRestarted,
+        FailureCode::JournalUnavailable => ErrorCode::JournalUnavailable,
+        FailureCode::Internal => ErrorCode::Internal,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// The whole status of an invocation that ended so.
+pub fn ended(
+    invocation: &OpenInvocation,
+    end: End,
+    gateway: &str,
+    now: Timestamp,
+) -> CapabilityInvocationStatus {
+    let before = invocation.status().cloned().unwrap_or_default();
+    let succeeded = end.phase == InvocationPhase::Succeeded;
+    let message = end
+        .error
+        .as_ref()
+        .map_or("", |error| error.message.as_str());
+    let ready = conditions::condition(
+        now,
+        invocation.generation(),
+        conditions::READY,
+        succeeded,
+        end.phase.as_str(),
+        message,
+    );
+    CapabilityInvocationStatus {
+        phase: end.phase,
+        dispatched_at: before.dispatched_at,
+        finished_at: Some(Time(now)),
+        gateway: Some(gateway.to_owned()),
+        output: end.output,
+        output_sha256: end.output_sha256,
+        error: end.error,
+        mediation: before.mediation,
+        observed_generation: invocation.generation(),
+        conditions: conditions::set(before.conditions, ready),
+    }
+}
+
+/// The whole status of an invocation that was sent to its device then and is not done yet.
+pub fn dispatched(
+    invocation: &OpenInvocation,
+    gateway: &str,
+    sent: Timestamp,
+) -> CapabilityInvocationStatus {
+    CapabilityInvocationStatus {
+        phase: InvocationPhase::Dispatched,
+        dispatched_at: Some(Time(sent)),
+        gateway: Some(gateway.to_owned()),
+        observed_generation: invocation.generation(),
+        ..invocation.status().cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::fixtures::{at, minimal_invocation, minimal_result};
+
+    fn check(
+        change: impl FnOnce(&mut node::Result),
+        phase: InvocationPhase,
+        code: Option<ErrorCode>,
+    ) -> End {
+        let mut result = minimal_result("uid-1");
+        change(&mut result);
+        let end = End::reported(&result, 64);
+        assert_eq!(
+            (end.phase, end.error.as_ref().map(|error| error.code)),
+            (phase, code)
+        );
+        end
+    }
+
+    fn output(result: &mut node::Result, output: &[u8]) {
+        result.output_sha256 = Sha256::digest(output).to_vec();
+        result.output = output.to_vec();
+    }
+
+    fn outcome(result: &mut node::Result, outcome: Outcome, code: FailureCode, message: &str) {
+        result.set_outcome(outcome);
+        let mut failure = node::Failure {
+            code: 0,
+            message: message.to_owned(),
+        };
+        failure.set_code(code);
+        result.failure = Some(failure);
+    }
+
+    #[test]
+    fn an_output_is_kept_as_it_was_sent() {
+        let end = check(
+            |result| output(result, br#"{"load":null,"up":[1,2.5]}"#),
+            InvocationPhase::Succeeded,
+            None,
+        );
+        assert_eq!(end.output, Some(json!({"load": null, "up": [1, 2.5]})));
+        assert_eq!(end.output_sha256.unwrap().len(), 64);
+    }
+
+    #[test]
+    fn an_output_that_is_not_what_it_should_be_is_a_failure_with_a_reason() {
+        let failed = InvocationPhase::Failed;
+        check(
+            |result| output(result, b""),
+            InvocationPhase::Succeeded,
+            None,
+        );
+        check(
+            |result| output(result, &[b'1'; 64]),
+            InvocationPhase::Succeeded,
+            None,
+        );
+        check(
+            |result| output(result, &[b'1'; 65]),
+            failed,
+            Some(ErrorCode::OutputTooLarge),
+        );
+        check(
+            |result| output(result, b"{"),
+            failed,
+            Some(ErrorCode::CapabilityFailed),
+        );
+        check(
+            |result| output(result, "[".repeat(60).as_bytes()),
+            failed,
+            Some(ErrorCode::CapabilityFailed),
+        );
+        check(
+            |result| {
+                output(result, b"1");
+                result.output = b"2".to_vec();
+            },
+            failed,
+            Some(ErrorCode::Internal),
+        );
+        check(
+            |result| {
+                output(result, b"1");
+                result.output_sha256.clear();
+            },
+            failed,
+            Some(ErrorCode::Internal),
+        );
+    }
+
+    #[test]
+    fn json_that_is_too_deep_is_refused_and_does_no_harm() {
+        let mut deep = minimal_result("uid-1");
+        output(&mut deep, "[".repeat(100_000).as_bytes());
+        let end = End::reported(&deep, 262_144);
+        assert_eq!(end.error.unwrap().code, ErrorCode::CapabilityFailed);
+    }
+
+    #[test]
+    fn outcomes_of_devices_become_phases_with_codes() {
+        use {FailureCode as F, InvocationPhase as P, Outcome as O};
+        let rows = [
+            (
+                O::Failed,
+                F::CapabilityFailed,
+                P::Failed,
+                ErrorCode::CapabilityFailed,
+            ),
+            (O::Failed, F::Busy, P::Failed, ErrorCode::QueueFull),
+            (O::Failed, F::Unspecified, P::Failed, ErrorCode::Internal),
+            (O::Refused, F::Unspecified, P::Refused, ErrorCode::Refused),
+            (
+                O::TimedOut,
+                F::DeadlineBeforeStart,
+                P::TimedOut,
+                ErrorCode::DeadlineBeforeStart,
+            ),
+            (
+                O::TimedOut,
+                F::Unspecified,
+                P::TimedOut,
+                ErrorCode::DeadlineExceeded,
+            ),
+            (
+                O::Cancelled,
+                F::Cancelled,
+                P::Cancelled,
+                ErrorCode::Cancelled,
+            ),
+            (
+                O::Unknown,
+                F::AgentRestarted,
+                P::Unknown,
+                ErrorCode::AgentRestarted,
+            ),
+        ];
+        for (reported, failure, phase, code) in rows {
+            check(
+                |result| outcome(result, reported, failure, "why"),
+                phase,
+                Some(code),
+            );
+        }
+    }
+
+    #[test]
+    fn an_outcome_from_the_future_is_a_failure_and_not_a_success() {
+        check(
+            |result| result.outcome = 99,
+            InvocationPhase::Failed,
+            Some(ErrorCode::Internal),
+        );
+        check(
+            |result| result.outcome = 0,
+            InvocationPhase::Failed,
+            Some(ErrorCode::Internal),
+        );
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let end = check(
+            |result| {
+                outcome(
+                    result,
+                    Outcome::Failed,
+                    FailureCode::Internal,
+                    &"ä".repeat(5000),
+                )
+            },
+            InvocationPhase::Failed,
+            Some(ErrorCode::Internal),
+        );
+        assert_eq!(end.error.unwrap().message.chars().count(), 1024);
+    }
+
+    #[test]
+    fn an_end_keeps_when_it_was_dispatched() {
+        let invocation = minimal_invocation();
+        let invocation =
+            invocation.written(dispatched(&invocation, "gateway-a", at(5)), "6".to_owned());
+        let status = ended(
+            &invocation,
+            End::failed(ErrorCode::Internal, "why"),
+            "gateway-b",
+            at(9),
+        );
+        assert_eq!(status.phase, InvocationPhase::Failed);
+        assert_eq!(status.dispatched_at, Some(Time(at(5))));
+        assert_eq!(status.finished_at, Some(Time(at(9))));
+        assert_eq!(status.gateway.as_deref(), Some("gateway-b"));
+        assert_eq!(status.conditions[0].status, "False");
+        assert_eq!(status.conditions[0].reason, "Failed");
+    }
+}

@@ -1,0 +1,226 @@
+//! The few requests that streams make: reading one object, and writing a status to the version of an object that was
+//! seen. Bounded in number and in time, for the API server is the scarce resource.
+
+use std::time::Duration;
+
+use crds::{
+    CapabilityInvocation, Device, names::GATEWAY,
+    v1alpha1::capability_invocation::CapabilityInvocationStatus,
+};
+use kube::{
+    Client,
+    api::{Api, Patch, PatchParams},
+    core::{NamespaceResourceScope, Request, Resource},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::metrics::{Kind, Metrics, Outcome};
+use crate::domain::{
+    device::{DeviceKey, KnownDevice},
+    invocation::OpenInvocation,
+    session::Pieces,
+};
+
+/// How long one request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How many writes of sessions are under way at once. Ten thousand devices that come back wait for each other, and
+/// leave room for invocations.
+const SESSION_WRITES: usize = 24;
+/// How many requests for invocations are under way at once.
+const INVOCATION_REQUESTS: usize = 64;
+/// What the API server answers with: of the object that was written, its version is all that is of interest, and its
+/// output would travel back.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// Requests to the API server.
+pub struct Requests {
+    client: Client,
+    sessions: Semaphore,
+    invocations: Semaphore,
+    metrics: Metrics,
+}
+
+/// Why a request brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the object has changed meanwhile")]
+    Conflict,
+    #[error("the object is gone")]
+    Gone,
+    /// Trying again does not help.
+    #[error("the API server refuses it: {0}")]
+    Invalid(String),
+    /// Trying again may.
+    #[error("ask the API server")]
+    Unavailable(#[source] Box<kube::Error>),
+    #[error("the API server does not answer")]
+    TimedOut,
+    /// Written by another version of us.
+    #[error("the object cannot be read")]
+    Unreadable,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMetadata {
+    resource_version: String,
+}
+
+impl Requests {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            sessions: Semaphore::new(SESSION_WRITES),
+            invocations: Semaphore::new(INVOCATION_REQUESTS),
+            metrics,
+        }
+    }
+
+    /// Waits for a place among those who write about sessions. Look at the index after it, not before.
+    pub async fn session_place(&self) -> SemaphorePermit<'_> {
+        place(&self.sessions).await
+    }
+
+    /// Reads a device; `None` where it is gone.
+    pub async fn device(&self, key: &DeviceKey) -> Result<Option<KnownDevice>, Error> {
+        let device: Option<Device> = self.get(&key.namespace, &key.name).await?;
+        device
+            .map(|device| KnownDevice::read(device).ok_or(Error::Unreadable))
+            .transpose()
+    }
+
+    /// Reads an invocation; `None` where it is gone.
+    pub async fn invocation(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<OpenInvocation>, Error> {
+        let _place = place(&self.invocations).await;
+        let invocation: Option<CapabilityInvocation> = self.get(namespace, name).await?;
+        invocation
+            .map(|invocation| OpenInvocation::read(invocation).ok_or(Error::Unreadable))
+            .transpose()
+    }
+
+    /// Writes pieces of the status of that version of a device.
+    pub async fn write_device(&self, device: &KnownDevice, pieces: &Pieces) -> Result<(), Error> {
+        let patch = pieces.patch(&device.resource_version);
+        let (namespace, name) = (&device.key.namespace, &device.key.name);
+        let written = self
+            .patch::<Device, _>(namespace, name, &Patch::Merge(patch), None)
+            .await;
+        self.metrics.wrote(Kind::Device, outcome(&written));
+        written.map(|_| ())
+    }
+
+    /// Writes the status of that version of an invocation; returns the version that came of it.
+    pub async fn write_invocation(
+        &self,
+        invocation: &OpenInvocation,
+        status: &CapabilityInvocationStatus,
+    ) -> Result<String, Error> {
+        let _place = place(&self.invocations).await;
+        // No merge patch: there, a null in a device's output would mean that something is to be removed.
+        let patch = json!([
+            { "op": "replace", "path": "/metadata/resourceVersion", "value": invocation.resource_version },
+            { "op": "add", "path": "/status", "value": status },
+        ]);
+        let (namespace, name) = (&invocation.device.namespace, &invocation.name);
+        let written = self
+            .patch::<CapabilityInvocation, _>(
+                namespace,
+                name,
+                &Patch::Merge(patch),
+                Some("application/json-patch+json"),
+            )
+            .await;
+        self.metrics.wrote(Kind::Invocation, outcome(&written));
+        written
+    }
+
+    async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error>
+    where
+        K: Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        within(api.get_opt(name)).await
+    }
+
+    /// `kind`: another kind of patch than the one that the body pretends to be.
+    async fn patch<K, P>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Patch<P>,
+        kind: Option<&'static str>,
+    ) -> Result<String, Error>
+    where
+        K: Resource<DynamicType = ()>,
+        P: Serialize,
+    {
+        let params = PatchParams {
+            field_manager: Some(GATEWAY.to_owned()),
+            ..PatchParams::default()
+        };
+        let mut request = Request::new(K::url_path(&(), Some(namespace)))
+            .patch_subresource("status", name, &params, patch)
+            // A name that cannot be in a URL names nothing.
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let headers = request.headers_mut();
+        if let Ok(value) = METADATA_ONLY.parse() {
+            headers.insert("accept", value);
+        }
+        if let Some(Ok(value)) = kind.map(str::parse) {
+            headers.insert("content-type", value);
+        }
+        let written: Written = within(self.client.request(request)).await?;
+        Ok(written.metadata.resource_version)
+    }
+}
+
+/// They are never closed.
+async fn place(semaphore: &Semaphore) -> SemaphorePermit<'_> {
+    semaphore
+        .acquire()
+        .await
+        .expect("the semaphore is never closed")
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(REQUEST_TIME, request).await {
+        Ok(answer) => answer.map_err(classify),
+        Err(_) => Err(Error::TimedOut),
+    }
+}
+
+fn classify(error: kube::Error) -> Error {
+    if let kube::Error::Api(status) = &error {
+        match status.code {
+            404 | 410 => return Error::Gone,
+            409 => return Error::Conflict,
+            400 | 413 | 422 => return Error::Invalid(status.message.clone()),
+            _ => {}
+        }
+    }
+    Error::Unavailable(Box::new(error))
+}
+
+fn outcome<T>(written: &Result<T, Error>) -> Outcome {
+    match written {
+        Ok(_) => Outcome::Written,
+        Err(Error::Conflict) => Outcome::Conflict,
+        Err(Error::Gone) => Outcome::Gone,
+        Err(Error::Invalid(_)) => Outcome::Invalid,
+        Err(Error::Unavailable(_) | Error::TimedOut | Error::Unreadable) => Outcome::Unavailable,
+    }
+}

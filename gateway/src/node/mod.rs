@@ -1,0 +1,290 @@
+//! What paired devices reach: registration, and the stream that carries invocations to them and results back.
+//!
+//! - [`service`]: gRPC's side of it;
+//! - [`stream`]: one device's stream, one loop;
+//! - [`dispatcher`]: the invocations that a stream carries;
+//! - [`presence`]: what the Device shows of its session; [`orphans`]: and of sessions of an earlier life;
+//! - [`live`]: the streams that are live; [`outbox`]: what waits to be sent on one; [`registrations`]: what devices
+//!   said of themselves before their stream;
+//! - [`api`]: requests to the API server; [`status`]: how refusals look in gRPC; [`metrics`].
+//!
+//! What the cluster looks like comes from [`crate::index`], what is to be done from [`crate::domain`].
+
+mod api;
+mod dispatcher;
+mod live;
+mod metrics;
+mod orphans;
+pub mod outbox;
+mod presence;
+mod registrations;
+pub mod service;
+mod status;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crds::names::{
+    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY, GATEWAY_LEASE_SECONDS,
+};
+use kube::Client;
+use pairing::key::KeyFingerprint;
+use prometheus_client::registry::Registry;
+use proto::{MAX_DEVICE_MESSAGE_BYTES, node::node_service_server::NodeServiceServer};
+use runtime::{lease::OwnLease, shutdown::Tasks};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    api::Requests, live::Live, metrics::Metrics, registrations::Registrations, service::Service,
+    status::Refusal,
+};
+use crate::{
+    clock::now,
+    domain::device::{Denied, DeviceKey, admit},
+    index::{
+        Index, Listener,
+        watch::{self, Synced},
+    },
+};
+
+/// Bytes that results of all devices may take while they wait to be written.
+const RESULT_MEMORY: usize = 128 * 1024 * 1024;
+/// How long a device that the index does not know yet is waited for, and how often: it was paired a moment ago.
+const NEW_DEVICE_WAIT: Duration = Duration::from_millis(100);
+const NEW_DEVICE_WAITS: usize = 15;
+/// How many devices come back to the other gateways in a second when this one stops.
+const RECONNECTS_PER_SECOND: f64 = 200.0;
+
+/// How a gateway deals with devices.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this gateway, and of its Lease.
+    pub gateway: String,
+    /// Namespace of the gateways' Leases.
+    pub namespace: String,
+    /// `HOST:PORT` where devices reach this gateway.
+    pub advertise: String,
+    /// How often a device says that it is there. One that is silent for three times as long is cut.
+    pub heartbeat: Duration,
+    /// Most streams at once.
+    pub max_streams: usize,
+    /// Most invocations that one device has at once. More wait their turn in Kubernetes.
+    pub in_flight: usize,
+    /// How long Welcome waits for the session's start to be written.
+    pub welcome_within: Duration,
+    /// How long what a device is sent may lie unread.
+    pub unread_within: Duration,
+    /// How long a gateway that stops goes on with its streams and with writing their ends.
+    pub drain_within: Duration,
+}
+
+impl Settings {
+    /// With bounds that suit a gateway of 20,000 devices.
+    pub fn new(
+        gateway: impl Into<String>,
+        namespace: impl Into<String>,
+        advertise: impl Into<String>,
+    ) -> Self {
+        Self {
+            gateway: gateway.into(),
+            namespace: namespace.into(),
+            advertise: advertise.into(),
+            heartbeat: Duration::from_secs(15),
+            max_streams: 25_000,
+            in_flight: 8,
+            welcome_within: Duration::from_secs(2),
+            unread_within: Duration::from_secs(10),
+            drain_within: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The gateway's side of NodeService. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    synced: Synced,
+    drained: Arc<OnceCell<()>>,
+}
+
+/// What all streams share.
+struct Shared {
+    settings: Settings,
+    index: Arc<Index>,
+    live: Arc<Live>,
+    registrations: Registrations,
+    requests: Requests,
+    metrics: Metrics,
+    result_memory: Arc<Semaphore>,
+    synced: Synced,
+    tasks: Tasks,
+    /// Every stream, until its last write is done.
+    streams: TaskTracker,
+    /// Cancelled when the streams have ended, or have had their time to.
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Starts the watches and this gateway's Lease. They go on until the streams were drained, which begins at the
+    /// latest when `tasks` are told to stop.
+    pub fn start(
+        client: Client,
+        settings: Settings,
+        tasks: &Tasks,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::register(registry);
+        let (index, live) = (
+            Arc::new(Index::default()),
+            Arc::new(Live::new(settings.max_streams)),
+        );
+        let stop = CancellationToken::new();
+        let listener: Listener = {
+            let live = Arc::clone(&live);
+            Arc::new(move |changed| live.changed(changed))
+        };
+        let (synced, watches) =
+            watch::start(&index, &client, &settings.namespace, &listener, &stop);
+        for (name, watch) in ["device watch", "invocation watch", "gateway watch"]
+            .into_iter()
+            .zip(watches)
+        {
+            spawn(tasks, name, async move {
+                watch.await;
+                Ok(())
+            });
+        }
+        spawn(
+            tasks,
+            "lease",
+            own_lease(&settings).keep(client.clone(), stop.clone()),
+        );
+        let shared = Arc::new(Shared {
+            requests: Requests::new(client, metrics.clone()),
+            settings,
+            index,
+            live,
+            registrations: Registrations::default(),
+            metrics,
+            result_memory: Arc::new(Semaphore::new(RESULT_MEMORY)),
+            synced: synced.clone(),
+            tasks: tasks.clone(),
+            streams: TaskTracker::new(),
+            stop,
+        });
+        tasks.spawn(orphans::end(Arc::clone(&shared), synced.clone()));
+        let node = Self {
+            shared,
+            synced,
+            drained: Arc::default(),
+        };
+        tasks.spawn({
+            let (node, token) = (node.clone(), tasks.token());
+            async move {
+                token.cancelled().await;
+                node.drain().await;
+            }
+        });
+        node
+    }
+
+    /// The service, with the limit on what a device may send.
+    pub fn service(&self) -> NodeServiceServer<Service> {
+        NodeServiceServer::new(Service(Arc::clone(&self.shared)))
+            .max_decoding_message_size(MAX_DEVICE_MESSAGE_BYTES)
+    }
+
+    /// Waits until the watches have filled the index: before, devices are told to come back.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.synced.clone().wait()
+    }
+
+    /// Where the live gateways are reached, this one first.
+    pub fn gateways(&self) -> Vec<String> {
+        self.shared.gateways()
+    }
+
+    /// Tells every device to go, each at a moment of its own; writes that their sessions ended; then ends the Lease.
+    /// Takes [`Settings::drain_within`] at most. Called again, it waits for the first.
+    pub async fn drain(&self) {
+        self.drained.get_or_init(|| self.shared.drain()).await;
+    }
+}
+
+impl Shared {
+    fn gateways(&self) -> Vec<String> {
+        self.index
+            .gateways
+            .addresses(&self.settings.advertise, now())
+    }
+
+    /// Whether the device may come in. One that is not known yet is waited for: its Device was made a moment ago.
+    async fn admit(&self, key: &DeviceKey, fingerprint: &KeyFingerprint) -> Result<(), Refusal> {
+        if !self.synced.get() {
+            return Err(Refusal::NotReady);
+        }
+        for _ in 0..NEW_DEVICE_WAITS {
+            match admit(self.index.devices.get(key).as_deref(), fingerprint) {
+                Err(Denied::Unknown) => tokio::time::sleep(NEW_DEVICE_WAIT).await,
+                admitted => return Ok(admitted?),
+            }
+        }
+        Err(Denied::Unknown.into())
+    }
+
+    async fn drain(&self) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a count of streams is far below 2^52"
+        )]
+        let spread = Duration::from_secs_f64(self.live.count() as f64 / RECONNECTS_PER_SECOND);
+        self.live
+            .drain(|| spread.mul_f64(rand::random_range(0.0..1.0)));
+        self.streams.close();
+        let ended = tokio::time::timeout(self.settings.drain_within, self.streams.wait()).await;
+        if ended.is_err() {
+            tracing::warn!(
+                streams = self.streams.len(),
+                "Not every session's end could be written in time"
+            );
+        }
+        self.stop.cancel();
+    }
+}
+
+fn own_lease(settings: &Settings) -> OwnLease {
+    OwnLease {
+        namespace: settings.namespace.clone(),
+        name: settings.gateway.clone(),
+        label: (COMPONENT_LABEL, COMPONENT_GATEWAY),
+        annotation: (ADVERTISE_ANNOTATION, settings.advertise.clone()),
+        field_manager: GATEWAY,
+        duration_seconds: GATEWAY_LEASE_SECONDS,
+    }
+}
+
+/// An essential task that may be done, after a drain, before all tasks are told to stop.
+fn spawn(
+    tasks: &Tasks,
+    name: &'static str,
+    task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    let token = tasks.token();
+    tasks.spawn_essential(name, async move {
+        task.await?;
+        token.cancelled().await;
+        Ok(())
+    });
+}

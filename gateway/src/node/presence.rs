@@ -1,0 +1,233 @@
+//! Writes when a device's session starts, changes and ends.
+//!
+//! One write at a time for each device, a bounded number at once for all. A write that fails is tried again for as long
+//! as it is of use; what changed meanwhile goes with it.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Shared, api};
+use crate::{
+    clock::now,
+    domain::{
+        device::{DeviceKey, KnownDevice},
+        register::Declared,
+        session::{self, Change},
+    },
+};
+
+/// How often one write is based anew on what another one wrote.
+const CONFLICTS: usize = 8;
+/// A device that changes what it declares is not written more often than this.
+const BETWEEN_UPDATES: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long an end is tried. After that the device's next session, or the gateway's own end, says it.
+const END_TIME: Duration = Duration::from_mins(10);
+
+/// The session of one stream, as the Device shows it.
+pub struct Session {
+    shared: Arc<Shared>,
+    key: DeviceKey,
+    /// What to write next, and not before when.
+    wanted: Option<Instant>,
+    attempt: Option<Attempt>,
+    failures: u32,
+    /// The epoch that was written.
+    epoch: Option<i64>,
+    /// The epoch that may have been written: a request whose answer was lost may have arrived.
+    tried: Arc<AtomicI64>,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Option<i64>, api::Error>> + Send>>;
+
+impl Session {
+    /// A session whose start is to be written.
+    pub fn new(shared: Arc<Shared>, key: DeviceKey) -> Self {
+        Self {
+            shared,
+            key,
+            wanted: Some(Instant::now()),
+            attempt: None,
+            failures: 0,
+            epoch: None,
+            tried: Arc::default(),
+        }
+    }
+
+    /// The epoch that the Device shows, once it does.
+    pub fn epoch(&self) -> Option<i64> {
+        self.epoch
+    }
+
+    /// What the device is told its epoch is: the one that is written, or about to be.
+    pub fn likely_epoch(&self) -> i64 {
+        match (self.epoch, self.tried.load(Ordering::Acquire)) {
+            (Some(epoch), _) => epoch,
+            (None, tried) if tried > 0 => tried,
+            (None, _) => {
+                let device = self.shared.index.devices.get(&self.key);
+                let session = device.and_then(|device| Some(device.status.session.as_ref()?.epoch));
+                session.unwrap_or(0).saturating_add(1)
+            }
+        }
+    }
+
+    /// What the device declares, or may, has changed.
+    pub fn changed(&mut self) {
+        if self.wanted.is_none() {
+            self.wanted = Some(Instant::now() + BETWEEN_UPDATES);
+        }
+    }
+
+    /// Whether the Device shows something else than what is so. Only once it shows this session: before, the index
+    /// lags behind our own write.
+    pub fn differs(&self, device: &KnownDevice, declared: &Declared) -> bool {
+        self.epoch.is_some_and(|epoch| {
+            let change = Change::Update { declared, epoch };
+            session::plan(device, &self.shared.settings.gateway, change, now()).is_some()
+        })
+    }
+
+    /// When [`Self::drive`] has to be called again.
+    pub fn due(&self) -> Option<Instant> {
+        self.wanted.filter(|_| self.attempt.is_none())
+    }
+
+    /// Begins what is due, if nothing is under way.
+    pub fn begin(&mut self, declared: &Arc<Declared>) {
+        if self.attempt.is_some() || self.wanted.is_none_or(|wanted| wanted > Instant::now()) {
+            return;
+        }
+        self.wanted = None;
+        let (shared, key, declared) = (
+            Arc::clone(&self.shared),
+            self.key.clone(),
+            Arc::clone(declared),
+        );
+        let (epoch, tried) = (self.epoch, Arc::clone(&self.tried));
+        self.attempt = Some(Box::pin(async move {
+            let change = match epoch {
+                None => Change::Start {
+                    declared: &declared,
+                },
+                Some(epoch) => Change::Update {
+                    declared: &declared,
+                    epoch,
+                },
+            };
+            write(&shared, &key, change, &tried).await
+        }));
+    }
+
+    /// Waits until what is under way is done. Never ends while nothing is.
+    pub async fn drive(&mut self) {
+        let result = poll_fn(|context| match &mut self.attempt {
+            Some(attempt) => attempt.as_mut().poll(context),
+            None => Poll::Pending,
+        })
+        .await;
+        self.attempt = None;
+        self.settle(result);
+    }
+
+    fn settle(&mut self, result: Result<Option<i64>, api::Error>) {
+        match result {
+            Ok(written) => {
+                self.failures = 0;
+                self.epoch = written.or(self.epoch);
+            }
+            // The watch says so too, and the stream is cut.
+            Err(api::Error::Gone) => self.failures = 0,
+            Err(error) => {
+                if self.failures == 0 {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, device = %self.key, "Writing the session failed and is tried again");
+                }
+                self.wanted = Some(Instant::now() + retry_after(self.failures));
+                self.failures = self.failures.saturating_add(1);
+            }
+        }
+    }
+
+    /// Writes the end, if the session was ever written. Gives up when a newer stream of the device says more.
+    pub async fn end(mut self) {
+        if self.tried.load(Ordering::Acquire) == 0 {
+            // Nothing left this process: a device that came and went while it waited for its turn costs no write.
+            return;
+        }
+        // A request that is under way may arrive whatever we do: first it, then the end.
+        if self.attempt.is_some() {
+            self.drive().await;
+        }
+        let tried = self.tried.load(Ordering::Acquire);
+        end(&self.shared, &self.key, tried).await;
+    }
+}
+
+/// Writes the end of the session of that epoch, or of an earlier one of this gateway.
+pub async fn end(shared: &Shared, key: &DeviceKey, epoch: i64) {
+    let give_up = Instant::now() + END_TIME;
+    let ignored = AtomicI64::default();
+    let mut failures = 0;
+    while !shared.live.contains(key) {
+        match write(shared, key, Change::End { epoch }, &ignored).await {
+            Ok(_) | Err(api::Error::Gone) => return,
+            Err(error) => {
+                if Instant::now() > give_up {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, device = %key, "The end of the session could not be written");
+                    return;
+                }
+                tokio::time::sleep(retry_after(failures)).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// Writes one change; returns the epoch that it is about. `None`: there was nothing to write.
+async fn write(
+    shared: &Shared,
+    key: &DeviceKey,
+    change: Change<'_>,
+    tried: &AtomicI64,
+) -> Result<Option<i64>, api::Error> {
+    let _place = shared.requests.session_place().await;
+    let mut known = shared.index.devices.get(key);
+    for _ in 0..CONFLICTS {
+        let device = match known.take() {
+            Some(device) => device,
+            None => Arc::new(shared.requests.device(key).await?.ok_or(api::Error::Gone)?),
+        };
+        let Some(pieces) = session::plan(&device, &shared.settings.gateway, change, now()) else {
+            return Ok(None);
+        };
+        tried.fetch_max(pieces.epoch, Ordering::AcqRel);
+        match shared.requests.write_device(&device, &pieces).await {
+            Ok(()) => return Ok(Some(pieces.epoch)),
+            // The index lags, or the operator wrote: look at what is there.
+            Err(api::Error::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(api::Error::Conflict)
+}
+
+/// Longer each time, and different for each device.
+pub fn retry_after(failures: u32) -> Duration {
+    let wait = FIRST_RETRY
+        .saturating_mul(1 << failures.min(10))
+        .min(LAST_RETRY);
+    wait.mul_f64(rand::random_range(0.5..1.0))
+}

@@ -1,0 +1,73 @@
+//! NodeService, as gRPC calls it. Nothing is decided here.
+
+use std::sync::Arc;
+
+use proto::node::{
+    DeviceEvent, RegisterRequest, RegisterResponse, node_service_server::NodeService,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Shared,
+    outbox::{self, Outgoing},
+    status::Refusal,
+    stream::{self, Caller},
+};
+use crate::{
+    domain::{device::DeviceKey, register},
+    peer,
+};
+
+/// The service of a gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl NodeService for Service {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        let Caller { key, fingerprint } = caller(&request)?;
+        self.0.admit(&key, &fingerprint).await?;
+        let declared = register::read(request.into_inner()).map_err(Refusal::from)?;
+        let registration = self
+            .0
+            .registrations
+            .insert(key.clone(), fingerprint, declared);
+        let DeviceKey {
+            namespace,
+            name: device,
+        } = key;
+        Ok(Response::new(RegisterResponse {
+            namespace,
+            device,
+            registration,
+        }))
+    }
+
+    type EventStreamStream = Outgoing;
+
+    async fn event_stream(
+        &self,
+        request: Request<Streaming<DeviceEvent>>,
+    ) -> Result<Response<Outgoing>, Status> {
+        let caller = caller(&request)?;
+        self.0.admit(&caller.key, &caller.fingerprint).await?;
+        let (outbox, outgoing) = outbox::new();
+        let stream = stream::run(Arc::clone(&self.0), caller, request.into_inner(), outbox);
+        self.0.tasks.spawn(self.0.streams.track_future(stream));
+        Ok(Response::new(outgoing))
+    }
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let (id, fingerprint) = peer::device(request)?;
+    Ok(Caller {
+        key: DeviceKey {
+            namespace: id.namespace,
+            name: id.device,
+        },
+        fingerprint,
+    })
+}

@@ -1,0 +1,412 @@
+//! One device's stream: one task, one loop.
+//!
+//! The loop is told to look and looks at the index; it is never sent what happened. It hears the device only while it
+//! has room to answer, so that whoever does not read is not read either, and is cut.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use pairing::key::KeyFingerprint;
+use proto::node::{self, DeviceEvent, device_event, gateway_event::Event};
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::{Code, Status, Streaming};
+
+use super::{
+    Shared,
+    dispatcher::Dispatcher,
+    live::{Full, Handle},
+    metrics::StreamEnd,
+    outbox::{CAPACITY, Outbox},
+    presence::Session,
+    status::Refusal,
+};
+use crate::{
+    clock::now,
+    domain::{
+        device::{DeviceKey, KnownDevice, admit},
+        register::{Declared, read_capabilities},
+        session::moved_to,
+    },
+};
+
+/// How long a device may take to say Hello.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// Heartbeats that may be missed.
+const MISSED_HEARTBEATS: u32 = 3;
+/// Room that one message of a device may need for its answers.
+const ANSWER_ROOM: usize = 2;
+/// How long a device that was told to leave may take beyond the moment that it was given.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+/// Longest uid and name of an object.
+const MAX_UID: usize = 64;
+const MAX_NAME: usize = 253;
+
+/// The device at the other end, as its certificate says.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub key: DeviceKey,
+    pub fingerprint: KeyFingerprint,
+}
+
+/// How a stream ends: by the device, or with a reason.
+enum End {
+    Left,
+    Refused(Refusal),
+}
+
+impl<R: Into<Refusal>> From<R> for End {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+/// Serves a stream from Hello to its end, and says in Kubernetes that it began and ended.
+pub async fn run(
+    shared: Arc<Shared>,
+    caller: Caller,
+    mut inbound: Streaming<DeviceEvent>,
+    outbox: Outbox,
+) {
+    match enter(&shared, &caller, &mut inbound).await {
+        Ok((handle, declared)) => {
+            Stream::new(shared, caller, inbound, outbox, handle, declared)
+                .run()
+                .await;
+        }
+        Err(end) => {
+            shared.metrics.stream_ended(end.metric());
+            outbox.end(end.status());
+        }
+    }
+}
+
+/// Hello, with a registration that is known, from a device that is trusted.
+async fn enter(
+    shared: &Shared,
+    caller: &Caller,
+    inbound: &mut Streaming<DeviceEvent>,
+) -> Result<(Arc<Handle>, Declared), End> {
+    let first = timeout(HELLO_TIME, inbound.message())
+        .await
+        .map_err(|_| Refusal::NotRegistered)?;
+    let Some(device_event::Event::Hello(hello)) = heard(first)?.event else {
+        return Err(Refusal::NotRegistered.into());
+    };
+    let declared = shared
+        .registrations
+        .take(&caller.key, &caller.fingerprint, &hello.registration)
+        .ok_or(Refusal::NotRegistered)?;
+    admit(
+        shared.index.devices.get(&caller.key).as_deref(),
+        &caller.fingerprint,
+    )
+    .map_err(Refusal::from)?;
+    let handle = shared.live.insert(&caller.key).map_err(Refusal::from)?;
+    Ok((handle, declared))
+}
+
+fn heard(message: Result<Option<DeviceEvent>, Status>) -> Result<DeviceEvent, End> {
+    match message {
+        Ok(Some(event)) => Ok(event),
+        // Larger than it may be, or no protobuf. Everything else is a connection that broke.
+        Err(status) if matches!(status.code(), Code::OutOfRange | Code::Internal) => {
+            Err(Refusal::Malformed(status.message().to_owned()).into())
+        }
+        Ok(None) | Err(_) => Err(End::Left),
+    }
+}
+
+struct Stream {
+    shared: Arc<Shared>,
+    caller: Caller,
+    inbound: Streaming<DeviceEvent>,
+    outbox: Outbox,
+    handle: Arc<Handle>,
+    declared: Arc<Declared>,
+    session: Session,
+    dispatcher: Dispatcher,
+    /// When the device was last heard.
+    heard: Instant,
+    /// There may be something new.
+    look: bool,
+    /// The Device as it was when last looked at.
+    device: Option<Arc<KnownDevice>>,
+    /// When the device, which was told to leave, is cut.
+    leave_at: Option<Instant>,
+}
+
+impl Stream {
+    fn new(
+        shared: Arc<Shared>,
+        caller: Caller,
+        inbound: Streaming<DeviceEvent>,
+        outbox: Outbox,
+        handle: Arc<Handle>,
+        declared: Declared,
+    ) -> Self {
+        Self {
+            session: Session::new(Arc::clone(&shared), caller.key.clone()),
+            dispatcher: Dispatcher::new(Arc::clone(&shared), caller.key.clone(), now()),
+            shared,
+            caller,
+            inbound,
+            outbox,
+            handle,
+            declared: Arc::new(declared),
+            heard: Instant::now(),
+            look: true,
+            device: None,
+            leave_at: None,
+        }
+    }
+
+    async fn run(mut self) {
+        self.shared.metrics.streams.inc();
+        tracing::debug!(device = %self.caller.key, "Stream began");
+        let end = match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.leave(end).await;
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        self.welcome().await;
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            if self.outbox.is_closed() {
+                return Err(End::Left);
+            }
+            if std::mem::take(&mut self.look) {
+                self.look()?;
+            }
+            let (can_hear, wants_room) = (self.can_hear(), self.wants_room());
+            timer.as_mut().reset(self.due());
+            tokio::select! {
+                () = self.handle.told_to_look() => self.look = true,
+                done = self.dispatcher.done() => {
+                    self.dispatcher.note(done);
+                    self.look = true;
+                }
+                message = self.inbound.message(), if can_hear => self.hear(heard(message)?)?,
+                () = self.session.drive() => self.look = true,
+                () = self.outbox.has_room(CAPACITY / 2), if wants_room => self.look = true,
+                () = &mut timer => self.tick()?,
+            }
+        }
+    }
+
+    /// Says that the session began, but does not keep the device waiting for an API server that is away.
+    async fn welcome(&mut self) {
+        self.session.begin(&self.declared);
+        let written = timeout(self.shared.settings.welcome_within, self.session.drive()).await;
+        if written.is_err() {
+            tracing::debug!(device = %self.caller.key, "Welcome goes ahead of the session's start");
+        }
+        let settings = &self.shared.settings;
+        self.outbox.push(Event::Welcome(node::Welcome {
+            heartbeat_interval_ms: u32::try_from(settings.heartbeat.as_millis())
+                .unwrap_or(u32::MAX),
+            epoch: u64::try_from(self.session.likely_epoch()).unwrap_or_default(),
+            gateway: settings.gateway.clone(),
+            gateways: self.shared.gateways(),
+        }));
+    }
+
+    /// Compares what is known with what is so, and does what is to be done.
+    fn look(&mut self) -> Result<(), End> {
+        if self.handle.is_replaced() {
+            return Err(Refusal::Replaced.into());
+        }
+        let device = self.shared.index.devices.get(&self.caller.key);
+        admit(device.as_deref(), &self.caller.fingerprint).map_err(Refusal::from)?;
+        let Some(device) = device else { return Ok(()) };
+        if let Some(epoch) = self.session.epoch()
+            && let Some(gateway) = moved_to(&device, &self.shared.settings.gateway, epoch)
+        {
+            return Err(Refusal::Moved(gateway.to_owned()).into());
+        }
+        if self
+            .device
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, &device))
+        {
+            if self.session.differs(&device, &self.declared) {
+                self.session.changed();
+            }
+            self.device = Some(Arc::clone(&device));
+        }
+        self.leave_when_told();
+        self.dispatcher.look(
+            &device,
+            &self.declared,
+            &self.outbox,
+            self.leave_at.is_some(),
+        );
+        Ok(())
+    }
+
+    fn leave_when_told(&mut self) {
+        if self.leave_at.is_none()
+            && let Some(after) = self.handle.drain()
+        {
+            let stay = self
+                .shared
+                .settings
+                .drain_within
+                .saturating_sub(LEAVE_TIME * 2);
+            self.leave_at = Some(Instant::now() + after.min(stay) + LEAVE_TIME);
+            let reconnect_after_ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+            self.outbox
+                .push(Event::Drain(node::Drain { reconnect_after_ms }));
+        }
+    }
+
+    fn hear(&mut self, event: DeviceEvent) -> Result<(), End> {
+        self.heard = Instant::now();
+        match event.event {
+            Some(device_event::Event::Heartbeat(node::Heartbeat {})) => {
+                self.outbox.push(Event::HeartbeatAck(node::HeartbeatAck {}));
+            }
+            Some(device_event::Event::Result(result)) => {
+                if result.uid.len() > MAX_UID
+                    || result.name.is_empty()
+                    || result.name.len() > MAX_NAME
+                {
+                    let what = "a result's uid or name is too long, or the name is missing";
+                    return Err(Refusal::Malformed(what.to_owned()).into());
+                }
+                self.dispatcher.result(result);
+                self.look = true;
+            }
+            Some(device_event::Event::CapabilityUpdate(update)) => {
+                let capabilities = read_capabilities(update.capabilities).map_err(Refusal::from)?;
+                let platform = self.declared.platform.clone();
+                self.declared = Arc::new(Declared {
+                    platform,
+                    capabilities,
+                });
+                self.session.changed();
+                self.look = true;
+            }
+            Some(device_event::Event::Hello(_)) => {
+                return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
+            }
+            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
+            Some(device_event::Event::Accepted(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn can_hear(&self) -> bool {
+        self.outbox.room() >= ANSWER_ROOM && self.dispatcher.can_hear()
+    }
+
+    fn wants_room(&self) -> bool {
+        self.outbox.room() < ANSWER_ROOM || self.dispatcher.wants_room()
+    }
+
+    fn tick(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.leave_at.is_some_and(|at| at <= now) {
+            return Err(Refusal::NoPlace(Full::Draining).into());
+        }
+        if self.cut_at().is_some_and(|at| at <= now) {
+            return Err(Refusal::NeverReads.into());
+        }
+        if self.can_hear() && self.silent_at() <= now {
+            return Err(Refusal::Silent.into());
+        }
+        self.session.begin(&self.declared);
+        self.dispatcher.tick();
+        self.look = true;
+        Ok(())
+    }
+
+    fn due(&self) -> Instant {
+        // One that is not heard is not silent, but does not read.
+        let silent_at = self.can_hear().then(|| self.silent_at());
+        [
+            silent_at,
+            self.cut_at(),
+            self.leave_at,
+            self.dispatcher.due(),
+            self.session.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or_else(|| Instant::now() + self.shared.settings.heartbeat)
+    }
+
+    fn silent_at(&self) -> Instant {
+        self.heard + self.shared.settings.heartbeat * MISSED_HEARTBEATS
+    }
+
+    fn cut_at(&self) -> Option<Instant> {
+        self.outbox
+            .waiting_since()
+            .map(|since| since + self.shared.settings.unread_within)
+    }
+
+    /// Ends the stream at once, then writes what is still to be written.
+    async fn leave(self, end: End) {
+        let Self {
+            shared,
+            caller,
+            inbound,
+            outbox,
+            handle,
+            session,
+            dispatcher,
+            ..
+        } = self;
+        shared.live.remove(&caller.key, &handle);
+        shared.metrics.streams.dec();
+        shared.metrics.stream_ended(end.metric());
+        end.log(&caller.key);
+        outbox.end(end.status());
+        drop(inbound);
+        let settle = async {
+            let end = async {
+                // A newer stream says more than our end would.
+                if !handle.is_replaced() {
+                    session.end().await;
+                }
+            };
+            tokio::join!(dispatcher.settle(), end);
+        };
+        tokio::select! {
+            () = settle => {}
+            () = shared.stop.cancelled() => {}
+        }
+    }
+}
+
+impl End {
+    fn status(self) -> Result<(), Status> {
+        match self {
+            Self::Left => Ok(()),
+            Self::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn metric(&self) -> StreamEnd {
+        match self {
+            Self::Left => StreamEnd::Left,
+            Self::Refused(refusal) => refusal.stream_end(),
+        }
+    }
+
+    fn log(&self, device: &DeviceKey) {
+        match self {
+            Self::Refused(Refusal::NotAdmitted(denied)) => {
+                tracing::info!(%device, reason = %denied, "Stream cut");
+            }
+            Self::Refused(Refusal::Malformed(what)) => {
+                tracing::warn!(%device, what, "Stream cut: malformed message");
+            }
+            Self::Refused(refusal) => tracing::debug!(%device, ?refusal, "Stream ended"),
+            Self::Left => tracing::debug!(%device, "Stream ended by the device"),
+        }
+    }
+}

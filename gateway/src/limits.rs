@@ -81,7 +81,7 @@ struct TriesState {
 impl Tries {
     /// Per minute; up to a tenth of it, and at least ten, at once.
     pub fn per_minute(all: u32, each: u32) -> Self {
-        let bucket = |rate: u32| Bucket::new(rate, Duration::from_secs(60), (rate / 10).max(10));
+        let bucket = |rate: u32| Bucket::new(rate, Duration::from_mins(1), (rate / 10).max(10));
         let state = TriesState {
             all: bucket(all),
             origins: HashMap::new(),

@@ -79,10 +79,6 @@ pub fn device<T>(request: &Request<T>) -> Result<(SpiffeId, KeyFingerprint), Sta
 }
 
 /// Lets through the calls of those who have a place. An interceptor in front of every service.
-#[expect(
-    clippy::result_large_err,
-    reason = "tonic's interceptors return a Status"
-)]
 pub fn served(request: Request<()>) -> Result<Request<()>, Status> {
     match &of(&request)?.admission {
         Admission::Device | Admission::Enrollee(_) => Ok(request),

@@ -14,7 +14,7 @@ const MAX_HEADER_BYTES: u32 = 8 * 1024;
 const WINDOW: u32 = 64 * 1024 - 1;
 /// How long a connection may be silent before it is asked whether it is there. Devices send heartbeats more often than
 /// that, so living ones are never asked.
-const PING_AFTER: Duration = Duration::from_secs(60);
+const PING_AFTER: Duration = Duration::from_mins(1);
 const PING_TIME: Duration = Duration::from_secs(20);
 
 type Interceptor = fn(Request<()>) -> Result<Request<()>, Status>;

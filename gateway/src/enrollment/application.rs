@@ -1,0 +1,319 @@
+//! What a device asks for, read and bounded: after this, the spec of a request that the API server takes.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::v1alpha1::{
+    ClientKind, ObjectReference, PairingRequestSpec,
+    pairing_request::{KeyCustody, Method, Source},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pairing::key::KeyFingerprint;
+use proto::node;
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _};
+
+use crate::domain::register;
+
+/// Longest PKCS#10, in bytes of DER: its PEM must fit the schema.
+const MAX_CSR: usize = 5 * 1024;
+const MAX_NAME: usize = 253;
+
+/// What is wrong with an application. The text is for who writes agents, and for the person at the device.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    #[error("pkcs10 is {0} bytes long, {MAX_CSR} at most")]
+    CsrTooLong(usize),
+    #[error("pkcs10 is not one DER certificate signing request")]
+    CsrEncoding,
+    #[error("the signature of the certificate signing request is wrong")]
+    CsrSignature,
+    #[error("the certificate signing request is for another key than that of this connection")]
+    AnotherKey,
+    #[error("requested_name is {0} bytes long, 1 to {MAX_NAME} may be")]
+    NameLength(usize),
+    #[error("{0} has control characters in it")]
+    ControlCharacters(&'static str),
+    #[error("client_kind is missing, or newer than this gateway")]
+    ClientKind,
+    #[error("method is missing, or none that pairs with a code")]
+    Method,
+    #[error(transparent)]
+    Declared(#[from] register::Invalid),
+}
+
+/// What the gateway adds.
+#[derive(Clone, Debug)]
+pub struct Circumstances<'a> {
+    /// The key that TLS proved.
+    pub key: KeyFingerprint,
+    /// Name of the code that was proved.
+    pub code: &'a str,
+    pub gateway: &'a str,
+    pub remote_address: String,
+    /// Cut to whole seconds, as the API server keeps it: the request's name is the digest of what it will show.
+    pub expires_at: Timestamp,
+}
+
+/// Reads an application.
+pub fn read(
+    application: node::Application,
+    around: Circumstances<'_>,
+) -> Result<PairingRequestSpec, Invalid> {
+    let node::Application {
+        pkcs10,
+        requested_name,
+        client_kind,
+        method,
+        platform,
+        capabilities,
+    } = application;
+    let csr = read_csr(&pkcs10, around.key)?;
+    if !(1..=MAX_NAME).contains(&requested_name.len()) {
+        return Err(Invalid::NameLength(requested_name.len()));
+    }
+    let declared = register::read(node::RegisterRequest {
+        platform,
+        capabilities,
+    })?;
+    // They are shown to who decides, in a terminal that obeys them.
+    for (field, text) in [
+        ("requested_name", &requested_name),
+        ("platform.os", &declared.platform.os),
+        ("platform.arch", &declared.platform.arch),
+        ("platform.agent_version", &declared.platform.agent_version),
+        ("platform.hostname", &declared.platform.hostname),
+    ] {
+        if text.chars().any(is_deceptive) {
+            return Err(Invalid::ControlCharacters(field));
+        }
+    }
+    Ok(PairingRequestSpec {
+        csr: Some(csr),
+        public_key_sha256: Some(around.key.to_string()),
+        key_custody: KeyCustody::Device,
+        pairing_code_ref: Some(ObjectReference::new(around.code)),
+        method: read_method(method).ok_or(Invalid::Method)?,
+        client_kind: read_client_kind(client_kind).ok_or(Invalid::ClientKind)?,
+        requested_name,
+        platform: declared.platform,
+        capabilities: declared
+            .capabilities
+            .into_iter()
+            .map(|(capability, _)| capability)
+            .collect(),
+        source: Some(Source {
+            gateway: around.gateway.to_owned(),
+            remote_address: around.remote_address,
+        }),
+        requested_by: None,
+        expires_at: Some(Time(whole_seconds(around.expires_at))),
+    })
+}
+
+/// Its signature lets the operator check that the device holds the key, without believing a gateway.
+fn read_csr(der: &[u8], key: KeyFingerprint) -> Result<String, Invalid> {
+    if der.len() > MAX_CSR {
+        return Err(Invalid::CsrTooLong(der.len()));
+    }
+    let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
+        return Err(Invalid::CsrEncoding);
+    };
+    if KeyFingerprint::of_spki(request.certification_request_info.subject_pki.raw) != key {
+        return Err(Invalid::AnotherKey);
+    }
+    request
+        .verify_signature()
+        .map_err(|_| Invalid::CsrSignature)?;
+    Ok(pem(der))
+}
+
+fn pem(der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let encoded = STANDARD.encode(der);
+    let mut pem = String::with_capacity(encoded.len() + encoded.len() / LINE + 80);
+    pem.push_str("-----BEGIN CERTIFICATE REQUEST-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(LINE));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
+    }
+    pem.push_str("-----END CERTIFICATE REQUEST-----\n");
+    pem
+}
+
+fn read_method(method: i32) -> Option<Method> {
+    match node::PairingMethod::try_from(method).ok()? {
+        node::PairingMethod::Unspecified => None,
+        node::PairingMethod::Pin => Some(Method::Pin),
+        node::PairingMethod::Qr => Some(Method::Qr),
+    }
+}
+
+fn read_client_kind(kind: i32) -> Option<ClientKind> {
+    match node::ClientKind::try_from(kind).ok()? {
+        node::ClientKind::Unspecified => None,
+        node::ClientKind::Node => Some(ClientKind::Node),
+        node::ClientKind::Desktop => Some(ClientKind::Desktop),
+        node::ClientKind::Cli => Some(ClientKind::Cli),
+    }
+}
+
+/// Control characters, and those that turn the direction of writing, so that a name reads as another.
+fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+
+    use super::*;
+
+    fn key() -> (KeyPair, KeyFingerprint) {
+        let pair = KeyPair::generate().unwrap();
+        let fingerprint = KeyFingerprint::of_spki(&pair.subject_public_key_info());
+        (pair, fingerprint)
+    }
+
+    fn csr(pair: &KeyPair) -> Vec<u8> {
+        CertificateParams::default()
+            .serialize_request(pair)
+            .unwrap()
+            .der()
+            .to_vec()
+    }
+
+    fn minimal_application(pkcs10: Vec<u8>) -> node::Application {
+        node::Application {
+            pkcs10,
+            requested_name: "kiosk".to_owned(),
+            client_kind: node::ClientKind::Node.into(),
+            method: node::PairingMethod::Pin.into(),
+            platform: None,
+            capabilities: Vec::new(),
+        }
+    }
+
+    fn around(key: KeyFingerprint) -> Circumstances<'static> {
+        Circumstances {
+            key,
+            code: "lobby",
+            gateway: "gateway-0",
+            remote_address: "192.0.2.7".to_owned(),
+            expires_at: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_spec_shows_what_the_device_said_and_what_the_gateway_saw() {
+        let (pair, key) = key();
+        let spec = read(minimal_application(csr(&pair)), around(key)).unwrap();
+        let pem = spec.csr.clone().unwrap();
+        assert!(
+            rcgen::CertificateSigningRequestParams::from_pem(&pem).is_ok(),
+            "{pem}"
+        );
+        assert!(pem.lines().all(|line| line.len() <= 64));
+        assert_eq!(spec.public_key_sha256, Some(key.to_string()));
+        assert_eq!(spec.requested_by, None);
+        assert_eq!(
+            spec.expires_at.unwrap().0,
+            "2026-01-02T03:04:05Z".parse().unwrap()
+        );
+        assert_eq!(spec.source.unwrap().remote_address, "192.0.2.7");
+    }
+
+    #[test]
+    fn the_name_of_a_request_survives_the_api_server() {
+        let (pair, key) = key();
+        let spec = read(minimal_application(csr(&pair)), around(key)).unwrap();
+        let stored: PairingRequestSpec =
+            serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
+        assert_eq!(
+            crds::digest::of_spec(&stored).unwrap(),
+            crds::digest::of_spec(&spec).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_signing_request_must_be_whole_and_for_the_key_of_the_connection() {
+        let (pair, ours) = key();
+        let (other, _) = key();
+        let whole = csr(&pair);
+        let mut forged = whole.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let with_more = [whole.clone(), vec![0]].concat();
+        for (pkcs10, expected) in [
+            (csr(&other), Invalid::AnotherKey),
+            (forged, Invalid::CsrSignature),
+            (with_more, Invalid::CsrEncoding),
+            (Vec::new(), Invalid::CsrEncoding),
+            (b"garbage".to_vec(), Invalid::CsrEncoding),
+            (vec![0x30; MAX_CSR + 1], Invalid::CsrTooLong(MAX_CSR + 1)),
+        ] {
+            assert_eq!(
+                read(minimal_application(pkcs10), around(ours)),
+                Err(expected)
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_schema_would_refuse_is_refused_with_a_reason() {
+        type Change = fn(&mut node::Application);
+        let (pair, key) = key();
+        let rows: [(Change, Invalid); 9] = [
+            (|a| a.requested_name = String::new(), Invalid::NameLength(0)),
+            (
+                |a| a.requested_name = "n".repeat(254),
+                Invalid::NameLength(254),
+            ),
+            (
+                |a| a.requested_name = "kiosk\u{1b}[2J".to_owned(),
+                Invalid::ControlCharacters("requested_name"),
+            ),
+            (
+                |a| a.requested_name = "kiosk\u{202e}1".to_owned(),
+                Invalid::ControlCharacters("requested_name"),
+            ),
+            (
+                |a| {
+                    a.platform = Some(node::Platform {
+                        hostname: "a\nb".to_owned(),
+                        ..node::Platform::default()
+                    });
+                },
+                Invalid::ControlCharacters("platform.hostname"),
+            ),
+            (|a| a.client_kind = 0, Invalid::ClientKind),
+            (|a| a.client_kind = 17, Invalid::ClientKind),
+            (|a| a.method = 0, Invalid::Method),
+            (
+                |a| {
+                    a.capabilities = vec![node::Capability {
+                        name: "Echo".to_owned(),
+                        execution: 1,
+                        availability: 1,
+                    }];
+                },
+                Invalid::Declared(register::Invalid::CapabilityName { index: 0 }),
+            ),
+        ];
+        for (change, expected) in rows {
+            let mut application = minimal_application(csr(&pair));
+            change(&mut application);
+            assert_eq!(read(application, around(key)), Err(expected));
+        }
+    }
+
+    #[test]
+    fn the_largest_signing_request_fits_the_schema() {
+        assert!(pem(&[0; MAX_CSR]).len() <= 8192);
+    }
+}

@@ -1,0 +1,268 @@
+//! What is true of a device now. Pure.
+
+use crds::{
+    Device,
+    conditions::{self, CAPABILITIES_GRANTED, CERTIFICATE_VALID, READY, condition},
+    names,
+    presence::{GatewayLease, Verdict, presence},
+    v1alpha1::{
+        DeviceStatus,
+        device::{Granted, Presence, PresenceReason, Trust, TrustDecision},
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{reconcile::settle, report::Note};
+
+/// Everything that the plan may depend on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub now: Timestamp,
+    pub device: Device,
+    /// Of the gateway that the session names.
+    pub lease: GatewayLease,
+}
+
+/// What must happen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    pub notes: Vec<Note>,
+    pub requeue_at: Option<Timestamp>,
+}
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    WriteStatus(Box<DeviceStatus>),
+}
+
+/// Decides.
+pub fn plan(observed: &Observed) -> Plan {
+    let device = &observed.device;
+    let before = device.status.clone().unwrap_or_default();
+    let trust = trust(observed, &before);
+    let presence = presence_now(observed, &before);
+    let mut status = before.clone();
+    status.trust = Some(trust.trust);
+    if let Some(verdict) = presence.verdict {
+        status.presence = Some(verdict.presence);
+        status.presence_reason = Some(verdict.reason);
+    }
+    status.observed_generation = device.metadata.generation;
+    for (type_, (holds, reason, message)) in [
+        (READY, trust.ready.clone()),
+        (CERTIFICATE_VALID, trust.certificate.clone()),
+        (CAPABILITIES_GRANTED, capabilities(observed, &before)),
+    ] {
+        let next = condition(
+            observed.now,
+            device.metadata.generation,
+            type_,
+            holds,
+            reason,
+            message,
+        );
+        status.conditions = conditions::set(status.conditions, next);
+    }
+    let notes = notes(&before, &status, &trust);
+    match settle(device.status.as_ref(), status) {
+        None => Plan {
+            requeue_at: earliest(trust.changes_at, presence.changes_at),
+            ..Plan::default()
+        },
+        Some(status) => Plan {
+            changes: vec![Change::WriteStatus(status)],
+            notes,
+            requeue_at: earliest(trust.changes_at, presence.changes_at),
+        },
+    }
+}
+
+/// A condition without its type: whether it holds, why in a word, why in words.
+type Finding = (bool, &'static str, String);
+
+struct Trusted {
+    trust: Trust,
+    ready: Finding,
+    certificate: Finding,
+    changes_at: Option<Timestamp>,
+}
+
+fn trust(observed: &Observed, status: &DeviceStatus) -> Trusted {
+    let (certificate, changes_at): (Finding, _) = match &status.certificate {
+        None => (
+            (
+                false,
+                "NotIssued",
+                "no certificate was issued yet".to_owned(),
+            ),
+            None,
+        ),
+        Some(certificate) if observed.now >= certificate.not_after.0 => (
+            (
+                false,
+                "Expired",
+                format!(
+                    "the certificate ran out at {}: pair the device again",
+                    certificate.not_after.0
+                ),
+            ),
+            None,
+        ),
+        Some(certificate) => (
+            (
+                true,
+                "Issued",
+                format!(
+                    "certificate {} is valid until {}",
+                    certificate.generation, certificate.not_after.0
+                ),
+            ),
+            Some(certificate.not_after.0),
+        ),
+    };
+    let (trust, ready) = match observed.device.spec.trust {
+        TrustDecision::Revoked => (
+            Trust::Revoked,
+            (
+                false,
+                "Revoked",
+                "the device was revoked, for good".to_owned(),
+            ),
+        ),
+        TrustDecision::Suspended => (
+            Trust::Untrusted,
+            (
+                false,
+                "Suspended",
+                "the device was suspended: set spec.trust to Active to let it in again".to_owned(),
+            ),
+        ),
+        TrustDecision::Active if certificate.0 => (
+            Trust::Trusted,
+            (
+                true,
+                "Trusted",
+                "the device is trusted and has a valid certificate".to_owned(),
+            ),
+        ),
+        TrustDecision::Active => (Trust::Untrusted, certificate.clone()),
+    };
+    Trusted {
+        trust,
+        ready,
+        certificate,
+        changes_at,
+    }
+}
+
+/// What a device declares and nobody has decided on.
+fn capabilities(observed: &Observed, status: &DeviceStatus) -> Finding {
+    let granted = &observed.device.spec.grants.capabilities;
+    let pending: Vec<&str> = status
+        .capabilities
+        .iter()
+        .filter(|capability| {
+            capability.granted == Granted::Pending && !granted.contains(&capability.name)
+        })
+        .map(|capability| capability.name.as_str())
+        .collect();
+    if pending.is_empty() {
+        return (
+            true,
+            "Decided",
+            "nothing that the device declares waits for a decision".to_owned(),
+        );
+    }
+    let message = format!(
+        "the device can also do {}: add them to spec.grants.capabilities to allow it",
+        pending.join(", ")
+    );
+    (false, "Pending", message)
+}
+
+struct PresenceNow {
+    /// `None` while it is too early to tell.
+    verdict: Option<Verdict>,
+    changes_at: Option<Timestamp>,
+}
+
+fn presence_now(observed: &Observed, status: &DeviceStatus) -> PresenceNow {
+    let verdict = presence(
+        status,
+        observed.lease,
+        observed.device.spec.presence,
+        observed.now,
+    );
+    let connected_at = status
+        .session
+        .as_ref()
+        .and_then(|session| session.connected_at.as_ref());
+    // A gateway that has just started may be seen to hold a stream before its Lease is seen.
+    let grace = SignedDuration::from_secs(i64::from(names::GATEWAY_LEASE_SECONDS));
+    let seen_at = connected_at.and_then(|at| at.0.checked_add(grace).ok());
+    match seen_at {
+        Some(seen_at)
+            if verdict.reason == PresenceReason::GatewayGone && observed.now < seen_at =>
+        {
+            PresenceNow {
+                verdict: None,
+                changes_at: Some(seen_at),
+            }
+        }
+        Some(_) | None => PresenceNow {
+            verdict: Some(verdict),
+            changes_at: verdict.changes_at,
+        },
+    }
+}
+
+/// What is told: decisions, the ends of certificates, and absences; not every coming and going.
+fn notes(before: &DeviceStatus, after: &DeviceStatus, trust: &Trusted) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if before.trust != after.trust {
+        let (_, reason, message) = &trust.ready;
+        notes.extend(match trust.trust {
+            Trust::Trusted => Some(Note::normal("DeviceTrusted", "Trusting", message.clone())),
+            Trust::Revoked => Some(Note::warning("DeviceRevoked", "Revoking", message.clone())),
+            Trust::Untrusted => match *reason {
+                "Suspended" => Some(Note::warning(
+                    "DeviceSuspended",
+                    "Suspending",
+                    message.clone(),
+                )),
+                "Expired" => Some(Note::warning(
+                    "CertificateExpired",
+                    "Expiring",
+                    message.clone(),
+                )),
+                // It was made a moment ago; its certificate is on its way.
+                _ => None,
+            },
+        });
+    }
+    if before.presence.is_some() && before.presence != after.presence {
+        notes.extend(match after.presence {
+            Some(Presence::Stale) => Some(Note::normal(
+                "DeviceStale",
+                "Watching",
+                "the device has been away for a while",
+            )),
+            Some(Presence::Offline) => Some(Note::warning(
+                "DeviceOffline",
+                "Watching",
+                "the device is gone",
+            )),
+            Some(Presence::Online | Presence::Degraded) | None => None,
+        });
+    }
+    notes
+}
+
+fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Whether an invocation must be ended by the operator, and when to look again. Pure.
+//!
+//! While a live gateway holds the device's stream, the gateway decides; the operator comes in last, when even the
+//! answer's time is over.
+
+use crds::{
+    CapabilityInvocation, Device,
+    conditions::{self, READY, condition},
+    deadline, names,
+    presence::{GatewayLease, presence},
+    v1alpha1::{
+        CapabilityInvocationStatus,
+        capability_invocation::{ErrorCode, InvocationError, InvocationPhase, WhenOffline},
+        device::{PresenceReason, Trust, TrustDecision},
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::report::Note;
+
+/// How long after a session's end the device may be on its way to another gateway.
+const MOVING: SignedDuration = SignedDuration::from_secs(5);
+/// How long after the making of an invocation the news of a session may be on their way.
+const SETTLING: SignedDuration = SignedDuration::from_secs(1);
+/// How long after the last moment for an answer a gateway may take to write it.
+const LATE: SignedDuration = SignedDuration::from_secs(deadline::ANSWER_SECONDS + 5);
+
+/// Everything that the plan may depend on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub now: Timestamp,
+    pub invocation: CapabilityInvocation,
+    pub device: Target,
+    /// Of the gateway that the device's session names.
+    pub lease: GatewayLease,
+}
+
+/// The device that is meant.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Absent,
+    /// It is there, but cannot be read as a Device.
+    Unreadable,
+    Known(Box<Device>),
+}
+
+impl Target {
+    pub fn known(device: Device) -> Self {
+        Self::Known(Box::new(device))
+    }
+}
+
+/// What must happen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    pub notes: Vec<Note>,
+    pub requeue_at: Option<Timestamp>,
+}
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Write an end, unless somebody else wrote first.
+    End(Box<CapabilityInvocationStatus>),
+}
+
+/// How it ends.
+struct End {
+    phase: InvocationPhase,
+    code: ErrorCode,
+    reason: &'static str,
+    message: String,
+}
+
+/// What is to be done now, or when to look again.
+enum Next {
+    End(End),
+    Wait(Timestamp),
+}
+
+/// Decides.
+pub fn plan(observed: &Observed) -> Plan {
+    let invocation = &observed.invocation;
+    let phase = invocation
+        .status
+        .as_ref()
+        .map(|status| status.phase)
+        .unwrap_or_default();
+    let (Some(created), Some(deadline)) = (
+        invocation
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0),
+        deadline::of(invocation),
+    ) else {
+        // Only an API server makes objects.
+        return Plan::default();
+    };
+    if phase.is_terminal() {
+        return Plan::default();
+    }
+    let over_at = later(deadline, LATE);
+    let next = if observed.now >= over_at {
+        Next::End(End {
+            phase: InvocationPhase::Unknown,
+            code: ErrorCode::NoAnswer,
+            reason: "NoAnswer",
+            message: "nobody answered in time: it may have run, or not".to_owned(),
+        })
+    } else if phase == InvocationPhase::Queued {
+        queued(observed, created, over_at)
+    } else {
+        // Sent: the device's answer, or its silence, decides.
+        Next::Wait(over_at)
+    };
+    match next {
+        Next::Wait(until) => Plan {
+            requeue_at: Some(until.min(over_at)),
+            ..Plan::default()
+        },
+        Next::End(end) => ended(observed, end),
+    }
+}
+
+fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
+    let spec = &observed.invocation.spec;
+    let name = &spec.device_ref.name;
+    let device = match &observed.device {
+        Target::Unreadable => return Next::Wait(over_at),
+        Target::Absent => {
+            return Next::End(failed(
+                ErrorCode::DeviceNotFound,
+                "DeviceNotFound",
+                format!("there is no Device {name} here"),
+            ));
+        }
+        Target::Known(device) => device,
+    };
+    let holder = holder(device, observed);
+    if spec.cancel.is_some() && holder != Holder::Gateway {
+        return Next::End(End {
+            phase: InvocationPhase::Cancelled,
+            code: ErrorCode::Cancelled,
+            reason: "Cancelled",
+            message: "cancelled before it was sent to the device".to_owned(),
+        });
+    }
+    if device.spec.trust != TrustDecision::Active {
+        let message = format!(
+            "Device {name} is {}",
+            match device.spec.trust {
+                TrustDecision::Suspended => "suspended",
+                TrustDecision::Active | TrustDecision::Revoked => "revoked",
+            }
+        );
+        return Next::End(failed(
+            ErrorCode::DeviceNotTrusted,
+            "DeviceNotTrusted",
+            message,
+        ));
+    }
+    let away_since = match holder {
+        Holder::Gateway => return Next::Wait(over_at),
+        Holder::NobodySince(since) => since,
+    };
+    let gives_up_at = match spec.when_offline {
+        // The device may be moving from one gateway to another, and the news may be on their way.
+        WhenOffline::Fail => away_since
+            .map_or(created, |since| later(since, MOVING))
+            .max(later(created, SETTLING)),
+        WhenOffline::Queue => {
+            let timeout = SignedDuration::from_secs(spec.timeout_seconds);
+            deadline::of(&observed.invocation).map_or(over_at, |deadline| later(deadline, -timeout))
+        }
+    };
+    if observed.now < gives_up_at {
+        return Next::Wait(gives_up_at);
+    }
+    let lapsed = device.status.as_ref().and_then(|status| status.trust) == Some(Trust::Untrusted);
+    Next::End(match spec.when_offline {
+        WhenOffline::Fail if lapsed => failed(
+            ErrorCode::DeviceNotTrusted,
+            "DeviceNotTrusted",
+            format!("the certificate of Device {name} has expired: pair it again"),
+        ),
+        WhenOffline::Fail => failed(
+            ErrorCode::DeviceOffline,
+            "DeviceOffline",
+            format!("Device {name} is not connected: try later, or use whenOffline: Queue"),
+        ),
+        WhenOffline::Queue => failed(
+            ErrorCode::DeviceOffline,
+            "DeviceOffline",
+            format!("Device {name} did not connect while the invocation waited"),
+        ),
+    })
+}
+
+/// Who holds the device's stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Holder {
+    Gateway,
+    /// Since then, where it is known.
+    NobodySince(Option<Timestamp>),
+}
+
+fn holder(device: &Device, observed: &Observed) -> Holder {
+    let status = device.status.clone().unwrap_or_default();
+    let verdict = presence(&status, observed.lease, device.spec.presence, observed.now);
+    let session = status.session.as_ref();
+    let ended_at = session
+        .and_then(|session| session.ended_at.as_ref())
+        .map(|time| time.0);
+    match verdict.reason {
+        PresenceReason::Connected | PresenceReason::CapabilityUnavailable => Holder::Gateway,
+        PresenceReason::SessionEnded => Holder::NobodySince(ended_at),
+        PresenceReason::GatewayGone => Holder::NobodySince(match observed.lease {
+            GatewayLease::Expired { renewed_at } => Some(later(
+                renewed_at,
+                SignedDuration::from_secs(i64::from(names::GATEWAY_LEASE_SECONDS)),
+            )),
+            GatewayLease::Live | GatewayLease::Absent => session
+                .and_then(|session| session.connected_at.as_ref())
+                .map(|time| time.0),
+        }),
+        // It was paired a moment ago, perhaps, and is on its way.
+        PresenceReason::NeverConnected => Holder::NobodySince(
+            device
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0),
+        ),
+    }
+}
+
+fn failed(code: ErrorCode, reason: &'static str, message: String) -> End {
+    End {
+        phase: InvocationPhase::Failed,
+        code,
+        reason,
+        message,
+    }
+}
+
+fn ended(observed: &Observed, end: End) -> Plan {
+    let End {
+        phase,
+        code,
+        reason,
+        message,
+    } = end;
+    let invocation = &observed.invocation;
+    let before = invocation.status.clone().unwrap_or_default();
+    let generation = invocation.metadata.generation;
+    let ready = condition(observed.now, generation, READY, false, reason, &*message);
+    let status = CapabilityInvocationStatus {
+        phase,
+        finished_at: Some(Time(observed.now)),
+        error: Some(InvocationError {
+            code,
+            message: message.clone(),
+        }),
+        observed_generation: generation,
+        conditions: conditions::set(before.conditions.clone(), ready),
+        ..before
+    };
+    Plan {
+        changes: vec![Change::End(Box::new(status))],
+        notes: vec![Note::warning(reason, "Ending", message)],
+        requeue_at: None,
+    }
+}
+
+/// Time does not end in our lifetime, but what users write must not make it.
+fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
+    moment.checked_add(by).unwrap_or(moment)
+}
+
+#[cfg(test)]
+mod tests;

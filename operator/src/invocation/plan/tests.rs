@@ -1,0 +1,285 @@
+use crds::v1alpha1::{
+    CapabilityInvocationSpec, DeviceSpec, DeviceStatus, ObjectReference,
+    capability_invocation::Cancel, device::Session,
+};
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// Made at second 1000, thirty seconds long.
+fn minimal() -> CapabilityInvocation {
+    let spec = CapabilityInvocationSpec {
+        device_ref: ObjectReference::new("lamp"),
+        capability: "echo".to_owned(),
+        timeout_seconds: 30,
+        ..CapabilityInvocationSpec::default()
+    };
+    let mut invocation = CapabilityInvocation::new("i", spec);
+    invocation.metadata.creation_timestamp = Some(Time(at(1000)));
+    invocation
+}
+
+fn with(change: impl FnOnce(&mut CapabilityInvocation)) -> CapabilityInvocation {
+    let mut invocation = minimal();
+    change(&mut invocation);
+    invocation
+}
+
+fn queue(seconds: i64) -> CapabilityInvocation {
+    with(|invocation| {
+        invocation.spec.when_offline = WhenOffline::Queue;
+        invocation.spec.queue_seconds = Some(seconds);
+    })
+}
+
+/// Made at second 0, with a session since second 10.
+fn lamp(ended: Option<i64>) -> Device {
+    let mut device = Device::new("lamp", DeviceSpec::default());
+    device.metadata.creation_timestamp = Some(Time(at(0)));
+    device.status = Some(DeviceStatus {
+        session: Some(Session {
+            gateway: "a".to_owned(),
+            epoch: 1,
+            connected_at: Some(Time(at(10))),
+            ended_at: ended.map(|ended| Time(at(ended))),
+        }),
+        ..DeviceStatus::default()
+    });
+    device
+}
+
+fn decide(
+    now: i64,
+    invocation: &CapabilityInvocation,
+    device: &Device,
+    lease: GatewayLease,
+) -> Plan {
+    let device = Target::known(device.clone());
+    plan(&Observed {
+        now: at(now),
+        invocation: invocation.clone(),
+        device,
+        lease,
+    })
+}
+
+fn waits_until(second: i64) -> Plan {
+    Plan {
+        requeue_at: Some(at(second)),
+        ..Plan::default()
+    }
+}
+
+fn end(plan: &Plan) -> (InvocationPhase, ErrorCode) {
+    let [Change::End(status)] = plan.changes.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert!(status.finished_at.is_some());
+    assert_eq!(plan.requeue_at, None);
+    assert_eq!(plan.notes.len(), 1);
+    (status.phase, status.error.as_ref().unwrap().code)
+}
+
+#[test]
+fn an_invocation_of_a_connected_device_is_left_to_its_gateway() {
+    for phase in [
+        InvocationPhase::Queued,
+        InvocationPhase::Dispatched,
+        InvocationPhase::AwaitingMediation,
+    ] {
+        let invocation = with(|invocation| invocation.status.get_or_insert_default().phase = phase);
+        assert_eq!(
+            decide(1001, &invocation, &lamp(None), GatewayLease::Live),
+            waits_until(1040),
+            "{phase:?}"
+        );
+    }
+}
+
+#[test]
+fn what_nobody_answered_becomes_unknown_at_last() {
+    for phase in [
+        InvocationPhase::Queued,
+        InvocationPhase::Dispatched,
+        InvocationPhase::AwaitingMediation,
+    ] {
+        let invocation = with(|invocation| invocation.status.get_or_insert_default().phase = phase);
+        let plan = decide(1040, &invocation, &lamp(None), GatewayLease::Live);
+        assert_eq!(
+            end(&plan),
+            (InvocationPhase::Unknown, ErrorCode::NoAnswer),
+            "{phase:?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_sent_is_not_ended_because_the_device_went_away() {
+    let sent = with(|invocation| {
+        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched
+    });
+    assert_eq!(
+        decide(1020, &sent, &lamp(Some(1001)), GatewayLease::Live),
+        waits_until(1040)
+    );
+}
+
+#[test]
+fn an_end_is_an_end() {
+    for phase in InvocationPhase::TERMINAL {
+        let ended = with(|invocation| invocation.status.get_or_insert_default().phase = phase);
+        assert_eq!(
+            decide(9999, &ended, &lamp(None), GatewayLease::Live),
+            Plan::default(),
+            "{phase:?}"
+        );
+    }
+}
+
+#[test]
+fn an_invocation_of_a_device_that_is_away_fails_at_once() {
+    let offline = (InvocationPhase::Failed, ErrorCode::DeviceOffline);
+    let gone = GatewayLease::Expired {
+        renewed_at: at(500),
+    };
+    assert_eq!(
+        decide(1000, &minimal(), &lamp(Some(900)), GatewayLease::Live),
+        waits_until(1001)
+    );
+    assert_eq!(
+        end(&decide(
+            1001,
+            &minimal(),
+            &lamp(Some(900)),
+            GatewayLease::Live
+        )),
+        offline
+    );
+    assert_eq!(end(&decide(1001, &minimal(), &lamp(None), gone)), offline);
+    assert_eq!(
+        end(&decide(1001, &minimal(), &lamp(None), GatewayLease::Absent)),
+        offline
+    );
+    let mut never = lamp(None);
+    never.status = None;
+    assert_eq!(
+        end(&decide(1001, &minimal(), &never, GatewayLease::Absent)),
+        offline
+    );
+}
+
+#[test]
+fn a_device_that_may_be_moving_is_waited_for() {
+    assert_eq!(
+        decide(1001, &minimal(), &lamp(Some(999)), GatewayLease::Live),
+        waits_until(1004)
+    );
+    let gone = GatewayLease::Expired {
+        renewed_at: at(990),
+    };
+    assert_eq!(
+        decide(1006, &minimal(), &lamp(None), gone),
+        waits_until(1010)
+    );
+    let mut new = lamp(None);
+    new.status = None;
+    new.metadata.creation_timestamp = Some(Time(at(998)));
+    assert_eq!(
+        decide(1001, &minimal(), &new, GatewayLease::Absent),
+        waits_until(1003)
+    );
+}
+
+#[test]
+fn a_queued_invocation_waits_as_long_as_it_says() {
+    assert_eq!(
+        decide(1001, &queue(600), &lamp(Some(900)), GatewayLease::Live),
+        waits_until(1600)
+    );
+    let plan = decide(1600, &queue(600), &lamp(Some(900)), GatewayLease::Live);
+    assert_eq!(
+        end(&plan),
+        (InvocationPhase::Failed, ErrorCode::DeviceOffline)
+    );
+    assert_eq!(
+        decide(1600, &queue(600), &lamp(None), GatewayLease::Live),
+        waits_until(1640),
+        "it came in time"
+    );
+}
+
+#[test]
+fn an_invocation_of_no_device_or_one_that_is_not_trusted_fails() {
+    let nobody = Observed {
+        now: at(1000),
+        invocation: minimal(),
+        device: Target::Absent,
+        lease: GatewayLease::Absent,
+    };
+    assert_eq!(
+        end(&plan(&nobody)),
+        (InvocationPhase::Failed, ErrorCode::DeviceNotFound)
+    );
+    for (trust, ended) in [
+        (TrustDecision::Suspended, None),
+        (TrustDecision::Revoked, Some(900)),
+    ] {
+        let mut device = lamp(ended);
+        device.spec.trust = trust;
+        let plan = decide(1000, &queue(600), &device, GatewayLease::Live);
+        assert_eq!(
+            end(&plan),
+            (InvocationPhase::Failed, ErrorCode::DeviceNotTrusted),
+            "{trust:?}"
+        );
+    }
+    let mut expired = lamp(Some(900));
+    expired.status.as_mut().unwrap().trust = Some(Trust::Untrusted);
+    let plan = decide(1001, &minimal(), &expired, GatewayLease::Live);
+    assert_eq!(
+        end(&plan),
+        (InvocationPhase::Failed, ErrorCode::DeviceNotTrusted)
+    );
+}
+
+#[test]
+fn a_cancelled_invocation_is_ended_by_who_holds_the_stream() {
+    let cancelled = with(|invocation| invocation.spec.cancel = Some(Cancel::Requested));
+    assert_eq!(
+        decide(1001, &cancelled, &lamp(None), GatewayLease::Live),
+        waits_until(1040)
+    );
+    let plan = decide(1000, &cancelled, &lamp(Some(999)), GatewayLease::Live);
+    assert_eq!(
+        end(&plan),
+        (InvocationPhase::Cancelled, ErrorCode::Cancelled)
+    );
+    let sent = with(|invocation| {
+        invocation.spec.cancel = Some(Cancel::Requested);
+        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
+    });
+    assert_eq!(
+        decide(1001, &sent, &lamp(Some(999)), GatewayLease::Live),
+        waits_until(1040)
+    );
+}
+
+#[test]
+fn a_device_that_cannot_be_read_is_no_reason_to_fail_but_time_is() {
+    let unreadable = |now| {
+        plan(&Observed {
+            now: at(now),
+            invocation: minimal(),
+            device: Target::Unreadable,
+            lease: GatewayLease::Absent,
+        })
+    };
+    assert_eq!(unreadable(1001), waits_until(1040));
+    assert_eq!(
+        end(&unreadable(1040)),
+        (InvocationPhase::Unknown, ErrorCode::NoAnswer)
+    );
+}

@@ -1,0 +1,156 @@
+//! What the leader does: it sees to its authority, then runs the loops, until its term ends.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::{Api, Client, api::PostParams};
+use pairing::opaque::Setup;
+use runtime::admin::Readiness;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    authority::{Authority, store::Store},
+    context::now,
+    loops,
+    metrics::Metrics,
+    report::Report,
+};
+
+/// How long the leader waits before it tries to begin again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long it waits before it tries again to renew the gateways' certificate, of which ten days are left.
+const RENEWAL_RETRY: Duration = Duration::from_mins(1);
+
+/// What it takes to lead.
+pub struct Leader {
+    pub app: App,
+    pub client: Client,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+}
+
+/// What the loops need and only the leader has.
+pub struct Begun {
+    pub authority: Arc<Authority>,
+    pub setup: Setup,
+    pub user: Option<String>,
+}
+
+impl Leader {
+    /// Another one leads: there is nothing to do, and all is well.
+    pub fn stand_by(&self) {
+        self.metrics.lead(false);
+        self.readiness.set(true);
+    }
+
+    /// Leads until the term ends. Fails where it takes a person: an authority that is damaged, for example.
+    pub async fn lead(&self, term: CancellationToken) -> anyhow::Result<()> {
+        self.readiness.set(false);
+        self.metrics.lead(true);
+        let begun = tokio::select! {
+            () = term.cancelled() => return Ok(()),
+            begun = self.begin() => begun?,
+        };
+        let (begun, renew_at) = begun;
+        let authority = Arc::clone(&begun.authority);
+        futures::join!(
+            loops::run(self, begun, term.clone()),
+            term.run_until_cancelled(self.renew(&authority, renew_at)),
+        );
+        Ok(())
+    }
+
+    /// Sees to all that the loops need. Tries again while the API server does not answer or refuses.
+    async fn begin(&self) -> anyhow::Result<(Begun, Timestamp)> {
+        loop {
+            match self.try_begin().await {
+                Ok(begun) => return Ok(begun),
+                Err(error) if is_of_the_api_server(&error) => {
+                    tracing::warn!(
+                        error = error.as_ref() as &dyn std::error::Error,
+                        "Beginning to lead failed"
+                    );
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_begin(&self) -> anyhow::Result<(Begun, Timestamp)> {
+        let store = self.store();
+        let authority = store.authority(&self.app.trust_domain, now()).await?;
+        store.publish(&authority).await?;
+        let setup = store.setup().await?;
+        let renew_at = self.gateway_certificate(&authority).await?;
+        let user = Api::<SelfSubjectReview>::all(self.client.clone())
+            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .await
+            .context("ask the API server who this process is")?;
+        let user = user
+            .status
+            .and_then(|status| status.user_info)
+            .and_then(|user| user.username);
+        Ok((
+            Begun {
+                authority: Arc::new(authority),
+                setup,
+                user,
+            },
+            renew_at,
+        ))
+    }
+
+    /// Renews the gateways' certificate whenever its time has come.
+    async fn renew(&self, authority: &Authority, mut renew_at: Timestamp) {
+        loop {
+            let left = renew_at.duration_since(now());
+            if left.is_positive() {
+                tokio::time::sleep(left.unsigned_abs()).await;
+            }
+            match self.gateway_certificate(authority).await {
+                Ok(next) => renew_at = next,
+                Err(error) => {
+                    tracing::error!(
+                        error = error.as_ref() as &dyn std::error::Error,
+                        "Renewing the gateways' certificate failed"
+                    );
+                    tokio::time::sleep(RENEWAL_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn gateway_certificate(&self, authority: &Authority) -> anyhow::Result<Timestamp> {
+        let (renew_at, issued) = self
+            .store()
+            .gateway_certificate(authority, &self.app.gateway_dns_names, now())
+            .await?;
+        if issued {
+            self.metrics.certificate("gateway");
+            tracing::info!(%renew_at, "Issued the gateways' certificate");
+        }
+        Ok(renew_at)
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        Report::new(self.client.clone(), &self.app.name, self.metrics.clone())
+    }
+
+    fn store(&self) -> Store {
+        Store {
+            client: self.client.clone(),
+            namespace: self.app.namespace.clone(),
+        }
+    }
+}
+
+/// Whether it may pass, or somebody may make it pass while we wait.
+fn is_of_the_api_server(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(<dyn std::error::Error>::is::<kube::Error>)
+}

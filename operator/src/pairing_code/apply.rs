@@ -1,0 +1,130 @@
+//! Makes a plan for a code happen.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::{
+    PairingCode, names,
+    v1alpha1::pairing_code::{CodeFormat, CodePhase, PairingCodeStatus},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
+};
+use pairing::code::{Alphabet, PairingCode as Drawn};
+
+use super::{plan::Change, secret};
+use crate::{
+    context::Context,
+    reconcile::{Error, api, write_status},
+};
+
+pub async fn apply(context: &Context, code: &PairingCode, changes: &[Change]) -> Result<(), Error> {
+    for change in changes {
+        match change {
+            Change::Draw => draw(context, code).await?,
+            Change::Activate {
+                drawn,
+                secret_uid,
+                status,
+            } => {
+                activate(context, code, drawn, secret_uid, status).await?;
+            }
+            Change::DeleteSecret { uid } => delete_secret(context, code, uid).await?,
+            Change::WriteStatus(status) => {
+                write_status(&codes(context, code), code, code.status.as_ref(), &**status).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn draw(context: &Context, code: &PairingCode) -> Result<(), Error> {
+    let drawn = Drawn::draw(match code.spec.format {
+        CodeFormat::Alphanumeric => Alphabet::Alphanumeric,
+        CodeFormat::Numeric => Alphabet::Numeric,
+    });
+    let secret = secret::build(
+        code,
+        &drawn,
+        &context.gateway_address,
+        context.authority.pin(),
+    )
+    .map_err(Error::Qr)?;
+    let params = PostParams {
+        field_manager: Some(names::OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
+    // Created, not applied: a Secret that is there already shows a code that somebody may have read.
+    secrets(context, code)
+        .create(&params, &secret)
+        .await
+        .map_err(api("create the code's Secret"))?;
+    Ok(())
+}
+
+/// Two live codes of one id could not be told apart at a gateway. One is activated at a time, and the list is read from
+/// the API server, so that the second one sees the first.
+async fn activate(
+    context: &Context,
+    code: &PairingCode,
+    drawn: &Drawn,
+    secret_uid: &str,
+    status: &PairingCodeStatus,
+) -> Result<(), Error> {
+    let password_file = context
+        .setup
+        .password_file(drawn)
+        .map_err(Error::PasswordFile)?;
+    let _drawing = context.drawing.lock().await;
+    let same_id = ListParams::default().fields(&format!("status.codeId={}", drawn.id()));
+    let same_id = Api::<PairingCode>::all(context.client.clone())
+        .list(&same_id)
+        .await
+        .map_err(api("list the codes of that id"))?;
+    let taken = same_id.iter().any(|other| {
+        other.metadata.uid != code.metadata.uid
+            && other
+                .status
+                .as_ref()
+                .is_some_and(|status| status.phase == Some(CodePhase::Active))
+    });
+    if taken {
+        delete_secret(context, code, secret_uid).await?;
+        return Err(Error::IdTaken);
+    }
+    let status = PairingCodeStatus {
+        password_file: Some(STANDARD.encode(password_file)),
+        ..status.clone()
+    };
+    write_status(&codes(context, code), code, code.status.as_ref(), &status).await
+}
+
+async fn delete_secret(context: &Context, code: &PairingCode, uid: &str) -> Result<(), Error> {
+    let only_this = Preconditions {
+        uid: Some(uid.to_owned()),
+        ..Preconditions::default()
+    };
+    let params = DeleteParams::default().preconditions(only_this);
+    match secrets(context, code)
+        .delete(&names::code_secret(&code.name_any()), &params)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(api("delete the code's Secret")(error)),
+    }
+}
+
+fn codes(context: &Context, code: &PairingCode) -> Api<PairingCode> {
+    Api::namespaced(
+        context.client.clone(),
+        &code.namespace().unwrap_or_default(),
+    )
+}
+
+fn secrets(context: &Context, code: &PairingCode) -> Api<Secret> {
+    Api::namespaced(
+        context.client.clone(),
+        &code.namespace().unwrap_or_default(),
+    )
+}

@@ -1,0 +1,210 @@
+//! The Secret that shows a code: what is in it, and whose it is.
+
+use std::collections::BTreeMap;
+
+use crds::{PairingCode, names};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
+use pairing::{code::PairingCode as Drawn, key::KeyFingerprint, uri::PairingUri};
+use qrcode::{Color, EcLevel, QrCode, render::svg, types::QrError};
+
+use super::plan::CodeSecret;
+use crate::authority::store::{MANAGED_BY, read, text};
+
+/// Light modules around the code, without which it cannot be read.
+const QUIET_ZONE: usize = 4;
+/// Least width and height of the picture.
+const PIXELS: u32 = 320;
+/// Black on white whatever the terminal's colours are: inverted codes cannot be read by every camera.
+const BLACK_ON_WHITE: &str = "\u{1b}[38;5;16;48;5;231m";
+const RESET: &str = "\u{1b}[0m";
+
+/// Whose the Secret is, and which code it shows.
+pub fn classify(secret: Option<&Secret>, code: &PairingCode) -> CodeSecret {
+    let Some(secret) = secret else {
+        return CodeSecret::Absent;
+    };
+    let uid = secret.metadata.uid.clone().unwrap_or_default();
+    let managed = secret
+        .labels()
+        .get(MANAGED_BY.0)
+        .is_some_and(|by| by == MANAGED_BY.1);
+    let owner = secret.owner_references().iter().find(|owner| {
+        owner.kind == PairingCode::kind(&()) && owner.api_version == PairingCode::api_version(&())
+    });
+    match owner {
+        Some(owner) if managed && Some(&owner.uid) == code.metadata.uid.as_ref() => {
+            CodeSecret::Ours {
+                uid,
+                drawn: read(secret, "pin").and_then(|pin| Drawn::parse(&pin).ok()),
+            }
+        }
+        Some(owner) if managed && owner.name == code.name_any() => CodeSecret::Former { uid },
+        _ => CodeSecret::Foreign,
+    }
+}
+
+/// The Secret that shows `drawn`.
+pub fn build(
+    code: &PairingCode,
+    drawn: &Drawn,
+    gateway_address: &str,
+    authority: KeyFingerprint,
+) -> Result<Secret, QrError> {
+    let uri = PairingUri {
+        gateway: gateway_address.to_owned(),
+        namespace: code.namespace().unwrap_or_default(),
+        authority,
+        code: drawn.clone(),
+    }
+    .expose();
+    let qr = QrCode::with_error_correction_level(&uri, EcLevel::M)?;
+    let data: BTreeMap<String, ByteString> = BTreeMap::from([
+        text("pin", drawn.expose()),
+        text("qr.svg", picture(&qr)),
+        text("qr.txt", for_terminals(&qr)),
+        text("uri", uri),
+    ]);
+    Ok(Secret {
+        metadata: ObjectMeta {
+            name: Some(names::code_secret(&code.name_any())),
+            namespace: code.namespace(),
+            labels: Some(BTreeMap::from([(
+                MANAGED_BY.0.to_owned(),
+                MANAGED_BY.1.to_owned(),
+            )])),
+            owner_references: code.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    })
+}
+
+fn picture(qr: &QrCode) -> String {
+    qr.render::<svg::Color<'_>>()
+        .quiet_zone(true)
+        .min_dimensions(PIXELS, PIXELS)
+        .build()
+}
+
+/// Two modules to a character, in half blocks.
+fn for_terminals(qr: &QrCode) -> String {
+    let width = qr.width();
+    let modules = qr.to_colors();
+    let is_dark = |x: usize, y: usize| {
+        let inside = |at: usize| at.checked_sub(QUIET_ZONE).filter(|at| *at < width);
+        match (inside(x), inside(y)) {
+            (Some(x), Some(y)) => modules.get(y * width + x) == Some(&Color::Dark),
+            _ => false,
+        }
+    };
+    let side = width + 2 * QUIET_ZONE;
+    let mut lines = String::new();
+    for y in (0..side).step_by(2) {
+        lines.push_str(BLACK_ON_WHITE);
+        for x in 0..side {
+            lines.push(match (is_dark(x, y), is_dark(x, y + 1)) {
+                (true, true) => '\u{2588}',
+                (true, false) => '\u{2580}',
+                (false, true) => '\u{2584}',
+                (false, false) => ' ',
+            });
+        }
+        lines.push_str(RESET);
+        lines.push('\n');
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::v1alpha1::PairingCodeSpec;
+
+    use super::*;
+
+    fn code(uid: &str) -> PairingCode {
+        let mut code = PairingCode::new("door", PairingCodeSpec::default());
+        code.metadata.namespace = Some("kitchen".to_owned());
+        code.metadata.uid = Some(uid.to_owned());
+        code
+    }
+
+    fn drawn() -> Drawn {
+        Drawn::parse("0101-ABCDEF").unwrap()
+    }
+
+    fn secret(code: &PairingCode) -> Secret {
+        let authority = KeyFingerprint::of_spki(b"authority");
+        let mut secret = build(code, &drawn(), "gateway.example:7443", authority).unwrap();
+        secret.metadata.uid = Some("s".to_owned());
+        secret
+    }
+
+    #[test]
+    fn the_secret_shows_the_code_in_four_ways() {
+        let secret = secret(&code("1"));
+        let read = |key| read(&secret, key).unwrap();
+        assert_eq!(read("pin"), "0101-ABCDEF");
+        assert_eq!(read("uri").parse::<PairingUri>().unwrap().code, drawn());
+        assert!(read("qr.svg").starts_with("<?xml"), "{}", read("qr.svg"));
+        let lines: Vec<String> = read("qr.txt").lines().map(str::to_owned).collect();
+        let cells = |line: &String| {
+            line.trim_start_matches(BLACK_ON_WHITE)
+                .trim_end_matches(RESET)
+                .chars()
+                .count()
+        };
+        assert!(
+            lines.iter().all(|line| cells(line) == cells(&lines[0])),
+            "a rectangle"
+        );
+        assert_eq!(
+            cells(&lines[0]).div_ceil(2),
+            lines.len(),
+            "square, for a character is twice as high as wide"
+        );
+        assert_eq!(
+            lines[0]
+                .trim_start_matches(BLACK_ON_WHITE)
+                .trim_end_matches(RESET)
+                .trim(),
+            "",
+            "quiet zone"
+        );
+        let dark = lines
+            .iter()
+            .flat_map(|line| line.chars())
+            .filter(|c| "\u{2588}\u{2580}\u{2584}".contains(*c));
+        assert!(dark.count() > 200);
+    }
+
+    #[test]
+    fn whose_a_secret_is_is_told_by_its_owner() {
+        let ours = code("1");
+        assert_eq!(classify(None, &ours), CodeSecret::Absent);
+        let uid = "s".to_owned();
+        let expected = CodeSecret::Ours {
+            uid: uid.clone(),
+            drawn: Some(drawn()),
+        };
+        assert_eq!(classify(Some(&secret(&ours)), &ours), expected);
+        assert_eq!(
+            classify(Some(&secret(&code("0"))), &ours),
+            CodeSecret::Former { uid: uid.clone() }
+        );
+        let mut foreign = secret(&ours);
+        foreign.metadata.owner_references = None;
+        assert_eq!(classify(Some(&foreign), &ours), CodeSecret::Foreign);
+        let mut pretended = secret(&ours);
+        pretended.metadata.labels = None;
+        assert_eq!(classify(Some(&pretended), &ours), CodeSecret::Foreign);
+        let mut damaged = secret(&ours);
+        damaged.data.as_mut().unwrap().remove("pin");
+        assert_eq!(
+            classify(Some(&damaged), &ours),
+            CodeSecret::Ours { uid, drawn: None }
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! Reconciles `PairingRequest`s: says what a request is about, and carries out what was decided on it.
+//!
+//! `Pending` → `Denied` | `Expired` | `Failed` | `Issued`. On approval, in this order and each step of its own: the
+//! Device, the certificate in the request's status, the Secret of the device, the certificate's record in the Device.
+//! The record is last: a request whose certificate is recorded needs no look at anything else.
+
+mod apply;
+mod grants;
+mod observe;
+pub mod plan;
+
+use std::sync::Arc;
+
+use crds::PairingRequest;
+use jiff::Timestamp;
+
+use crate::{context::Context, reconcile::Error};
+
+pub use apply::{build_secret, record};
+
+/// Kind, as metrics and logs name it.
+pub const KIND: &str = "PairingRequest";
+
+/// One pass. What it writes into the status brings the next one.
+pub async fn reconcile(
+    request: PairingRequest,
+    context: Arc<Context>,
+) -> Result<Option<Timestamp>, Error> {
+    let Some(observed) = Box::pin(observe::observe(&context, request)).await? else {
+        return Ok(None);
+    };
+    let plan = plan::plan(&observed);
+    apply::apply(&context, &observed.request, &plan.changes).await?;
+    context.report.tell(&observed.request, &plan.notes).await;
+    Ok(plan.requeue_at)
+}

@@ -1,0 +1,2 @@
+//! Fixtures first; then a table for each stage.
+use super::*;

@@ -86,11 +86,11 @@ impl Report {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
             let type_ = match severity {
                 Severity::Normal => {
-                    tracing::info!(%kind, namespace, name, reason, message, "Reconciled");
+                    tracing::info!(%kind, namespace, name, reason, note = message, "Reconciled");
                     EventType::Normal
                 }
                 Severity::Warning => {
-                    tracing::warn!(%kind, namespace, name, reason, message, "Reconciled");
+                    tracing::warn!(%kind, namespace, name, reason, note = message, "Reconciled");
                     EventType::Warning
                 }
             };

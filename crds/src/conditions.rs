@@ -81,3 +81,6 @@ pub fn set(mut current: Vec<Condition>, mut next: Condition) -> Vec<Condition> {
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
+
+#[cfg(test)]
+mod tests;

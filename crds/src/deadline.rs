@@ -31,3 +31,6 @@ pub fn remaining(invocation: &CapabilityInvocation, now: Timestamp) -> Option<Si
     let timeout = SignedDuration::from_secs(invocation.spec.timeout_seconds);
     (left > SignedDuration::ZERO).then(|| left.min(timeout))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,18 +13,18 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         completed(
             CapabilityInvocation::crd(),
-            Some(json!({"phase": "Queued"})),
+            Some(&json!({"phase": "Queued"})),
         ),
         completed(Device::crd(), None),
         completed(PairingCode::crd(), None),
-        completed(PairingRequest::crd(), Some(json!({"phase": "Pending"}))),
+        completed(PairingRequest::crd(), Some(&json!({"phase": "Pending"}))),
     ]
 }
 
 /// `first_status` is what an object reads before anybody wrote its status: it costs no write, and selectors find it.
 fn completed(
     mut definition: CustomResourceDefinition,
-    first_status: Option<Value>,
+    first_status: Option<&Value>,
 ) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         let Some(root) = version
@@ -36,7 +36,7 @@ fn completed(
         };
         complete(root);
         if let Some(status) = root.properties.as_mut().and_then(|p| p.get_mut("status")) {
-            status.default = first_status.clone().map(JSON);
+            status.default = first_status.cloned().map(JSON);
         }
     }
     definition

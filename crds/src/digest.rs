@@ -26,3 +26,6 @@ pub fn of_spec(spec: &PairingRequestSpec) -> Result<String, Error> {
 pub fn request_name(digest: &str) -> String {
     format!("{PREFIX}{}", digest.get(..DIGITS).unwrap_or(digest))
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,3 +64,6 @@ pub fn surface(
     surface.dedup_by(|a, b| a.name == b.name);
     surface
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,3 @@ mod schema;
 pub mod v1alpha1;
 
 pub use v1alpha1::{CapabilityInvocation, Device, PairingCode, PairingRequest};
-
-#[cfg(test)]
-mod tests;

@@ -66,3 +66,6 @@ pub fn device_name_from(requested: &str) -> Option<String> {
     let name = name.trim_end_matches('-');
     (!name.is_empty()).then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,12 +26,17 @@ impl GatewayLease {
     pub fn judge(renewed_at: Option<Timestamp>, duration_seconds: i64, now: Timestamp) -> Self {
         match renewed_at {
             None => Self::Absent,
-            Some(renewed_at) if now < renewed_at + SignedDuration::from_secs(duration_seconds) => {
-                Self::Live
-            }
+            Some(renewed_at) if now < after(renewed_at, duration_seconds) => Self::Live,
             Some(renewed_at) => Self::Expired { renewed_at },
         }
     }
+}
+
+/// Moments are read from objects, and may be at the end of time.
+fn after(moment: Timestamp, seconds: i64) -> Timestamp {
+    moment
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
 }
 
 /// What [`presence`] finds.
@@ -75,8 +80,8 @@ pub fn presence(
             changes_at: None,
         };
     };
-    let stale_at = since + SignedDuration::from_secs(policy.stale_after_seconds);
-    let offline_at = since + SignedDuration::from_secs(policy.offline_after_seconds);
+    let stale_at = after(since, policy.stale_after_seconds);
+    let offline_at = after(since, policy.offline_after_seconds);
     let (presence, changes_at) = if now < stale_at {
         (Presence::Degraded, Some(stale_at))
     } else if now < offline_at {
@@ -107,3 +112,6 @@ fn connected(status: &DeviceStatus) -> Verdict {
         changes_at: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ fn the_committed_definitions_are_those_of_the_types() {
 
 fn render(mut definition: Value) -> String {
     whole_numbers(&mut definition);
-    let yaml = serde_saphyr::to_string(&definition).unwrap();
+    let yaml = serde_saphyr::to_string(&definition).expect("a definition can be written as YAML");
     format!(
         "# Generated from the types in crds/src. To change it: UPDATE_GENERATED=1 cargo test -p crds\n{yaml}"
     )

@@ -297,7 +297,9 @@ mod tests {
     fn code(decision: Decision) -> (InvocationPhase, ErrorCode) {
         match decision {
             Decision::End(end) => (end.phase, end.error.unwrap().code),
-            other => panic!("{other:?} is no end"),
+            Decision::Push(_) | Decision::Cancel(_) | Decision::Wait(_) | Decision::Nothing => {
+                panic!("that is no end")
+            }
         }
     }
 
@@ -325,12 +327,12 @@ mod tests {
             spec.when_offline = WhenOffline::Queue;
             spec.queue_seconds = Some(600);
         });
-        match decide_at(100, &invocation) {
-            Decision::Push(push) => {
-                assert_eq!((push.remaining_ms, push.answer_by), (30_000, at(135)))
-            }
-            other => panic!("{other:?}"),
-        }
+        let expected = Push {
+            input: Vec::new(),
+            remaining_ms: 30_000,
+            answer_by: at(135),
+        };
+        assert_eq!(decide_at(100, &invocation), Decision::Push(expected));
     }
 
     #[test]

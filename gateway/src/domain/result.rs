@@ -399,7 +399,7 @@ mod tests {
                     Outcome::Failed,
                     FailureCode::Internal,
                     &"ä".repeat(5000),
-                )
+                );
             },
             InvocationPhase::Failed,
             Some(ErrorCode::Internal),

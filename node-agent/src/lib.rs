@@ -1,1 +1,27 @@
-//! Being written.
+//! The agent on a device. It talks to one gateway at a time and to nothing else of the cluster: never to the API server.
+//!
+//! In the order of the story:
+//!
+//! - [`args`], [`exit`]: what a person types, and what the process says when it ends;
+//! - [`app`]: one function per command; the only place that starts tasks for the life of the process;
+//! - [`terminal`]: what is said to the person, and asked; [`status`]: what `status` shows;
+//! - [`state`]: the folder: key, identity, pairing in progress, session; each file whole or absent after a power cut;
+//! - [`enrol`]: from a pairing code to an identity;
+//! - [`upstream`]: the connection to a gateway: whom to believe, where to go next, when;
+//! - [`journal`]: what makes an effect happen at most once;
+//! - [`agent`]: the loop: observe, plan (pure), apply;
+//! - [`capability`]: what this device can do;
+//! - [`host`]: facts about the machine, its clock among them.
+
+pub mod agent;
+pub mod app;
+pub mod args;
+pub mod capability;
+pub mod enrol;
+pub mod exit;
+pub mod host;
+pub mod journal;
+pub mod state;
+pub mod status;
+pub mod terminal;
+pub mod upstream;

@@ -1,0 +1,157 @@
+//! The loop: wait for something to happen, observe, plan, apply.
+//!
+//! - [`order`]: what the agent is asked, read from the wire once, and how it ends;
+//! - [`jobs`]: what waits and what runs;
+//! - [`observe`]: waits, and gathers what happened;
+//! - [`plan`]: decides, purely;
+//! - [`apply`]: records, then acts;
+//! - [`runner`]: one capability, from its start to its end.
+//!
+//! Heartbeats are not here: they go on whatever this loop waits for.
+
+mod apply;
+pub mod jobs;
+mod observe;
+pub mod order;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod runner;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use proto::node::DeviceEvent;
+use runtime::shutdown::Tasks;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    jobs::Jobs,
+    order::Why,
+    plan::{Event, Limits},
+};
+use crate::{
+    capability::Registry,
+    host::clock::{self, Moment},
+    journal::{Journal, Uid},
+    upstream::Word,
+};
+
+/// How long running capabilities may go on after the agent was told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(4);
+/// How long, after that, results wait for their acks.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// When what could not be recorded is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(2);
+/// What was refused unrecorded, and is remembered at most.
+const MAX_REFUSED: usize = 1024;
+
+/// What the loop needs.
+pub struct Parts {
+    pub journal: Journal,
+    pub registry: Registry,
+    pub limits: Limits,
+    /// What comes from the gateway at hand.
+    pub upstream: mpsc::Receiver<Word>,
+    /// Where capabilities run.
+    pub tasks: Tasks,
+}
+
+/// The agent's own state.
+struct Agent {
+    journal: Journal,
+    registry: Registry,
+    limits: Limits,
+    upstream: mpsc::Receiver<Word>,
+    tasks: Tasks,
+    jobs: Jobs,
+    stops: HashMap<Uid, oneshot::Sender<Why>>,
+    session: Option<Session>,
+    refused: Refused,
+    completed: mpsc::Receiver<Event>,
+    completions: mpsc::Sender<Event>,
+    /// What could not be recorded, and when to try again.
+    again: Option<(Vec<Event>, Moment)>,
+    wake: Option<Moment>,
+    stop_at: Option<Moment>,
+}
+
+/// The stream at hand.
+struct Session {
+    outbound: mpsc::Sender<DeviceEvent>,
+    /// Results that went out on it.
+    told: HashSet<Uid>,
+    /// There was no room for everything: look again when there is.
+    is_full: bool,
+}
+
+/// What was refused because it could not be recorded. The oldest are forgotten.
+#[derive(Debug, Default)]
+struct Refused {
+    order: VecDeque<Uid>,
+    uids: HashSet<Uid>,
+}
+
+impl Refused {
+    fn add(&mut self, uid: Uid) {
+        if self.uids.insert(uid.clone()) {
+            self.order.push_back(uid);
+        }
+        if self.order.len() > MAX_REFUSED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+        }
+    }
+}
+
+/// Serves until told to stop, and then for as long as it takes to stop in good order.
+pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
+    let Parts {
+        journal,
+        registry,
+        limits,
+        upstream,
+        tasks,
+    } = parts;
+    let (completions, completed) = mpsc::channel(limits.running.max(1));
+    let mut agent = Agent {
+        journal,
+        registry,
+        limits,
+        upstream,
+        tasks,
+        jobs: Jobs::default(),
+        stops: HashMap::new(),
+        session: None,
+        refused: Refused::default(),
+        completed,
+        completions,
+        again: None,
+        wake: None,
+        stop_at: None,
+    };
+    loop {
+        let events = agent.gather(&stop).await;
+        let plan = agent.plan(&events);
+        agent.apply(plan).await;
+        if agent.is_over() {
+            return Ok(());
+        }
+    }
+}
+
+impl Agent {
+    /// Whether it was told to stop, nothing runs, and all is said or the time for that is over.
+    fn is_over(&self) -> bool {
+        let Some(stop_at) = self.stop_at else {
+            return false;
+        };
+        let said = self.session.is_none() || self.journal.ledger().unacked().is_empty();
+        let late = clock::now() >= stop_at.after(LAST_WORDS);
+        late || self.jobs.is_empty() && said
+    }
+}

@@ -1,0 +1,131 @@
+//! Waits until something happens, and gathers what is to be decided about.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::node::DeviceEvent;
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Agent, LAST_WORDS, STOP_GRACE, Session,
+    order::{self, Wish},
+    plan::{self, Event, Observed, Plan},
+};
+use crate::{
+    host::clock::{self, Moment},
+    upstream::Word,
+};
+
+/// Events that are decided about together, and recorded in one sync.
+const MAX_BATCH: usize = 64;
+/// Longest sleep: a machine that slept wakes up later than its timers think.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+
+/// What ended a wait.
+enum Woken {
+    Upstream(Option<Word>),
+    Completed(Option<Event>),
+    Stop,
+    Time,
+}
+
+impl Agent {
+    /// Waits, then returns what happened, in order. May be empty: time passed, or there is room or a stream again.
+    pub(super) async fn gather(&mut self, stop: &CancellationToken) -> Vec<Event> {
+        let mut events = Vec::new();
+        let woken = self.wait(stop).await;
+        self.take(woken, &mut events);
+        while events.len() < MAX_BATCH {
+            if let Ok(word) = self.upstream.try_recv() {
+                self.take(Woken::Upstream(Some(word)), &mut events);
+            } else if let Ok(event) = self.completed.try_recv() {
+                events.push(event);
+            } else {
+                break;
+            }
+        }
+        let now = clock::now();
+        if let Some((again, _)) = self.again.take_if(|(_, at)| *at <= now) {
+            events.extend(again);
+        }
+        events
+    }
+
+    async fn wait(&mut self, stop: &CancellationToken) -> Woken {
+        let wake = self.next_wake();
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if self.stop_at.is_none() => Woken::Stop,
+            word = self.upstream.recv() => Woken::Upstream(word),
+            event = self.completed.recv() => Woken::Completed(event),
+            () = room(self.session.as_ref()) => Woken::Time,
+            () = at(wake) => Woken::Time,
+        }
+    }
+
+    fn next_wake(&self) -> Option<Moment> {
+        let again = self.again.as_ref().map(|(_, at)| *at);
+        let last_words = self.stop_at.map(|at| at.after(LAST_WORDS));
+        // The plan's own moments are before those of a stop; once they are past, only the last words are waited for.
+        let wake = self.wake.filter(|at| *at > clock::now());
+        [wake, again, last_words].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, woken: Woken, events: &mut Vec<Event>) {
+        match woken {
+            Woken::Upstream(Some(Word::Opened(outbound))) => {
+                self.session = Some(Session {
+                    outbound,
+                    told: std::collections::HashSet::new(),
+                    is_full: false,
+                });
+            }
+            Woken::Upstream(Some(Word::Closed) | None) => self.session = None,
+            Woken::Upstream(Some(Word::Event(event))) => {
+                // Counted from here: time that a message waited for the loop is not given twice.
+                events.extend(order::parse(event, clock::now()).map(|wish| match wish {
+                    Wish::Dispatch(order) => Event::Dispatch(Arc::new(order)),
+                    Wish::Cancel(uid) => Event::Cancel(uid),
+                    Wish::Ack(uid) => Event::Ack(uid),
+                }));
+            }
+            Woken::Completed(event) => events.extend(event),
+            Woken::Stop => self.stop_at = Some(clock::now().after(STOP_GRACE)),
+            Woken::Time => {}
+        }
+    }
+
+    pub(super) fn plan(&self, events: &[Event]) -> Plan {
+        plan::plan(&Observed {
+            now: clock::now(),
+            events,
+            ledger: self.journal.ledger(),
+            bounds: self.journal.bounds(),
+            jobs: &self.jobs,
+            refused: &self.refused.uids,
+            told: self.session.as_ref().map(|session| &session.told),
+            surface: &self.registry.surface(),
+            limits: self.limits,
+            stop_at: self.stop_at,
+        })
+    }
+}
+
+/// Until the stream takes more, where it did not.
+async fn room(session: Option<&Session>) {
+    let full: Option<&mpsc::Sender<DeviceEvent>> = session
+        .filter(|session| session.is_full)
+        .map(|session| &session.outbound);
+    match full {
+        // A closed stream ends the wait too, and is noticed when it is written to.
+        Some(outbound) if !outbound.is_closed() => drop(outbound.reserve().await),
+        Some(_) | None => std::future::pending().await,
+    }
+}
+
+async fn at(moment: Option<Moment>) {
+    match moment {
+        Some(moment) => sleep(moment.since(clock::now()).min(MAX_SLEEP)).await,
+        None => std::future::pending().await,
+    }
+}

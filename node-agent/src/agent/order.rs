@@ -1,0 +1,270 @@
+//! What the agent is asked to do, read from the wire once; and how it ends.
+
+use proto::node::{self, FailureCode, Outcome, gateway_event::Event as FromGateway};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    host::clock::Moment,
+    journal::{Uid, ledger::without_output},
+};
+
+/// Largest input, in bytes, whatever a gateway sends.
+pub const MAX_INPUT_BYTES: usize = 32 * 1024;
+/// Largest output, in bytes, whatever is asked for: what a gateway reads.
+pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
+/// What is meant where nothing is said.
+const DEFAULT_OUTPUT_BYTES: usize = 64 * 1024;
+/// What a result takes besides its output: names, digest, message.
+const FRAME_BYTES: u64 = 4 * 1024;
+/// Longest name of a resource.
+const MAX_NAME_BYTES: usize = 253;
+
+/// One invocation to run, at most once ever.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Order {
+    pub uid: Uid,
+    /// Name of the CapabilityInvocation.
+    pub name: String,
+    pub capability: String,
+    /// JSON, not looked at yet.
+    pub input: Vec<u8>,
+    /// Counted from the moment of receipt, by this machine's own time line.
+    pub deadline: Moment,
+    pub max_output_bytes: usize,
+    pub requested_by: String,
+}
+
+impl Order {
+    /// Bytes that its result may take.
+    pub fn reserve(&self) -> u64 {
+        self.max_output_bytes as u64 + FRAME_BYTES
+    }
+}
+
+/// Why an invocation is stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    Cancelled,
+    Deadline,
+    /// The agent stops.
+    Shutdown,
+}
+
+/// How a capability ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ending {
+    Output(Vec<u8>),
+    Failed(FailureCode, String),
+    Stopped(Why),
+}
+
+/// What a gateway wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wish {
+    Dispatch(Order),
+    Cancel(Uid),
+    Ack(Uid),
+}
+
+/// Reads what a gateway sent at `now`. `None` for what is not for the agent, or no wish: a uid that is none cannot even
+/// be answered.
+pub fn parse(event: FromGateway, now: Moment) -> Option<Wish> {
+    match event {
+        FromGateway::Dispatch(dispatch) => order(dispatch, now).map(Wish::Dispatch),
+        FromGateway::Cancel(node::Cancel { uid }) => Uid::parse(&uid).map(Wish::Cancel),
+        FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
+        FromGateway::Welcome(_) | FromGateway::Drain(_) | FromGateway::HeartbeatAck(_) => None,
+    }
+}
+
+fn order(dispatch: node::Dispatch, now: Moment) -> Option<Order> {
+    let node::Dispatch {
+        uid,
+        name,
+        capability,
+        input,
+        remaining_ms,
+        max_output_bytes,
+        requested_by,
+    } = dispatch;
+    let max_output_bytes = match max_output_bytes as usize {
+        0 => DEFAULT_OUTPUT_BYTES,
+        bytes => bytes.min(MAX_OUTPUT_BYTES),
+    };
+    let fits = name.len() <= MAX_NAME_BYTES && capability.len() <= MAX_NAME_BYTES;
+    Some(Order {
+        uid: Uid::parse(&uid).filter(|_| fits)?,
+        name,
+        capability,
+        input,
+        deadline: now.after(std::time::Duration::from_millis(remaining_ms.into())),
+        max_output_bytes,
+        requested_by,
+    })
+}
+
+/// What is told of an invocation that ran, at `now`.
+pub fn result(order: &Order, ending: Ending, now: Moment) -> node::Result {
+    let without = |outcome, code, message: &str| {
+        without_output(&order.uid, &order.name, outcome, code, message)
+    };
+    match ending {
+        Ending::Output(output) if output.len() > order.max_output_bytes => without(
+            Outcome::Failed,
+            FailureCode::OutputTooLarge,
+            &format!(
+                "it ran, and its output has {} bytes where {} are asked for at most",
+                output.len(),
+                order.max_output_bytes
+            ),
+        ),
+        Ending::Output(_) if now > order.deadline => without(
+            Outcome::TimedOut,
+            FailureCode::DeadlineExceeded,
+            "it ended after its deadline",
+        ),
+        Ending::Output(output) => node::Result {
+            uid: order.uid.as_str().to_owned(),
+            name: order.name.clone(),
+            outcome: Outcome::Succeeded.into(),
+            output_sha256: Sha256::digest(&output).to_vec(),
+            output,
+            failure: None,
+        },
+        Ending::Failed(code, message) => without(Outcome::Failed, code, &message),
+        Ending::Stopped(Why::Cancelled) => without(
+            Outcome::Cancelled,
+            FailureCode::Cancelled,
+            "stopped while it ran",
+        ),
+        Ending::Stopped(Why::Deadline) => without(
+            Outcome::TimedOut,
+            FailureCode::DeadlineExceeded,
+            "stopped at its deadline",
+        ),
+        Ending::Stopped(Why::Shutdown) => without(
+            Outcome::Unknown,
+            FailureCode::AgentRestarted,
+            "the agent was stopped while it ran: it may have had its effect",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment::from_millis(5_000);
+
+    fn dispatch() -> node::Dispatch {
+        node::Dispatch {
+            uid: "a".to_owned(),
+            name: "check".to_owned(),
+            capability: "echo".to_owned(),
+            input: b"1".to_vec(),
+            remaining_ms: 1_000,
+            max_output_bytes: 10,
+            requested_by: "jane".to_owned(),
+        }
+    }
+
+    fn read(dispatch: node::Dispatch) -> Option<Order> {
+        match parse(FromGateway::Dispatch(dispatch), NOW) {
+            Some(Wish::Dispatch(order)) => Some(order),
+            Some(_) | None => None,
+        }
+    }
+
+    #[test]
+    fn time_counts_from_the_receipt_and_sizes_are_bounded() {
+        let order = read(dispatch()).unwrap();
+        assert_eq!(order.deadline, Moment::from_millis(6_000));
+        for (asked, expected) in [
+            (0, DEFAULT_OUTPUT_BYTES),
+            (10, 10),
+            (u32::MAX, MAX_OUTPUT_BYTES),
+        ] {
+            let order = read(node::Dispatch {
+                max_output_bytes: asked,
+                ..dispatch()
+            });
+            assert_eq!(order.unwrap().max_output_bytes, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_order_is_dropped() {
+        for wrong in [
+            node::Dispatch {
+                uid: String::new(),
+                ..dispatch()
+            },
+            node::Dispatch {
+                uid: "a\nb".to_owned(),
+                ..dispatch()
+            },
+            node::Dispatch {
+                name: "x".repeat(1000),
+                ..dispatch()
+            },
+        ] {
+            assert_eq!(read(wrong), None);
+        }
+    }
+
+    #[test]
+    fn an_end_says_what_is_true() {
+        let order = read(dispatch()).unwrap();
+        let late = Moment::from_millis(6_001);
+        for (ending, at, outcome, code) in [
+            (Ending::Output(b"1".to_vec()), NOW, Outcome::Succeeded, None),
+            (
+                Ending::Output(vec![b'1'; 11]),
+                NOW,
+                Outcome::Failed,
+                Some(FailureCode::OutputTooLarge),
+            ),
+            (
+                Ending::Output(b"1".to_vec()),
+                late,
+                Outcome::TimedOut,
+                Some(FailureCode::DeadlineExceeded),
+            ),
+            (
+                Ending::Failed(FailureCode::InvalidInput, "no".to_owned()),
+                NOW,
+                Outcome::Failed,
+                Some(FailureCode::InvalidInput),
+            ),
+            (
+                Ending::Stopped(Why::Cancelled),
+                NOW,
+                Outcome::Cancelled,
+                Some(FailureCode::Cancelled),
+            ),
+            (
+                Ending::Stopped(Why::Deadline),
+                late,
+                Outcome::TimedOut,
+                Some(FailureCode::DeadlineExceeded),
+            ),
+            (
+                Ending::Stopped(Why::Shutdown),
+                NOW,
+                Outcome::Unknown,
+                Some(FailureCode::AgentRestarted),
+            ),
+        ] {
+            let result = result(&order, ending.clone(), at);
+            assert_eq!(result.outcome(), outcome, "{ending:?}");
+            assert_eq!(result.failure.map(|f| f.code()), code, "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_carries_the_digest_of_its_output() {
+        let order = read(dispatch()).unwrap();
+        let result = result(&order, Ending::Output(b"1".to_vec()), NOW);
+        assert_eq!(result.output_sha256, Sha256::digest(b"1").to_vec());
+    }
+}

@@ -1,0 +1,511 @@
+//! What to do next. Pure: no clock, no I/O, no randomness.
+//!
+//! A plan has two halves. Its records are durable before any of its effects happens: that is the whole of "at most
+//! once". [`Plan::unrecorded`] is the plan for when they cannot be made durable.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use proto::node::{self, Availability, FailureCode, Outcome};
+
+use super::{
+    jobs::Jobs,
+    order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
+};
+use crate::{
+    host::clock::Moment,
+    journal::{Bounds, Ledger, Phase, Record, Uid, ledger::without_output},
+};
+
+/// Bytes that a refusal's record may take.
+const REFUSAL_BYTES: u64 = 4 * 1024;
+
+/// How much may happen at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub running: usize,
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            running: 4,
+            waiting: 64,
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Dispatch(Arc<Order>),
+    Cancel(Uid),
+    Ack(Uid),
+    /// A capability ended.
+    Completed {
+        uid: Uid,
+        ending: Ending,
+    },
+    /// It ended before, and that could not be recorded.
+    Unrecorded(Box<node::Result>),
+}
+
+/// Everything that a plan may depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    pub now: Moment,
+    /// In the order in which it happened.
+    pub events: &'a [Event],
+    pub ledger: &'a Ledger,
+    pub bounds: Bounds,
+    pub jobs: &'a Jobs,
+    /// What was refused because it could not be recorded: refused for as long as the process lives.
+    pub refused: &'a HashSet<Uid>,
+    /// Results that were sent on the stream at hand; `None` where there is no stream.
+    pub told: Option<&'a HashSet<Uid>>,
+    pub surface: &'a BTreeMap<&'static str, Availability>,
+    pub limits: Limits,
+    /// When running capabilities are stopped because the agent stops; `None` while it does not.
+    pub stop_at: Option<Moment>,
+}
+
+/// What to do: first make the records durable, all together; then the effects, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub records: Vec<Record>,
+    pub effects: Vec<Effect>,
+    /// When to look again though nothing happens.
+    pub wake: Option<Moment>,
+}
+
+/// One act.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Keeps an order until it is its turn.
+    Wait(Arc<Order>),
+    /// Starts the capability.
+    Start(Arc<Order>),
+    /// Asks a running capability to end.
+    Stop(Uid, Why),
+    /// It neither waits nor runs any more.
+    Leave(Uid),
+    /// Says that it runs.
+    TellAccepted(Uid),
+    /// Says how it ended.
+    TellResult(Uid),
+    /// Says that it cannot be recorded and so is not run, and remembers that.
+    Refuse { uid: Uid, name: String },
+}
+
+/// What to do about `observed`.
+pub fn plan(observed: &Observed<'_>) -> Plan {
+    let mut draft = Draft::of(observed);
+    for event in observed.events {
+        match event {
+            Event::Dispatch(order) => draft.dispatch(order),
+            Event::Cancel(uid) => draft.cancel(uid),
+            Event::Ack(uid) => draft.ack(uid),
+            Event::Completed { uid, ending } => draft.complete(uid, ending.clone()),
+            Event::Unrecorded(result) => draft.record_again(result),
+        }
+    }
+    draft.keep_deadlines();
+    draft.promote();
+    draft.report();
+    draft.plan
+}
+
+struct Draft<'a> {
+    observed: &'a Observed<'a>,
+    plan: Plan,
+    /// What the plan makes of an invocation, before the ledger knows.
+    phases: HashMap<Uid, Phase>,
+    waiting: VecDeque<Arc<Order>>,
+    running: usize,
+    /// Bytes and invocations that may still be recorded.
+    bytes_left: u64,
+    count_left: usize,
+    /// Whose result was asked for.
+    asked: BTreeSet<Uid>,
+}
+
+impl<'a> Draft<'a> {
+    fn of(observed: &'a Observed<'a>) -> Self {
+        let Observed {
+            ledger,
+            bounds,
+            jobs,
+            ..
+        } = observed;
+        let taken = ledger.open_bytes() + jobs.reserved();
+        Self {
+            observed,
+            plan: Plan::default(),
+            phases: HashMap::new(),
+            waiting: jobs.waiting().cloned().collect(),
+            running: jobs.running().count(),
+            bytes_left: bounds.bytes.saturating_sub(taken),
+            count_left: bounds.open.saturating_sub(ledger.open()),
+            asked: BTreeSet::new(),
+        }
+    }
+
+    fn phase(&self, uid: &Uid) -> Option<Phase> {
+        self.phases
+            .get(uid)
+            .copied()
+            .or_else(|| self.observed.ledger.phase(uid))
+    }
+
+    fn act(&mut self, effect: Effect) {
+        self.plan.effects.push(effect);
+    }
+
+    fn dispatch(&mut self, order: &Arc<Order>) {
+        let uid = &order.uid;
+        if self.observed.refused.contains(uid) {
+            return self.refuse(uid, &order.name);
+        }
+        match self.phase(uid) {
+            Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
+            Some(Phase::Waiting) => {}
+            Some(Phase::Ended) => {
+                self.asked.insert(uid.clone());
+            }
+            // Not answered: whoever asks the next process, or another device, gets one.
+            None if self.observed.stop_at.is_some() => {}
+            None => self.receive(order),
+        }
+    }
+
+    fn receive(&mut self, order: &Arc<Order>) {
+        if let Some((outcome, code, message)) = self.objection(order) {
+            return self.end_before_start(&order.uid, &order.name, outcome, code, message);
+        }
+        if !self.take_room(order.reserve()) {
+            return self.refuse(&order.uid, &order.name);
+        }
+        if self.running < self.observed.limits.running && self.waiting.is_empty() {
+            self.start(order);
+        } else {
+            self.waiting.push_back(Arc::clone(order));
+            self.phases.insert(order.uid.clone(), Phase::Waiting);
+            self.plan.records.push(Record::Waiting {
+                uid: order.uid.clone(),
+                name: order.name.clone(),
+            });
+            self.act(Effect::Wait(Arc::clone(order)));
+        }
+    }
+
+    /// Why an order is not even tried.
+    fn objection(&self, order: &Order) -> Option<(Outcome, FailureCode, &'static str)> {
+        let Observed {
+            now,
+            surface,
+            limits,
+            ..
+        } = self.observed;
+        if order.deadline <= *now {
+            return Some((
+                Outcome::TimedOut,
+                FailureCode::DeadlineBeforeStart,
+                "its time was over before it could start",
+            ));
+        }
+        let failed = |code, message| Some((Outcome::Failed, code, message));
+        match surface.get(order.capability.as_str()) {
+            None => {
+                return failed(
+                    FailureCode::NotDeclared,
+                    "this device does not have the capability",
+                );
+            }
+            Some(Availability::Available) => {}
+            Some(Availability::Unavailable | Availability::Unspecified) => {
+                return failed(
+                    FailureCode::Unavailable,
+                    "this device has the capability, but it is not available now",
+                );
+            }
+        }
+        if order.input.len() > MAX_INPUT_BYTES {
+            return failed(FailureCode::InvalidInput, "the input is too large");
+        }
+        if self.running >= limits.running && self.waiting.len() >= limits.waiting {
+            return failed(
+                FailureCode::Busy,
+                "as many invocations wait on this device as may: try again later",
+            );
+        }
+        None
+    }
+
+    fn take_room(&mut self, bytes: u64) -> bool {
+        if self.bytes_left < bytes || self.count_left == 0 {
+            return false;
+        }
+        self.bytes_left -= bytes;
+        self.count_left -= 1;
+        true
+    }
+
+    fn start(&mut self, order: &Arc<Order>) {
+        self.running += 1;
+        self.phases.insert(order.uid.clone(), Phase::Running);
+        self.plan.records.push(Record::Accepted {
+            uid: order.uid.clone(),
+            name: order.name.clone(),
+        });
+        self.act(Effect::Start(Arc::clone(order)));
+        self.act(Effect::TellAccepted(order.uid.clone()));
+        self.wake_at(order.deadline);
+    }
+
+    fn refuse(&mut self, uid: &Uid, name: &str) {
+        self.act(Effect::Refuse {
+            uid: uid.clone(),
+            name: name.to_owned(),
+        });
+    }
+
+    /// Recorded like any other end: whoever asks again gets the same answer, and nobody runs it meanwhile.
+    fn end_before_start(
+        &mut self,
+        uid: &Uid,
+        name: &str,
+        outcome: Outcome,
+        code: FailureCode,
+        message: &str,
+    ) {
+        if self.phase(uid).is_none() && !self.take_room(REFUSAL_BYTES) {
+            return self.refuse(uid, name);
+        }
+        self.end(uid, without_output(uid, name, outcome, code, message));
+    }
+
+    fn end(&mut self, uid: &Uid, result: node::Result) {
+        self.phases.insert(uid.clone(), Phase::Ended);
+        self.plan.records.push(Record::Finished {
+            uid: uid.clone(),
+            result,
+        });
+        self.asked.insert(uid.clone());
+    }
+
+    fn cancel(&mut self, uid: &Uid) {
+        if self.observed.refused.contains(uid) {
+            return self.refuse(uid, "");
+        }
+        match self.phase(uid) {
+            Some(Phase::Waiting) => {
+                if let Some(order) = self.leave_queue(uid) {
+                    self.end_before_start(
+                        uid,
+                        &order.name,
+                        Outcome::Cancelled,
+                        FailureCode::Cancelled,
+                        "cancelled before it started",
+                    );
+                }
+            }
+            Some(Phase::Running) => self.stop(uid, Why::Cancelled),
+            Some(Phase::Ended) => {
+                self.asked.insert(uid.clone());
+            }
+            // Never heard of: recorded, so that it is not started when another gateway dispatches it late.
+            None => self.end_before_start(
+                uid,
+                "",
+                Outcome::Cancelled,
+                FailureCode::Cancelled,
+                "cancelled before it reached this device",
+            ),
+        }
+    }
+
+    fn leave_queue(&mut self, uid: &Uid) -> Option<Arc<Order>> {
+        let index = self.waiting.iter().position(|order| &order.uid == uid)?;
+        self.act(Effect::Leave(uid.clone()));
+        self.waiting.remove(index)
+    }
+
+    fn stop(&mut self, uid: &Uid, why: Why) {
+        if self.observed.jobs.stopping(uid).is_none() {
+            self.act(Effect::Stop(uid.clone(), why));
+        }
+    }
+
+    fn ack(&mut self, uid: &Uid) {
+        if self.phase(uid) == Some(Phase::Ended) && !self.observed.ledger.is_acked(uid) {
+            self.plan.records.push(Record::Acked { uid: uid.clone() });
+            self.asked.remove(uid);
+        }
+    }
+
+    fn complete(&mut self, uid: &Uid, ending: Ending) {
+        if let Some(order) = self.observed.jobs.get_running(uid) {
+            self.record_again(&order::result(order, ending, self.observed.now));
+        }
+    }
+
+    fn record_again(&mut self, result: &node::Result) {
+        let Some(uid) = Uid::parse(&result.uid) else {
+            return;
+        };
+        // Twice in one batch counts once.
+        if self.phase(&uid) == Some(Phase::Ended) {
+            return;
+        }
+        if self.observed.jobs.get_running(&uid).is_some() {
+            self.running -= 1;
+        }
+        self.act(Effect::Leave(uid.clone()));
+        self.end(&uid, result.clone());
+    }
+
+    fn keep_deadlines(&mut self) {
+        let Observed {
+            now, jobs, stop_at, ..
+        } = self.observed;
+        let over: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|order| order.deadline <= *now || stop_at.is_some())
+            .map(|order| order.uid.clone())
+            .collect();
+        for uid in over {
+            let Some(order) = self.leave_queue(&uid) else {
+                continue;
+            };
+            let (outcome, code, message) = if order.deadline <= *now {
+                (
+                    Outcome::TimedOut,
+                    FailureCode::DeadlineBeforeStart,
+                    "its time was over before its turn came",
+                )
+            } else {
+                (
+                    Outcome::Failed,
+                    FailureCode::AgentRestarted,
+                    "the agent was stopped while it waited for its turn: it never started",
+                )
+            };
+            self.end_before_start(&uid, &order.name, outcome, code, message);
+        }
+        for order in jobs.running() {
+            if self.phase(&order.uid) != Some(Phase::Running) || jobs.stopping(&order.uid).is_some()
+            {
+                continue;
+            }
+            if order.deadline <= *now {
+                self.stop(&order.uid, Why::Deadline);
+            } else if stop_at.is_some_and(|at| at <= *now) {
+                self.stop(&order.uid, Why::Shutdown);
+            } else {
+                self.wake_at(order.deadline);
+            }
+        }
+        for order in self.waiting.clone() {
+            self.wake_at(order.deadline);
+        }
+        if let Some(at) = stop_at {
+            self.wake_at(*at);
+        }
+    }
+
+    fn promote(&mut self) {
+        while self.running < self.observed.limits.running
+            && let Some(order) = self.waiting.pop_front()
+        {
+            self.start(&order);
+        }
+    }
+
+    /// Results that this stream did not carry yet, the oldest first, and those that were asked for.
+    fn report(&mut self) {
+        let Observed { ledger, told, .. } = self.observed;
+        let Some(told) = told else {
+            return;
+        };
+        let acked: HashSet<&Uid> = self
+            .plan
+            .records
+            .iter()
+            .filter(|record| matches!(record, Record::Acked { .. }))
+            .map(Record::uid)
+            .collect();
+        let mut tell: Vec<Uid> = ledger
+            .unacked()
+            .iter()
+            .filter(|uid| !told.contains(*uid) && !acked.contains(*uid))
+            .cloned()
+            .collect();
+        for uid in std::mem::take(&mut self.asked) {
+            if !tell.contains(&uid) {
+                tell.push(uid);
+            }
+        }
+        self.plan
+            .effects
+            .extend(tell.into_iter().map(Effect::TellResult));
+    }
+
+    fn wake_at(&mut self, moment: Moment) {
+        if moment > self.observed.now {
+            self.plan.wake = Some(self.plan.wake.map_or(moment, |wake| wake.min(moment)));
+        }
+    }
+}
+
+impl Plan {
+    /// What to do where the records could not be made durable: nothing starts and no end is told. What did not start is
+    /// refused; what ended is returned, to be recorded later.
+    pub fn unrecorded(self, jobs: &Jobs) -> (Self, Vec<Event>) {
+        let mut effects = Vec::new();
+        let mut again = Vec::new();
+        let mut lost = HashSet::new();
+        for record in self.records {
+            if !record.must_last() {
+                continue;
+            }
+            lost.insert(record.uid().clone());
+            match record {
+                Record::Finished { uid, result } if jobs.get_running(&uid).is_some() => {
+                    again.push(Event::Unrecorded(Box::new(result)));
+                }
+                Record::Accepted { uid, name }
+                | Record::Waiting { uid, name }
+                | Record::Finished {
+                    uid,
+                    result: node::Result { name, .. },
+                } => {
+                    // One that waited must not get its turn after all; for the others this does nothing.
+                    effects.push(Effect::Leave(uid.clone()));
+                    effects.push(Effect::Refuse { uid, name });
+                }
+                Record::Acked { .. } => {}
+            }
+        }
+        effects.extend(self.effects.into_iter().filter(|effect| {
+            let uid = match effect {
+                Effect::Wait(order) | Effect::Start(order) => &order.uid,
+                Effect::Stop(uid, _)
+                | Effect::Leave(uid)
+                | Effect::TellAccepted(uid)
+                | Effect::TellResult(uid)
+                | Effect::Refuse { uid, .. } => uid,
+            };
+            !lost.contains(uid)
+        }));
+        let plan = Self {
+            records: Vec::new(),
+            effects,
+            wake: self.wake,
+        };
+        (plan, again)
+    }
+}

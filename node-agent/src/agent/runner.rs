@@ -1,0 +1,183 @@
+//! Runs one capability, and stops it when told to.
+
+use std::{future::pending, sync::Arc};
+
+use proto::node::FailureCode;
+use serde::de::IgnoredAny;
+use tokio::{
+    sync::oneshot,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::order::{Ending, Order, Why};
+use crate::capability::{Call, Capability, Failure};
+
+/// Runs `capability` until it ends or `stop` says why it must not go on. A panic in it is its failure alone.
+pub(super) async fn run(
+    capability: Option<Arc<dyn Capability>>,
+    order: Arc<Order>,
+    stop: oneshot::Receiver<Why>,
+) -> Ending {
+    let Some(capability) = capability else {
+        return Ending::Failed(
+            FailureCode::NotDeclared,
+            "the capability is gone".to_owned(),
+        );
+    };
+    let Some(input) = input_of(&order) else {
+        return Ending::Failed(FailureCode::InvalidInput, "the input is no JSON".to_owned());
+    };
+    let stopped = CancellationToken::new();
+    let call = Call {
+        input,
+        max_output_bytes: order.max_output_bytes,
+        requested_by: order.requested_by.clone(),
+        stopped: stopped.clone(),
+    };
+    let grace = capability.grace();
+    // A task of its own, so that a panic is contained; dropping the set ends it.
+    let mut task = JoinSet::new();
+    task.spawn(async move { capability.run(call).await });
+    let why = tokio::select! {
+        ended = join(&mut task) => return of(ended),
+        why = stopping(stop) => why,
+    };
+    stopped.cancel();
+    match timeout(grace, join(&mut task)).await {
+        // It came to an end of its own: that is what happened, whoever wanted it stopped.
+        Ok(Ok(Ok(output))) => Ending::Output(output),
+        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ending::Stopped(why),
+    }
+}
+
+/// Who holds the other end is gone when the agent goes.
+async fn stopping(stop: oneshot::Receiver<Why>) -> Why {
+    stop.await.unwrap_or(Why::Shutdown)
+}
+
+async fn join<T: 'static>(task: &mut JoinSet<T>) -> Result<T, JoinError> {
+    match task.join_next().await {
+        Some(ended) => ended,
+        None => pending().await,
+    }
+}
+
+fn of(ended: Result<Result<Vec<u8>, Failure>, JoinError>) -> Ending {
+    match ended {
+        Ok(Ok(output)) => Ending::Output(output),
+        Ok(Err(Failure { code, message })) => Ending::Failed(code, message),
+        Err(_) => Ending::Failed(
+            FailureCode::Internal,
+            "the capability broke: see the agent's log".to_owned(),
+        ),
+    }
+}
+
+/// `None` where it is no JSON.
+fn input_of(order: &Order) -> Option<Vec<u8>> {
+    if order.input.is_empty() {
+        return Some(b"null".to_vec());
+    }
+    serde_json::from_slice::<IgnoredAny>(&order.input).ok()?;
+    Some(order.input.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{capability::Running, host::clock::Moment, journal::Uid};
+
+    /// Ends as its input says.
+    struct Odd {
+        grace: Duration,
+    }
+
+    impl Capability for Odd {
+        fn name(&self) -> &'static str {
+            "test.odd"
+        }
+
+        fn grace(&self) -> Duration {
+            self.grace
+        }
+
+        #[expect(clippy::panic, reason = "that is what is tested")]
+        fn run(&self, call: Call) -> Running {
+            Box::pin(async move {
+                match call.input.as_slice() {
+                    b"\"panic\"" => panic!("as asked"),
+                    b"\"hang\"" => pending().await,
+                    b"\"heed\"" => {
+                        call.stopped.cancelled().await;
+                        Ok(b"\"stopped in good order\"".to_vec())
+                    }
+                    _ => Ok(call.input),
+                }
+            })
+        }
+    }
+
+    async fn ending(input: &str, grace: Duration, why: Option<Why>) -> Ending {
+        let order = Order {
+            uid: Uid::parse("a").unwrap(),
+            name: "check".to_owned(),
+            capability: "test.odd".to_owned(),
+            input: input.as_bytes().to_vec(),
+            deadline: Moment::from_millis(u64::MAX / 2),
+            max_output_bytes: 100,
+            requested_by: String::new(),
+        };
+        let (sender, stop) = oneshot::channel();
+        let _kept = match why {
+            Some(why) => {
+                sender.send(why).unwrap();
+                None
+            }
+            None => Some(sender),
+        };
+        run(Some(Arc::new(Odd { grace })), Arc::new(order), stop).await
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_capabilitys_failure_alone() {
+        assert!(matches!(
+            ending("\"panic\"", Duration::ZERO, None).await,
+            Ending::Failed(FailureCode::Internal, _)
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_stopped_and_what_heeds_may_end_in_good_order() {
+        let hour = Duration::from_hours(1);
+        assert_eq!(
+            ending("\"hang\"", Duration::ZERO, Some(Why::Deadline)).await,
+            Ending::Stopped(Why::Deadline)
+        );
+        assert_eq!(
+            ending("\"heed\"", hour, Some(Why::Cancelled)).await,
+            Ending::Output(b"\"stopped in good order\"".to_vec())
+        );
+        assert_eq!(
+            ending("\"hang\"", Duration::from_millis(1), Some(Why::Cancelled)).await,
+            Ending::Stopped(Why::Cancelled)
+        );
+    }
+
+    #[tokio::test]
+    async fn input_must_be_json_and_none_is_null() {
+        assert_eq!(
+            ending("", Duration::ZERO, None).await,
+            Ending::Output(b"null".to_vec())
+        );
+        for wrong in ["{", "nonsense", "1 2"] {
+            assert!(matches!(
+                ending(wrong, Duration::ZERO, None).await,
+                Ending::Failed(FailureCode::InvalidInput, _)
+            ));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What this device can do. One file per capability.
+
+mod echo;
+mod health;
+mod identity;
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+
+pub use identity::About;
+use proto::node::{self, Availability, Execution, FailureCode};
+use tokio_util::sync::CancellationToken;
+
+/// A future that ends with a capability's output.
+pub type Running = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
+
+/// Something that can be asked of this device.
+pub trait Capability: Send + Sync {
+    /// Dotted lower-case words, 63 bytes at most. Never changes.
+    fn name(&self) -> &'static str;
+
+    fn execution(&self) -> Execution {
+        Execution::Automatic
+    }
+
+    fn availability(&self) -> Availability {
+        Availability::Available
+    }
+
+    /// Does it. Anything that may block belongs in a blocking thread. Dropping the future stops it; what cannot be
+    /// stopped so must heed [`Call::stopped`].
+    fn run(&self, call: Call) -> Running;
+
+    /// How long it may take to stop in good order after [`Call::stopped`], before its future is dropped.
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// One invocation, as a capability sees it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// JSON; `null` where there was none.
+    pub input: Vec<u8>,
+    /// Larger outputs are refused.
+    pub max_output_bytes: usize,
+    /// The user who asked. For people, never for a decision.
+    pub requested_by: String,
+    /// Cancelled when the invocation must stop.
+    pub stopped: CancellationToken,
+}
+
+/// Why a capability gave no output.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: FailureCode,
+    /// For people, 512 characters at most.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Everything that this device can do, by name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    by_name: BTreeMap<&'static str, Arc<dyn Capability>>,
+}
+
+impl Registry {
+    /// What every agent can do.
+    pub fn built_in(about: About) -> Self {
+        let mut registry = Self::default();
+        registry.add(Arc::new(echo::Echo));
+        registry.add(Arc::new(health::SystemHealth));
+        registry.add(Arc::new(identity::SystemIdentity::new(about)));
+        registry
+    }
+
+    /// Replaces a capability of the same name.
+    pub fn add(&mut self, capability: Arc<dyn Capability>) {
+        self.by_name.insert(capability.name(), capability);
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Capability>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// What a gateway is told.
+    pub fn declared(&self) -> Vec<node::Capability> {
+        let capabilities = self.by_name.values();
+        capabilities
+            .map(|capability| node::Capability {
+                name: capability.name().to_owned(),
+                execution: capability.execution().into(),
+                availability: capability.availability().into(),
+            })
+            .collect()
+    }
+
+    /// What can be done now.
+    pub fn surface(&self) -> BTreeMap<&'static str, Availability> {
+        let capabilities = self.by_name.iter();
+        capabilities
+            .map(|(&name, capability)| (name, capability.availability()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn call(input: &str) -> Call {
+        Call {
+            input: input.as_bytes().to_vec(),
+            max_output_bytes: 65_536,
+            requested_by: "jane".to_owned(),
+            stopped: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_built_in_answers_json_under_a_name_that_fits() {
+        let registry = Registry::built_in(About::default());
+        let declared = registry.declared();
+        assert_eq!(
+            declared.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+            ["echo", "system.health", "system.identity"]
+        );
+        for capability in declared {
+            assert!(capability.name.len() <= 63);
+            let run = registry.get(&capability.name).unwrap().run(call("null"));
+            let output = run.await.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&output).unwrap();
+        }
+    }
+}

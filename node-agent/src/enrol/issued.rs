@@ -1,0 +1,258 @@
+//! Checks a certificate before anything of it is believed. Pure but for the arithmetic of signatures.
+
+use pairing::{certificate::Presented, key::KeyFingerprint, spiffe::SpiffeId};
+use proto::node::Issued;
+use rustls::{
+    pki_types::{CertificateDer, UnixTime},
+    server::WebPkiClientVerifier,
+};
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    state::{
+        Identity,
+        identity::{Der, Life, roots_of},
+    },
+    upstream::gateways,
+};
+
+/// Certificates in a chain or a bundle, at most.
+const MAX_CERTIFICATES: usize = 16;
+
+/// Why a certificate is not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no certificate, or more than {MAX_CERTIFICATES}")]
+    Count,
+    #[error("a certificate that cannot be read")]
+    Unreadable,
+    #[error("the certificate is for another key")]
+    AnotherKey,
+    #[error("the certificate does not name the device that the answer names")]
+    AnotherName,
+    #[error("the authority that this pairing is with is not among those to trust")]
+    AnotherAuthority,
+    #[error("the certificate was not signed by one of the authorities to trust")]
+    NotSigned,
+}
+
+/// What there is to compare with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    pub(super) key: KeyFingerprint,
+    pub(super) authority: KeyFingerprint,
+    /// Where the certificate came from.
+    pub(super) gateway: &'a str,
+}
+
+/// The identity in an answer; nothing of an answer that fails one check is kept.
+pub(super) fn check(issued: Issued, expected: Expected<'_>) -> Result<Identity, Refusal> {
+    let Issued {
+        chain,
+        bundle,
+        namespace,
+        device,
+        gateways,
+    } = issued;
+    let chain = certificates(chain)?;
+    let bundle = certificates(bundle)?;
+    let leaf = chain.first().ok_or(Refusal::Count)?;
+
+    let Ok(Presented::Device { key, id }) = Presented::read(leaf) else {
+        return Err(Refusal::Unreadable);
+    };
+    if key != expected.key {
+        return Err(Refusal::AnotherKey);
+    }
+    if id
+        != SpiffeId::new(&id.trust_domain, &namespace, &device).map_err(|_| Refusal::AnotherName)?
+    {
+        return Err(Refusal::AnotherName);
+    }
+    if !bundle
+        .iter()
+        .any(|der| KeyFingerprint::of_certificate(der) == Ok(expected.authority))
+    {
+        return Err(Refusal::AnotherAuthority);
+    }
+    verify(leaf, &chain, &bundle)?;
+
+    Ok(Identity {
+        namespace,
+        device,
+        chain: chain.into_iter().map(Der).collect(),
+        bundle: bundle.into_iter().map(Der).collect(),
+        gateways: gateways::acceptable(gateways),
+        paired_at: expected.gateway.to_owned(),
+    })
+}
+
+fn certificates(der: Vec<Vec<u8>>) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+    if der.is_empty() || der.len() > MAX_CERTIFICATES {
+        return Err(Refusal::Count);
+    }
+    Ok(der.into_iter().map(CertificateDer::from).collect())
+}
+
+/// As a gateway will, but at the first moment of the certificate's own life: that it comes from the authority can be
+/// known whatever this device's clock says.
+fn verify(
+    leaf: &CertificateDer<'static>,
+    chain: &[CertificateDer<'static>],
+    bundle: &[CertificateDer<'static>],
+) -> Result<(), Refusal> {
+    let roots = roots_of(bundle.iter().cloned()).map_err(|_| Refusal::Unreadable)?;
+    let life = Life::of(leaf).map_err(|_| Refusal::Unreadable)?;
+    let start = u64::try_from(life.not_before).map_err(|_| Refusal::Unreadable)?;
+    let start = UnixTime::since_unix_epoch(Duration::from_secs(start));
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), pairing::crypto())
+        .build()
+        .map_err(|_| Refusal::Unreadable)?
+        .verify_client_cert(leaf, chain.get(1..).unwrap_or_default(), start)
+        .map(|_| ())
+        .map_err(|_| Refusal::NotSigned)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+        IsCa, KeyPair, PublicKeyData as _, SanType,
+    };
+
+    use super::*;
+    use crate::state::DeviceKey;
+
+    struct World {
+        key: DeviceKey,
+        authority: CertifiedIssuer<'static, KeyPair>,
+    }
+
+    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an authority");
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                key: DeviceKey::generate().unwrap(),
+                authority: authority(),
+            }
+        }
+
+        fn leaf(key: &DeviceKey, by: &CertifiedIssuer<'static, KeyPair>) -> Vec<u8> {
+            let mut params = CertificateParams::default();
+            let name = "spiffe://home.example/ns/kitchen/device/lamp";
+            params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            // A time that webpki can read.
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+            let request = key.certificate_request().unwrap();
+            let key = rcgen::CertificateSigningRequestParams::from_der(&request.into())
+                .unwrap()
+                .public_key;
+            params.signed_by(&key, by).unwrap().der().to_vec()
+        }
+
+        fn issued(&self) -> Issued {
+            Issued {
+                chain: vec![
+                    Self::leaf(&self.key, &self.authority),
+                    self.authority.der().to_vec(),
+                ],
+                bundle: vec![self.authority.der().to_vec()],
+                namespace: "kitchen".to_owned(),
+                device: "lamp".to_owned(),
+                gateways: vec!["gateway.example:7443".to_owned(), "\u{1b}[2J".to_owned()],
+            }
+        }
+
+        fn check(&self, issued: Issued) -> Result<Identity, Refusal> {
+            check(
+                issued,
+                Expected {
+                    key: self.key.fingerprint(),
+                    authority: KeyFingerprint::of_spki(
+                        &self.authority.key().subject_public_key_info(),
+                    ),
+                    gateway: "127.0.0.1:7443",
+                },
+            )
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_taken() {
+        let world = World::new();
+        let identity = world.check(world.issued()).unwrap();
+        assert_eq!(
+            (identity.namespace, identity.device),
+            ("kitchen".to_owned(), "lamp".to_owned())
+        );
+        assert_eq!(identity.gateways, ["gateway.example:7443"]);
+        assert_eq!(identity.paired_at, "127.0.0.1:7443");
+    }
+
+    #[test]
+    fn what_is_forged_is_refused() {
+        let world = World::new();
+        let stranger = World::new();
+        let with = |change: &dyn Fn(&mut Issued)| {
+            let mut issued = world.issued();
+            change(&mut issued);
+            world.check(issued)
+        };
+        for (what, result, expected) in [
+            ("no chain", with(&|i| i.chain.clear()), Refusal::Count),
+            ("no bundle", with(&|i| i.bundle.clear()), Refusal::Count),
+            (
+                "a thousand certificates",
+                with(&|i| i.bundle = vec![i.bundle[0].clone(); 1000]),
+                Refusal::Count,
+            ),
+            (
+                "garbage",
+                with(&|i| i.chain[0] = b"garbage".to_vec()),
+                Refusal::Unreadable,
+            ),
+            (
+                "a certificate for another key",
+                with(&|i| i.chain[0] = World::leaf(&stranger.key, &world.authority)),
+                Refusal::AnotherKey,
+            ),
+            (
+                "another device's name",
+                with(&|i| i.device = "oven".to_owned()),
+                Refusal::AnotherName,
+            ),
+            (
+                "another namespace",
+                with(&|i| i.namespace = "cellar".to_owned()),
+                Refusal::AnotherName,
+            ),
+            (
+                "the bundle of another authority, and a leaf from it",
+                with(&|i| {
+                    i.chain[0] = World::leaf(&world.key, &stranger.authority);
+                    i.bundle = vec![stranger.authority.der().to_vec()];
+                }),
+                Refusal::AnotherAuthority,
+            ),
+            (
+                "a leaf of another authority with our bundle",
+                with(&|i| i.chain[0] = World::leaf(&world.key, &stranger.authority)),
+                Refusal::NotSigned,
+            ),
+        ] {
+            assert_eq!(result, Err(expected), "{what}");
+        }
+    }
+}

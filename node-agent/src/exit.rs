@@ -1,0 +1,142 @@
+//! How the process ends: each reason that a script may want to tell apart has its own code.
+
+use crate::{enrol, state};
+
+/// The exit codes of `fairlead-agent`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    /// What was asked is done.
+    Done = 0,
+    /// Something failed that has no code of its own; the message says what.
+    Failed = 1,
+    /// The command line cannot be read, or a code is none.
+    Usage = 2,
+    /// This device is not paired: `pair` first.
+    NotPaired = 3,
+    /// This device is paired already: `unpair` first.
+    AlreadyPaired = 4,
+    /// The code was not proved: wrong, used, locked and expired look alike. Trying again is a person's decision.
+    CodeNotProved = 5,
+    /// An approver denied the request.
+    Denied = 6,
+    /// Nobody decided in time.
+    RequestExpired = 7,
+    /// Approved, but no certificate could be issued.
+    NotIssued = 8,
+    /// Another process uses the state folder.
+    Busy = 9,
+    /// The state folder cannot be used: wrong owner, wrong mode, damaged, unreadable.
+    State = 10,
+    /// No gateway could be reached, or none that had time.
+    Unreachable = 11,
+    /// Whoever answered is not the gateway that the pin or the code speaks of.
+    GatewayNotTrusted = 12,
+}
+
+impl Exit {
+    /// The code for what went wrong: the first cause in the chain that has one.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error
+            .chain()
+            .find_map(|cause| {
+                if let Some(error) = cause.downcast_ref::<enrol::Error>() {
+                    return Some(Self::of_enrolment(error));
+                }
+                if let Some(error) = cause.downcast_ref::<state::Error>() {
+                    return Some(Self::of_state(error));
+                }
+                cause.downcast_ref::<Refusal>().map(Refusal::exit)
+            })
+            .unwrap_or(Self::Failed)
+    }
+
+    fn of_enrolment(error: &enrol::Error) -> Self {
+        match error {
+            enrol::Error::CodeNotProved | enrol::Error::NotAdmitted => Self::CodeNotProved,
+            enrol::Error::Denied { .. } => Self::Denied,
+            enrol::Error::RequestExpired => Self::RequestExpired,
+            enrol::Error::NotIssued { .. } => Self::NotIssued,
+            enrol::Error::Unreachable { .. }
+            | enrol::Error::Busy { .. }
+            | enrol::Error::Lost { .. } => Self::Unreachable,
+            enrol::Error::NotTrusted { .. } | enrol::Error::Forged(_) => Self::GatewayNotTrusted,
+            enrol::Error::State(error) => Self::of_state(error),
+            enrol::Error::Refused { .. } | enrol::Error::Protocol(_) | enrol::Error::Key(_) => {
+                Self::Failed
+            }
+        }
+    }
+
+    fn of_state(error: &state::Error) -> Self {
+        match error {
+            state::Error::Busy { .. } => Self::Busy,
+            state::Error::Refused { .. }
+            | state::Error::Io { .. }
+            | state::Error::Damaged { .. }
+            | state::Error::NoKey { .. } => Self::State,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that cannot be carried out as things stand.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "this device is not paired: run `fairlead-agent pair` with a code from your administrator"
+    )]
+    NotPaired,
+    #[error(
+        "this device is paired already, as {namespace}/{device}: run `fairlead-agent unpair` before you pair it anew"
+    )]
+    AlreadyPaired { namespace: String, device: String },
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Refusal {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotPaired => Exit::NotPaired,
+            Self::AlreadyPaired { .. } => Exit::AlreadyPaired,
+            Self::Usage(_) => Exit::Usage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_first_cause_with_a_code_decides() {
+        let denied = enrol::Error::Denied {
+            reason: "no".to_owned(),
+            retry_after: std::time::Duration::ZERO,
+        };
+        for (error, expected) in [
+            (anyhow::anyhow!("anything"), Exit::Failed),
+            (anyhow::Error::from(Refusal::NotPaired), Exit::NotPaired),
+            (
+                Err::<(), _>(denied)
+                    .context("pair this device")
+                    .unwrap_err(),
+                Exit::Denied,
+            ),
+            (
+                anyhow::Error::from(enrol::Error::CodeNotProved),
+                Exit::CodeNotProved,
+            ),
+        ] {
+            assert_eq!(Exit::of(&error), expected, "{error:#}");
+        }
+    }
+}

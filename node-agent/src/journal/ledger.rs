@@ -1,0 +1,496 @@
+//! What the journal's records mean: where each invocation stands. In memory, without the outputs; no I/O.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use proto::node;
+
+use super::{
+    log::{Piece, Span},
+    record::{Record, Uid},
+};
+use crate::host::clock::Moment;
+
+/// What is kept, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of records that are not acked, and those that are set aside for results to come. Past it new work is
+    /// refused.
+    pub bytes: u64,
+    /// Invocations that are not acked.
+    pub open: usize,
+    /// Invocations that are acked, and remembered so that a gateway that asks late gets the same answer.
+    pub acked: usize,
+    /// How long those are remembered.
+    pub retention: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            bytes: 32 * 1024 * 1024,
+            open: 1024,
+            acked: 4096,
+            retention: Duration::from_hours(1),
+        }
+    }
+}
+
+/// Where an invocation stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    Waiting,
+    Running,
+    Ended,
+}
+
+/// Where the result of an ended invocation is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kept {
+    Log(Span),
+    /// The agent stopped before there was one.
+    Lost {
+        started: bool,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    state: State,
+    acked: bool,
+    /// Bytes of its records.
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Waiting,
+    Running,
+    Ended(Kept),
+}
+
+/// Every invocation that this device knows of.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: HashMap<Uid, Entry>,
+    /// Ended and not acked, in the order in which they ended.
+    unacked: Vec<Uid>,
+    /// Acked, in the order in which that happened.
+    acked: VecDeque<(Uid, Moment)>,
+    open_bytes: u64,
+    acked_bytes: u64,
+}
+
+/// For `status`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    pub waiting: usize,
+    pub running: usize,
+    pub unacked: usize,
+    pub acked: usize,
+}
+
+impl Ledger {
+    /// Takes a record in. What it says must be true already; the order is that of the file.
+    pub(super) fn take(&mut self, record: &Record, span: Span, now: Moment) {
+        let uid = record.uid();
+        let bytes = u64::from(span.length);
+        let entry = match record {
+            Record::Acked { .. } => {
+                self.ack(uid, bytes, now);
+                return;
+            }
+            Record::Waiting { name, .. } | Record::Accepted { name, .. } => {
+                self.entry(uid, name, State::Waiting)
+            }
+            Record::Finished { result, .. } => {
+                self.entry(uid, &result.name, State::Ended(Kept::Log(span)))
+            }
+        };
+        entry.bytes += bytes;
+        match (record, entry.state) {
+            (Record::Accepted { .. }, State::Waiting) => entry.state = State::Running,
+            (Record::Finished { .. }, State::Waiting | State::Running) => {
+                entry.state = State::Ended(Kept::Log(span));
+            }
+            // An end stands.
+            _ => {}
+        }
+        self.open_bytes += bytes;
+        if matches!(record, Record::Finished { .. }) && !self.unacked.contains(uid) {
+            self.unacked.push(uid.clone());
+        }
+    }
+
+    fn entry(&mut self, uid: &Uid, name: &str, state: State) -> &mut Entry {
+        self.entries.entry(uid.clone()).or_insert_with(|| Entry {
+            name: name.to_owned(),
+            state,
+            acked: false,
+            bytes: 0,
+        })
+    }
+
+    fn ack(&mut self, uid: &Uid, bytes: u64, now: Moment) {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
+        entry.bytes += bytes;
+        if entry.acked {
+            self.acked_bytes += bytes;
+            return;
+        }
+        entry.acked = true;
+        self.open_bytes -= entry.bytes - bytes;
+        self.acked_bytes += entry.bytes;
+        self.unacked.retain(|other| other != uid);
+        self.acked.push_back((uid.clone(), now));
+    }
+
+    /// After a start: whatever had no end has one now. It is not written down, for it follows from what is.
+    pub(super) fn settle(&mut self) {
+        for (uid, entry) in &mut self.entries {
+            let started = match entry.state {
+                State::Waiting => false,
+                State::Running => true,
+                State::Ended(_) => continue,
+            };
+            entry.state = State::Ended(Kept::Lost { started });
+            if !entry.acked {
+                self.unacked.push(uid.clone());
+            }
+        }
+    }
+
+    pub fn phase(&self, uid: &Uid) -> Option<Phase> {
+        self.entries.get(uid).map(|entry| match entry.state {
+            State::Waiting => Phase::Waiting,
+            State::Running => Phase::Running,
+            State::Ended(_) => Phase::Ended,
+        })
+    }
+
+    /// Where the result is, and the invocation's name.
+    pub(super) fn result(&self, uid: &Uid) -> Option<(Kept, &str)> {
+        let entry = self.entries.get(uid)?;
+        match entry.state {
+            State::Ended(kept) => Some((kept, &entry.name)),
+            State::Waiting | State::Running => None,
+        }
+    }
+
+    /// Results that nobody acked, the oldest first.
+    pub fn unacked(&self) -> &[Uid] {
+        &self.unacked
+    }
+
+    pub fn is_acked(&self, uid: &Uid) -> bool {
+        self.entries.get(uid).is_some_and(|entry| entry.acked)
+    }
+
+    /// Invocations that are not acked.
+    pub fn open(&self) -> usize {
+        self.entries.len() - self.acked.len()
+    }
+
+    /// Bytes of their records.
+    pub fn open_bytes(&self) -> u64 {
+        self.open_bytes
+    }
+
+    /// Bytes of everything that is remembered.
+    pub(super) fn bytes(&self) -> u64 {
+        self.open_bytes + self.acked_bytes
+    }
+
+    pub fn counts(&self) -> Counts {
+        let of = |phase| {
+            let entries = self.entries.keys();
+            entries.filter(|uid| self.phase(uid) == Some(phase)).count()
+        };
+        Counts {
+            waiting: of(Phase::Waiting),
+            running: of(Phase::Running),
+            unacked: self.unacked.len(),
+            acked: self.acked.len(),
+        }
+    }
+
+    /// Forgets what was acked long ago, or is too much.
+    pub(super) fn forget(&mut self, now: Moment, bounds: Bounds) {
+        while let Some((_, at)) = self.acked.front() {
+            let due = self.acked.len() > bounds.acked
+                || now.since(*at) > bounds.retention
+                || self.bytes() > bounds.bytes;
+            if !due {
+                return;
+            }
+            if let Some((uid, _)) = self.acked.pop_front()
+                && let Some(entry) = self.entries.remove(&uid)
+            {
+                self.acked_bytes -= entry.bytes;
+            }
+        }
+    }
+
+    /// What a new file must hold, in an order that gives the same ledger.
+    pub(super) fn pieces(&self) -> Vec<(Uid, Piece)> {
+        let mut pieces = Vec::with_capacity(self.entries.len() * 2);
+        let acked = self.acked.iter().map(|(uid, _)| uid);
+        let live = self.entries.iter().filter_map(|(uid, entry)| {
+            let ended = matches!(entry.state, State::Ended(_));
+            (!ended && !entry.acked).then_some(uid)
+        });
+        for uid in acked.chain(&self.unacked).chain(live) {
+            let Some(entry) = self.entries.get(uid) else {
+                continue;
+            };
+            let name = entry.name.clone();
+            let piece = match entry.state {
+                State::Ended(Kept::Log(span)) => Piece::Copy(span),
+                State::Waiting | State::Ended(Kept::Lost { started: false }) => {
+                    Piece::New(Record::Waiting {
+                        uid: uid.clone(),
+                        name,
+                    })
+                }
+                State::Running | State::Ended(Kept::Lost { started: true }) => {
+                    Piece::New(Record::Accepted {
+                        uid: uid.clone(),
+                        name,
+                    })
+                }
+            };
+            pieces.push((uid.clone(), piece));
+            if entry.acked {
+                pieces.push((uid.clone(), Piece::New(Record::Acked { uid: uid.clone() })));
+            }
+        }
+        pieces
+    }
+
+    /// Where things are in the new file.
+    pub(super) fn moved(&mut self, to: impl IntoIterator<Item = (Uid, Piece, Span)>) {
+        for entry in self.entries.values_mut() {
+            entry.bytes = 0;
+        }
+        (self.open_bytes, self.acked_bytes) = (0, 0);
+        for (uid, piece, span) in to {
+            let Some(entry) = self.entries.get_mut(&uid) else {
+                continue;
+            };
+            if matches!(piece, Piece::Copy(_)) {
+                entry.state = State::Ended(Kept::Log(span));
+            }
+            entry.bytes += u64::from(span.length);
+            if entry.acked {
+                self.acked_bytes += u64::from(span.length);
+            } else {
+                self.open_bytes += u64::from(span.length);
+            }
+        }
+    }
+}
+
+/// What is said of an invocation whose end nobody saw.
+pub(super) fn lost(uid: &Uid, name: &str, started: bool) -> node::Result {
+    let (outcome, message) = if started {
+        (
+            node::Outcome::Unknown,
+            "the agent was restarted while it ran: it may have had its effect, and is not run again",
+        )
+    } else {
+        (
+            node::Outcome::Failed,
+            "the agent was restarted while it waited for its turn: it never started",
+        )
+    };
+    without_output(
+        uid,
+        name,
+        outcome,
+        node::FailureCode::AgentRestarted,
+        message,
+    )
+}
+
+/// A result that is no success.
+pub fn without_output(
+    uid: &Uid,
+    name: &str,
+    outcome: node::Outcome,
+    code: node::FailureCode,
+    message: &str,
+) -> node::Result {
+    node::Result {
+        uid: uid.as_str().to_owned(),
+        name: name.to_owned(),
+        outcome: outcome.into(),
+        output: Vec::new(),
+        output_sha256: Vec::new(),
+        failure: Some(node::Failure {
+            code: code.into(),
+            message: crate::terminal::printable(message),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::record::tests::uid, *};
+
+    const AT: Moment = Moment::from_millis(1_000);
+
+    fn span(offset: u64) -> Span {
+        Span { offset, length: 10 }
+    }
+
+    fn accepted(name: &str) -> Record {
+        Record::Accepted {
+            uid: uid(name),
+            name: format!("check-{name}"),
+        }
+    }
+
+    fn finished(name: &str) -> Record {
+        Record::Finished {
+            uid: uid(name),
+            result: node::Result::default(),
+        }
+    }
+
+    fn acked(name: &str) -> Record {
+        Record::Acked { uid: uid(name) }
+    }
+
+    fn ledger(records: &[Record]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (index, record) in records.iter().enumerate() {
+            ledger.take(record, span(index as u64 * 10), AT);
+        }
+        ledger
+    }
+
+    #[test]
+    fn after_a_restart_what_ran_is_unknown_and_what_waited_never_started() {
+        let mut ledger = ledger(&[
+            Record::Waiting {
+                uid: uid("w"),
+                name: "check-w".to_owned(),
+            },
+            accepted("r"),
+            accepted("f"),
+            finished("f"),
+        ]);
+        assert_eq!(ledger.phase(&uid("w")), Some(Phase::Waiting));
+        assert_eq!(ledger.phase(&uid("r")), Some(Phase::Running));
+        ledger.settle();
+        for (name, expected) in [
+            ("w", Kept::Lost { started: false }),
+            ("r", Kept::Lost { started: true }),
+            ("f", Kept::Log(span(30))),
+        ] {
+            assert_eq!(ledger.result(&uid(name)).unwrap().0, expected);
+            assert!(ledger.unacked().contains(&uid(name)));
+        }
+        let result = lost(&uid("r"), "check-r", true);
+        assert_eq!(result.outcome(), node::Outcome::Unknown);
+        let result = lost(&uid("w"), "check-w", false);
+        assert_eq!(result.outcome(), node::Outcome::Failed);
+    }
+
+    #[test]
+    fn an_end_stands_whatever_comes_after_it() {
+        let ledger = ledger(&[accepted("a"), finished("a"), accepted("a"), finished("a")]);
+        assert_eq!(ledger.result(&uid("a")).unwrap().0, Kept::Log(span(10)));
+        assert_eq!(ledger.unacked(), [uid("a")]);
+    }
+
+    #[test]
+    fn what_is_acked_is_remembered_for_a_while_and_then_forgotten() {
+        let bounds = Bounds {
+            bytes: 100,
+            open: 10,
+            acked: 2,
+            retention: Duration::from_mins(1),
+        };
+        let end = |name| [accepted(name), finished(name), acked(name)];
+        let mut few = ledger(&[end("a"), end("b")].concat());
+        assert_eq!(few.open_bytes(), 0);
+        few.forget(AT, bounds);
+        assert_eq!(few.counts().acked, 2);
+        few.forget(AT.after(Duration::from_secs(61)), bounds);
+        assert_eq!((few.counts(), few.bytes()), (Counts::default(), 0));
+
+        let mut many = ledger(&[end("a"), end("b"), end("c")].concat());
+        many.forget(AT, bounds);
+        assert_eq!(many.phase(&uid("a")), None);
+        assert_eq!(many.phase(&uid("c")), Some(Phase::Ended));
+
+        let small = Bounds {
+            bytes: 35,
+            ..bounds
+        };
+        let mut large = ledger(&[end("a"), end("b")].concat());
+        large.forget(AT, small);
+        assert_eq!(large.phase(&uid("a")), None);
+        assert_eq!(large.bytes(), 30);
+    }
+
+    #[test]
+    fn what_is_not_acked_is_never_forgotten() {
+        let mut ledger = ledger(&[accepted("a"), finished("a"), accepted("b")]);
+        let nothing = Bounds {
+            bytes: 0,
+            open: 0,
+            acked: 0,
+            retention: Duration::ZERO,
+        };
+        ledger.forget(AT.after(Duration::from_secs(1_000_000)), nothing);
+        assert_eq!(ledger.open(), 2);
+    }
+
+    #[test]
+    fn the_pieces_of_a_ledger_give_the_same_ledger() {
+        let waiting = Record::Waiting {
+            uid: uid("w"),
+            name: "check-w".to_owned(),
+        };
+        let mut before = ledger(&[
+            waiting,
+            accepted("r"),
+            accepted("f"),
+            finished("f"),
+            accepted("k"),
+            finished("k"),
+            acked("k"),
+        ]);
+        let pieces = before.pieces();
+        let mut after = Ledger::default();
+        let mut moved = Vec::new();
+        for (index, (uid, piece)) in pieces.into_iter().enumerate() {
+            let to = span(1_000 + index as u64 * 10);
+            let record = match &piece {
+                Piece::Copy(_) => finished(uid.as_str()),
+                Piece::New(record) => record.clone(),
+            };
+            after.take(&record, to, AT);
+            moved.push((uid, piece, to));
+        }
+        before.moved(moved);
+        assert_eq!(after.counts(), before.counts());
+        assert_eq!(after.unacked(), before.unacked());
+        assert_eq!(
+            (after.open_bytes(), after.bytes()),
+            (before.open_bytes(), before.bytes())
+        );
+        for name in ["w", "r", "f", "k"] {
+            assert_eq!(after.phase(&uid(name)), before.phase(&uid(name)));
+            assert_eq!(after.is_acked(&uid(name)), before.is_acked(&uid(name)));
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The journal's file: records are added at its end, and a record that was synced is never lost.
+//!
+//! A power cut can leave a part of what was being added. Opening keeps every record up to the first that is not whole,
+//! and cuts the rest off: nobody was told of it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+
+use super::record::{Found, HEADER, Record, header_of};
+use crate::state::atomic;
+
+/// The beginning of the file: what it is, and the version of its format.
+const MAGIC: &[u8; 8] = b"FLJRNL01";
+const START: u64 = MAGIC.len() as u64;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Span {
+    pub(super) offset: u64,
+    pub(super) length: u32,
+}
+
+/// What is written when the file is written anew.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Piece {
+    /// A record that is in the file already.
+    Copy(Span),
+    New(Record),
+}
+
+/// The open file. Blocking: never used in the async loop itself.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    file: File,
+    /// Where the next record goes.
+    end: u64,
+    /// A sync failed: what the file holds past an earlier sync is not known any more.
+    doubtful: bool,
+}
+
+/// A file that cannot be the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} is not a journal of this version: move it away if you know that nothing of it is needed", .0.display())]
+    NotAJournal(PathBuf),
+    #[error("open the journal {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl Log {
+    /// Opens or makes the file, and tells of every record that is whole, with its place. One at a time: all of them
+    /// together may be more than this device has memory for.
+    pub(super) fn open(path: &Path, each: &mut dyn FnMut(Record, Span)) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        if length < START {
+            // New, or cut before anything could depend on it.
+            let file = atomic::replace(path, |file| file.write_all(MAGIC)).map_err(io)?;
+            return Ok(Self::at(path, file, START));
+        }
+        let end = scan(&mut file, each)
+            .map_err(io)?
+            .ok_or_else(|| OpenError::NotAJournal(path.to_owned()))?;
+        if end < length {
+            tracing::warn!(
+                bytes = length - end,
+                "Dropped the torn end of the journal, which a stop left behind"
+            );
+            file.set_len(end).map_err(io)?;
+            file.sync_all().map_err(io)?;
+        }
+        Ok(Self::at(path, file, end))
+    }
+
+    /// Tells of every record of a file that somebody else may be writing to. Returns its bytes.
+    pub(super) fn peek(path: &Path, each: &mut dyn FnMut(Record, Span)) -> Result<u64, OpenError> {
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            opened => opened.map_err(io)?,
+        };
+        if file.metadata().map_err(io)?.len() < START {
+            return Ok(0);
+        }
+        scan(&mut file, each)
+            .map_err(io)?
+            .ok_or_else(|| OpenError::NotAJournal(path.to_owned()))
+    }
+
+    fn at(path: &Path, file: File, end: u64) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            end,
+            doubtful: false,
+        }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// Adds records: all of them, or none. Durable on return where one of them must last. `reserve` bytes more are set
+    /// aside on the disk, so that what must be recorded later finds room.
+    pub(super) fn append(&mut self, records: &[Record], reserve: u64) -> io::Result<Vec<Span>> {
+        if self.doubtful {
+            self.heal()?;
+        }
+        let mut bytes = Vec::new();
+        let mut spans = Vec::with_capacity(records.len());
+        for record in records {
+            let encoded = record.encode();
+            spans.push(span(self.end + bytes.len() as u64, encoded.len())?);
+            bytes.extend_from_slice(&encoded);
+        }
+        self.set_aside(bytes.len() as u64 + reserve)?;
+        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
+            // A part may be there. Where it cannot be cut off now, the next opening does: it is not whole.
+            self.doubtful = self.file.set_len(self.end).is_err();
+            return Err(error);
+        }
+        if records.iter().any(Record::must_last)
+            && let Err(error) = self.file.sync_data()
+        {
+            self.doubtful = true;
+            return Err(error);
+        }
+        self.end += bytes.len() as u64;
+        Ok(spans)
+    }
+
+    fn set_aside(&self, bytes: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, bytes) {
+            // Not every file system can; then a full disk is noticed when it is too late, and said then.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One record, read back. Fails where the disk does not give back what it was given.
+    pub(super) fn read(&self, span: Span) -> io::Result<Record> {
+        match Record::decode(&self.bytes_of(span)?) {
+            Found::Record(record, _) => Ok(*record),
+            Found::Torn => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn bytes_of(&self, span: Span) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; span.length as usize];
+        self.file.read_exact_at(&mut bytes, span.offset)?;
+        Ok(bytes)
+    }
+
+    /// Writes the file anew with what is given and nothing else. Returns where each piece is now. After an error the old
+    /// file stands.
+    pub(super) fn rewrite(&mut self, pieces: &[Piece]) -> io::Result<Vec<Span>> {
+        let mut spans = Vec::with_capacity(pieces.len());
+        let mut end = START;
+        let file = atomic::replace(&self.path, |file| {
+            let mut out = io::BufWriter::new(file);
+            out.write_all(MAGIC)?;
+            for piece in pieces {
+                let bytes = match piece {
+                    Piece::Copy(span) => {
+                        // Not blindly: what is copied without a look is lost with everything behind it.
+                        self.read(*span)?;
+                        self.bytes_of(*span)?
+                    }
+                    Piece::New(record) => record.encode(),
+                };
+                out.write_all(&bytes)?;
+                spans.push(span(end, bytes.len())?);
+                end += bytes.len() as u64;
+            }
+            out.flush()
+        })?;
+        *self = Self::at(&self.path, file, end);
+        Ok(spans)
+    }
+
+    /// After a failed sync: a new file with everything that was there before.
+    fn heal(&mut self) -> io::Result<()> {
+        let end = self.end;
+        let file = atomic::replace(&self.path, |new| {
+            let mut old = &self.file;
+            old.seek(SeekFrom::Start(0))?;
+            let copied = io::copy(&mut old.take(end), new)?;
+            if copied == end {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        })?;
+        *self = Self::at(&self.path, file, end);
+        Ok(())
+    }
+}
+
+fn span(offset: u64, length: usize) -> io::Result<Span> {
+    let length = u32::try_from(length).map_err(io::Error::other)?;
+    Ok(Span { offset, length })
+}
+
+/// Tells of each whole record. Returns where they end; `None` where the beginning is another file's.
+fn scan(file: &mut File, each: &mut dyn FnMut(Record, Span)) -> io::Result<Option<u64>> {
+    let mut reader = BufReader::new(file);
+    let mut magic = [0; MAGIC.len()];
+    reader.read_exact(&mut magic)?;
+    if &magic != MAGIC {
+        return Ok(None);
+    }
+    let mut end = START;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        reader
+            .by_ref()
+            .take(HEADER as u64)
+            .read_to_end(&mut bytes)?;
+        let Some((length, _)) = header_of(&bytes) else {
+            break;
+        };
+        reader
+            .by_ref()
+            .take(length as u64)
+            .read_to_end(&mut bytes)?;
+        let Found::Record(record, length) = Record::decode(&bytes) else {
+            break;
+        };
+        each(*record, span(end, length)?);
+        end += length as u64;
+    }
+    Ok(Some(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{super::record::tests::records, *};
+
+    fn open(path: &Path) -> (Log, Vec<Record>) {
+        let mut found = Vec::new();
+        let log = Log::open(path, &mut |record, _| found.push(record)).unwrap();
+        (log, found)
+    }
+
+    #[test]
+    fn a_cut_at_any_byte_leaves_a_valid_beginning_and_the_log_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        let mut ends = vec![log.bytes()];
+        for record in records() {
+            log.append(&[record], 0).unwrap();
+            ends.push(log.bytes());
+        }
+        let whole = fs::read(&path).unwrap();
+        for length in 0..=whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let (mut log, found) = open(&path);
+            let kept = ends
+                .iter()
+                .filter(|&&end| end <= length as u64)
+                .count()
+                .saturating_sub(1);
+            assert_eq!(found, records()[..kept], "cut at {length}");
+            // And what is added then is found behind it.
+            let more = records().pop().unwrap();
+            log.append(std::slice::from_ref(&more), 0).unwrap();
+            drop(log);
+            let (_, found) = open(&path);
+            assert_eq!(found.last(), Some(&more), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn garbage_after_the_last_record_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        log.append(&records(), 0).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for garbage in [&[0; 4096][..], &[0xff; 4096], b"FLJRNL01"] {
+            fs::write(&path, [&whole, garbage].concat()).unwrap();
+            let (_, found) = open(&path);
+            assert_eq!(found, records());
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        fs::write(&path, "something else entirely").unwrap();
+        assert!(matches!(
+            Log::open(&path, &mut |_, _| ()),
+            Err(OpenError::NotAJournal(_))
+        ));
+        assert_eq!(fs::read(&path).unwrap(), b"something else entirely");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_nothing_is_half_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        log.append(&records(), 0).unwrap();
+        let file = std::mem::replace(
+            &mut log.file,
+            OpenOptions::new().write(true).open("/dev/full").unwrap(),
+        );
+        let error = log.append(&records(), 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        // The disk has room again.
+        log.file = file;
+        log.append(&records(), 0).unwrap();
+        drop(log);
+        let (_, found) = open(&path);
+        assert_eq!(found, [records(), records()].concat());
+    }
+
+    #[test]
+    fn written_anew_it_holds_what_was_given_and_reads_it_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        let spans = log.append(&records(), 0).unwrap();
+        let [_, accepted, finished, acked] = records().try_into().unwrap();
+        let pieces = [Piece::New(accepted.clone()), Piece::Copy(spans[2])];
+        let spans = log.rewrite(&pieces).unwrap();
+        assert_eq!(log.read(spans[1]).unwrap(), finished);
+        log.append(std::slice::from_ref(&acked), 0).unwrap();
+        drop(log);
+        let (_, found) = open(&path);
+        assert_eq!(found, [accepted, finished, acked]);
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_file_is_made_anew_from_what_was_sure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        log.append(&records(), 0).unwrap();
+        // Half of a record, as a failed sync may leave it.
+        log.file
+            .write_all_at(&records()[0].encode()[..5], log.end)
+            .unwrap();
+        log.doubtful = true;
+        log.append(&records(), 0).unwrap();
+        drop(log);
+        let (_, found) = open(&path);
+        assert_eq!(found, [records(), records()].concat());
+    }
+}

@@ -1,0 +1,152 @@
+//! What makes an effect happen at most once: a fact is on the disk before anybody acts on it or hears of it.
+//!
+//! - [`record`]: one fact, and its bytes;
+//! - [`log`]: the file, which is added to at its end, survives a cut at any byte and a full disk;
+//! - [`ledger`]: what the records mean, in memory.
+//!
+//! [`Journal`] keeps the two in step. It decides nothing: what is recorded, and when, is [`crate::agent::plan`]'s.
+
+pub mod ledger;
+pub mod log;
+pub mod record;
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use proto::node;
+
+pub use self::{
+    ledger::{Bounds, Counts, Ledger, Phase},
+    log::OpenError,
+    record::{Record, Uid},
+};
+use self::{
+    ledger::{Kept, lost, without_output},
+    log::Log,
+};
+use crate::host::clock::Moment;
+
+/// Bytes that nobody needs any more, at which the file is written anew. Twice as many as are needed, and at least this.
+const GARBAGE: u64 = 1024 * 1024;
+
+/// The journal of this device.
+#[derive(Debug)]
+pub struct Journal {
+    ledger: Ledger,
+    log: Arc<Mutex<Log>>,
+    bounds: Bounds,
+}
+
+impl Journal {
+    /// Opens or makes the journal. Whatever had no end has one from now on: unknown, or never started.
+    pub fn open(path: &Path, bounds: Bounds, now: Moment) -> Result<Self, OpenError> {
+        let mut ledger = Ledger::default();
+        let log = Log::open(path, &mut |record, span| ledger.take(&record, span, now))?;
+        ledger.settle();
+        Ok(Self {
+            ledger,
+            log: Arc::new(Mutex::new(log)),
+            bounds,
+        })
+    }
+
+    /// Reads the counts and the size of a journal that another process may use.
+    pub fn peek(path: &Path) -> Result<(Counts, u64), OpenError> {
+        let mut ledger = Ledger::default();
+        let bytes = Log::peek(path, &mut |record, span| {
+            ledger.take(&record, span, Moment::default());
+        })?;
+        Ok((ledger.counts(), bytes))
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Records facts, all or none, in one write and one sync. On return they are durable. `reserve` bytes are set aside
+    /// for results to come.
+    pub async fn commit(
+        &mut self,
+        records: Arc<[Record]>,
+        reserve: u64,
+        now: Moment,
+    ) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let written = Arc::clone(&records);
+        let spans = self
+            .blocking(move |log| log.append(&written, reserve))
+            .await?;
+        for (record, span) in records.iter().zip(spans) {
+            self.ledger.take(record, span, now);
+        }
+        Ok(())
+    }
+
+    /// How an invocation ended; `None` where it did not, or is not known.
+    pub async fn result(&self, uid: &Uid) -> Option<node::Result> {
+        let (kept, name) = self.ledger.result(uid)?;
+        let span = match kept {
+            Kept::Lost { started } => return Some(lost(uid, name, started)),
+            Kept::Log(span) => span,
+        };
+        if let Ok(Record::Finished { result, .. }) = self.blocking(move |log| log.read(span)).await
+        {
+            return Some(result);
+        }
+        tracing::error!(%uid, "A recorded result cannot be read back: is the disk failing?");
+        Some(without_output(
+            uid,
+            name,
+            node::Outcome::Unknown,
+            node::FailureCode::Internal,
+            "it ended, but the device cannot read the recorded result back",
+        ))
+    }
+
+    /// Forgets what may be forgotten, and writes the file anew where that is worth it.
+    pub async fn tidy(&mut self, now: Moment) -> io::Result<()> {
+        self.ledger.forget(now, self.bounds);
+        let needed = self.ledger.bytes();
+        let file = self
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes();
+        if file <= 2 * needed + GARBAGE {
+            return Ok(());
+        }
+        let (uids, pieces): (Vec<_>, Vec<_>) = self.ledger.pieces().into_iter().unzip();
+        let (pieces, spans) = self
+            .blocking(move |log| {
+                let spans = log.rewrite(&pieces)?;
+                Ok((pieces, spans))
+            })
+            .await?;
+        let moved = uids.into_iter().zip(pieces).zip(spans);
+        self.ledger
+            .moved(moved.map(|((uid, piece), span)| (uid, piece, span)));
+        Ok(())
+    }
+
+    /// Runs what may wait for a disk outside the async loop: heartbeats must go on meanwhile.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Log) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let log = Arc::clone(&self.log);
+        tokio::task::spawn_blocking(move || {
+            run(&mut log.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+}

@@ -1,0 +1,199 @@
+//! Replaces a file so that a power cut leaves the old one or the new one, whole, and nothing else.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+/// What it takes, one after the other. The order is the whole point: a rename that reaches the disk before the content
+/// does leaves an empty file under the old name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Create,
+    Write,
+    SyncFile,
+    Rename,
+    SyncFolder,
+}
+
+const STEPS: [Step; 5] = [
+    Step::Create,
+    Step::Write,
+    Step::SyncFile,
+    Step::Rename,
+    Step::SyncFolder,
+];
+
+/// Replaces `target` by what `content` writes; the file is for its owner alone. Returns the new file, open for reading
+/// and writing.
+///
+/// After an error the old file stands, or the new one where only the last step failed.
+pub(crate) fn replace(
+    target: &Path,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<File> {
+    let new = sibling(target);
+    let result = perform(target, &new, content);
+    if result.is_err() {
+        // What is left would be in nobody's way: the next replacement removes it first.
+        let _ = fs::remove_file(&new);
+    }
+    result
+}
+
+fn perform(
+    target: &Path,
+    new: &Path,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<File> {
+    let mut content = Some(content);
+    let mut file = None;
+    for step in STEPS {
+        match (step, &mut file) {
+            (Step::Create, _) => file = Some(create(new)?),
+            (Step::Write, Some(file)) => {
+                if let Some(content) = content.take() {
+                    content(file)?;
+                }
+            }
+            (Step::SyncFile, Some(file)) => file.sync_all()?,
+            (Step::Rename, _) => fs::rename(new, target)?,
+            (Step::SyncFolder, _) => sync_folder_of(target)?,
+            (Step::Write | Step::SyncFile, None) => return Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+    file.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Makes a rename or a removal in the folder of `path` durable.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+    File::open(folder)?.sync_all()
+}
+
+/// A new file, whatever a power cut left there before, with the right mode from its first moment.
+fn create(new: &Path) -> io::Result<File> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(new)
+}
+
+fn sibling(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    target.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const OLD: &[u8] = b"the old content";
+    const NEW: &[u8] = b"what replaces it, and is longer";
+
+    /// What the target may contain after a power cut that came when `done` steps were over and `written` bytes of the
+    /// next one. What was not synced may be there, in part, or not at all; in a folder as in a file.
+    fn after_a_cut(done: &[Step], written: usize) -> Vec<Vec<u8>> {
+        let is_done = |step| done.contains(&step);
+        let lengths = if is_done(Step::SyncFile) {
+            NEW.len()..=NEW.len()
+        } else if is_done(Step::Write) {
+            0..=NEW.len()
+        } else {
+            0..=written
+        };
+        let mut seen = Vec::new();
+        if !is_done(Step::SyncFolder) {
+            seen.push(OLD.to_vec());
+        }
+        if is_done(Step::Rename) {
+            seen.extend(lengths.map(|length| NEW[..length].to_vec()));
+        }
+        seen
+    }
+
+    fn cuts(steps: &[Step]) -> Vec<(usize, Vec<u8>)> {
+        let mut outcomes = Vec::new();
+        for done in 0..=steps.len() {
+            let bytes = if steps.get(done) == Some(&Step::Write) {
+                NEW.len()
+            } else {
+                0
+            };
+            for written in 0..=bytes {
+                for content in after_a_cut(&steps[..done], written) {
+                    outcomes.push((done, content));
+                }
+            }
+        }
+        outcomes
+    }
+
+    #[test]
+    fn a_cut_at_any_step_and_byte_leaves_the_old_or_the_new() {
+        for (done, content) in cuts(&STEPS) {
+            assert!(
+                content == OLD || content == NEW,
+                "after {done}: {content:?}"
+            );
+            if done == STEPS.len() {
+                assert_eq!(content, NEW);
+            }
+        }
+    }
+
+    #[test]
+    fn another_order_would_leave_garbage() {
+        let careless = [
+            Step::Create,
+            Step::Write,
+            Step::Rename,
+            Step::SyncFile,
+            Step::SyncFolder,
+        ];
+        assert!(
+            cuts(&careless)
+                .iter()
+                .any(|(_, content)| content != OLD && content != NEW)
+        );
+    }
+
+    #[test]
+    fn what_a_cut_left_is_replaced_and_never_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("identity.json");
+        fs::write(&target, OLD).unwrap();
+        for length in 0..=NEW.len() {
+            fs::write(sibling(&target), &NEW[..length]).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), OLD);
+        }
+        replace(&target, |file| file.write_all(NEW)).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), NEW);
+        assert!(!sibling(&target).exists());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("identity.json");
+        fs::write(&target, OLD).unwrap();
+        let error = replace(&target, |file| {
+            file.write_all(&NEW[..3])?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&target).unwrap(), OLD);
+        assert!(!sibling(&target).exists());
+    }
+}

@@ -1,0 +1,219 @@
+//! One TLS 1.3 connection, and gRPC over it and over no other.
+
+use std::{
+    error::Error as StdError,
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use rustls::{
+    AlertDescription, ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::ServerName,
+    version::TLS13,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::state::key::Credentials;
+
+/// How long a connection may take, handshake and all.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// What HTTP/2 may have in flight towards this device: the smallest that the protocol knows. The libraries' own is
+/// megabytes, and nothing here is larger than a dispatch.
+const WINDOW: u32 = 65_535;
+/// How often a silent connection is asked for a sign of life, and how long it may take to give one.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIME: Duration = Duration::from_secs(20);
+/// Bytes of headers that are read of one answer.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("connect")]
+    Tcp(#[source] io::Error),
+    #[error("no TLS connection within {} seconds", CONNECT_TIME.as_secs())]
+    TooSlow,
+    /// Somebody answered who is not a gateway of our authority.
+    #[error(
+        "the gateway's certificate is not from the authority that this device trusts, or does not hold now by this \
+         device's clock ({0:?})"
+    )]
+    Untrusted(rustls::CertificateError),
+    #[error("TLS")]
+    Tls(#[source] io::Error),
+    #[error("set TLS up")]
+    Setup(#[from] rustls::Error),
+    #[error("HTTP/2")]
+    Http(#[from] tonic::transport::Error),
+}
+
+/// Accepts servers of the given authorities that carry the name of a gateway.
+pub fn trusting(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), pairing::crypto())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+/// Connects with a client certificate. Returning says nothing about whether the gateway accepted it: in TLS 1.3 the
+/// refusal comes with the first read.
+pub async fn open(
+    address: &str,
+    verifier: Arc<dyn ServerCertVerifier>,
+    Credentials { chain, key }: Credentials,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let mut tls = ClientConfig::builder_with_provider(pairing::crypto())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, key)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would skip the verifier.
+    tls.resumption = Resumption::disabled();
+    let name = ServerName::try_from(proto::SERVER_NAME)
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    timeout(CONNECT_TIME, async {
+        let tcp = TcpStream::connect(address).await.map_err(Error::Tcp)?;
+        tcp.set_nodelay(true).map_err(Error::Tcp)?;
+        TlsConnector::from(Arc::new(tls))
+            .connect(name, tcp)
+            .await
+            .map_err(of_handshake)
+    })
+    .await
+    .map_err(|_| Error::TooSlow)?
+}
+
+fn of_handshake(error: io::Error) -> Error {
+    match tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(reason)) => Error::Untrusted(reason.clone()),
+        _ => Error::Tls(error),
+    }
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// A channel over one connection, and what the gateway said when it refused our certificate.
+pub struct Connection {
+    pub channel: Channel,
+    refusal: Arc<OnceLock<AlertDescription>>,
+}
+
+impl Connection {
+    /// Why the gateway refused this device's certificate, where it did. gRPC only tells that the connection broke.
+    pub fn refusal(&self) -> Option<AlertDescription> {
+        self.refusal.get().copied()
+    }
+}
+
+/// Speaks gRPC over `stream`, and over no other: tonic redials by itself, but a verified peer and an exporter belong to
+/// one connection.
+pub async fn channel_over(stream: TlsStream<TcpStream>) -> Result<Connection, Error> {
+    let refusal = Arc::new(OnceLock::new());
+    let mut stream = Some(TokioIo::new(Listening {
+        stream,
+        refusal: Arc::clone(&refusal),
+    }));
+    let connector = service_fn(move |_| {
+        let stream = stream.take();
+        async move { stream.ok_or(io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    // Not `https`, which would make tonic look for a TLS configuration of its own. The name is for the logs of proxies
+    // that do not exist; the certificate was checked already.
+    let channel = Endpoint::from_static("http://gateway.fairlead.internal")
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIME)
+        .buffer_size(8)
+        .connect_with_connector(connector)
+        .await?;
+    Ok(Connection { channel, refusal })
+}
+
+/// A stream that remembers the TLS alert that ended it.
+struct Listening {
+    stream: TlsStream<TcpStream>,
+    refusal: Arc<OnceLock<AlertDescription>>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(rustls::Error::AlertReceived(alert)) = tls_error(error)
+            && is_about_our_certificate(*alert)
+        {
+            let _ = this.refusal.set(*alert);
+        }
+        read
+    }
+}
+
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    [
+        AlertDescription::AccessDenied,
+        AlertDescription::BadCertificate,
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::CertificateRequired,
+        AlertDescription::DecryptError,
+        AlertDescription::UnknownCA,
+        AlertDescription::UnsupportedCertificate,
+    ]
+    .contains(&alert)
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !line.ends_with(&cause_text) {
+            line.push_str(": ");
+            line.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    line
+}

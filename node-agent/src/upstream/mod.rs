@@ -1,0 +1,181 @@
+//! The connection to a gateway: one at a time, found again whatever dies.
+//!
+//! - [`connect`]: one TLS connection;
+//! - [`session`]: from Register to the end of the stream, heartbeats among it;
+//! - [`gateways`]: which gateway is next;
+//! - [`backoff`] says when;
+//! - [`attempts`] says what an end means for the next attempt.
+//!
+//! Passes on what gateways say and decides nothing about it.
+
+pub mod attempts;
+pub mod backoff;
+pub mod connect;
+pub mod gateways;
+pub mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::node::{self, DeviceEvent, gateway_event};
+use tokio::{sync::mpsc, time::sleep};
+
+use self::{
+    attempts::{Attempts, End},
+    gateways::Rotation,
+    session::Opened,
+};
+use crate::{
+    host::clock::{self, wall},
+    state::{
+        DeviceKey, Folder, Identity,
+        identity::LifeState,
+        session::{Session as Shown, State},
+    },
+    terminal::printable,
+};
+
+/// What the agent hears.
+#[derive(Debug)]
+pub enum Word {
+    /// There is a stream: here is where its events go.
+    Opened(mpsc::Sender<DeviceEvent>),
+    Event(gateway_event::Event),
+    /// There is none any more.
+    Closed,
+}
+
+/// What it takes to connect.
+#[derive(Debug)]
+pub struct Upstream {
+    pub folder: Arc<Folder>,
+    pub key: DeviceKey,
+    pub identity: Identity,
+    pub platform: node::Platform,
+    pub capabilities: Vec<node::Capability>,
+    /// Closed by the agent when it wants no more.
+    pub words: mpsc::Sender<Word>,
+}
+
+impl Upstream {
+    /// Connects, and connects again, until the agent goes.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut rotation = Rotation::new(self.identity.addresses(), backoff::random());
+        let mut attempts = Attempts::default();
+        let mut shown = Shown::default();
+        loop {
+            let Some(address) = rotation.take() else {
+                anyhow::bail!("no gateway is known: run `fairlead-agent unpair` and pair again");
+            };
+            let started = clock::now();
+            let words = self.words.clone();
+            let end = tokio::select! {
+                end = self.connect(&address, &mut rotation, &mut shown) => end,
+                () = words.closed() => End::Stopped,
+            };
+            let lasted = clock::now().since(started);
+            let pause = attempts.after(&end, lasted, rotation.len(), backoff::random());
+            let Some(pause) = pause else {
+                self.show(&mut shown, State::Stopped, None);
+                return Ok(());
+            };
+            self.report(&address, &end, pause, &mut shown);
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = words.closed() => {}
+            }
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn connect(&mut self, address: &str, rotation: &mut Rotation, shown: &mut Shown) -> End {
+        let opened = match session::open(self, address).await {
+            Ok(opened) => opened,
+            Err(end) => return end,
+        };
+        self.welcome(address, &opened, rotation, shown);
+        if self
+            .words
+            .send(Word::Opened(opened.outbound()))
+            .await
+            .is_err()
+        {
+            return End::Stopped;
+        }
+        let end = opened.serve(&self.words).await;
+        // Fails when the agent goes; then nobody needs to know.
+        let _ = self.words.send(Word::Closed).await;
+        end
+    }
+
+    fn welcome(
+        &mut self,
+        address: &str,
+        opened: &Opened,
+        rotation: &mut Rotation,
+        shown: &mut Shown,
+    ) {
+        let gateway = printable(&opened.gateway);
+        tracing::info!(gateway, address, epoch = opened.epoch, "Connected");
+        shown.gateway = Some(address.to_owned());
+        shown.gateway_name = Some(gateway);
+        self.show(shown, State::Connected, None);
+        let told = gateways::acceptable(opened.gateways.clone());
+        if !told.is_empty() && told != self.identity.gateways {
+            self.identity.gateways = told;
+            if let Err(error) = self.folder.save_identity(&self.identity) {
+                tracing::warn!(
+                    error = connect::chain(&error),
+                    "Keeping the list of gateways failed"
+                );
+            }
+        }
+        rotation.replace(self.identity.addresses(), address);
+    }
+
+    fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {
+        let mut reason = end.to_string();
+        if let Ok(life) = self.identity.life() {
+            match life.at(wall().as_second()) {
+                LifeState::Valid => {}
+                LifeState::Expired => reason.push_str(
+                    "; this device's certificate has expired by its clock: unless the clock is wrong, pair it again",
+                ),
+                LifeState::NotYetValid => reason.push_str(
+                    "; this device's certificate is not valid yet by its clock: set the clock",
+                ),
+            }
+        }
+        let state = if matches!(end, End::Refused { .. }) {
+            State::Refused
+        } else {
+            State::Connecting
+        };
+        // A gateway that is away for a night says it once.
+        if shown.state == state && shown.last_error.as_deref() == Some(reason.as_str()) {
+            tracing::debug!(address, reason, ?pause, "Still not connected");
+        } else {
+            tracing::warn!(address, reason, ?pause, "Not connected");
+        }
+        self.show(shown, state, Some(reason));
+    }
+
+    fn show(&self, shown: &mut Shown, state: State, last_error: Option<String>) {
+        if shown.state == state && shown.last_error == last_error && !shown.since.is_empty() {
+            return;
+        }
+        shown.state = state;
+        shown.last_error = last_error;
+        shown.since = rfc3339(wall());
+        if let Err(error) = self.folder.save_session(shown) {
+            tracing::warn!(
+                error = connect::chain(&error),
+                "Writing session.json failed"
+            );
+        }
+    }
+}
+
+/// Whole seconds, as people and scripts read them.
+pub fn rfc3339(timestamp: jiff::Timestamp) -> String {
+    format!("{timestamp:.0}")
+}

@@ -3,15 +3,11 @@
 use std::{io, pin::pin, time::Duration};
 
 use anyhow::Context as _;
-use crds::names::{
-    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY, GATEWAY_LEASE_SECONDS,
-    PAIRING_SETUP_KEY,
-};
+use crds::names::PAIRING_SETUP_KEY;
 use pairing::opaque::Setup;
 use prometheus_client::registry::Registry;
 use runtime::{
     admin::Readiness,
-    lease::OwnLease,
     shutdown::{Supervisor, Tasks},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -24,6 +20,7 @@ use crate::{
     listener::{Listener, PeerStream},
     metrics::Metrics,
     mounted::{self, Mounted},
+    node::{self, Node},
     server, tls,
 };
 
@@ -54,46 +51,47 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     );
     let (mut tls_loaded, mut setup_loaded) = (material.current(), setup.current());
 
-    // 4. Ports: one that is in use fails the start.
+    // 4. The device port: one that is in use fails the start.
     let tls = tls::server(&tls_loaded, &args.trust_domain).context("prepare TLS")?;
     let listener = Listener::bind(args.device_address, tls, args.limits(), metrics.clone())
         .await
         .with_context(|| format!("bind --device-address {}", args.device_address))?;
-    // Told when the last stream has ended: until then we are alive, and say that we are not ready.
+
+    // 5. Services, with what they watch.
+    let node = Node::start(client.clone(), node_settings(&args), &tasks, &mut registry);
+    let settings = enrollment_settings(&args, node.clone());
+    let enroller = Enroller::new(&client, settings, setup.current(), metrics, tasks.token());
+
+    // 6. The admin port, until the last stream has ended: until then we are alive, and say that we are not ready.
     let ended = CancellationToken::new();
     let admin = args
         .admin
         .bind(registry, readiness.clone(), ended.clone())
         .await?;
-
-    // 5. Services.
-    let enroller = Enroller::new(
-        &client,
-        enrollment_settings(&args),
-        setup.current(),
-        metrics,
-        tasks.token(),
-    );
-
-    // 6. Tasks.
     tasks.spawn_essential("admin port", admin);
+
+    // 7. Tasks.
     tasks.spawn_essential("tls files", material.follow(tasks.token()));
     tasks.spawn_essential("pairing setup file", setup.follow(tasks.token()));
-    tasks.spawn_essential("lease", own_lease(&args).keep(client, ended.clone()));
     let (accepted, incoming) = mpsc::channel(1);
     tasks.spawn_essential(
         "accept",
         accept(listener, tls_loaded.clone(), tasks.clone(), accepted),
     );
-    tasks.spawn_essential(
-        "serve",
-        serve(incoming, enroller, tasks.token(), readiness.clone(), ended),
-    );
+    let serving = Serving {
+        enroller,
+        node: node.clone(),
+        readiness: readiness.clone(),
+        ended,
+    };
+    tasks.spawn_essential("serve", serving.run(incoming, tasks.token()));
     let stop = tasks.token();
     tasks.spawn(async move {
         let ready = async {
             mounted::loaded(&mut tls_loaded).await?;
-            mounted::loaded(&mut setup_loaded).await
+            mounted::loaded(&mut setup_loaded).await?;
+            node.ready().await;
+            anyhow::Ok(())
         };
         tokio::select! {
             // An error means that the files' task ended, which ends the process.
@@ -105,7 +103,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
     });
 
-    // 7. Until the end.
+    // 8. Until the end.
     supervisor
         .wait(Duration::from_secs(args.stop_seconds))
         .await
@@ -118,25 +116,21 @@ fn read_setup(files: &[Vec<u8>]) -> anyhow::Result<Setup> {
     Setup::from_bytes(setup).with_context(|| format!("read {PAIRING_SETUP_KEY}"))
 }
 
-fn enrollment_settings(args: &Args) -> enrollment::Settings {
-    let advertise = args.advertise.clone();
-    enrollment::Settings {
-        gateway: args.name.clone(),
-        request_time: Duration::from_secs(args.request_seconds.into()),
-        gateways: Box::new(move || vec![advertise.clone()]),
-        tries_per_minute: args.tries_per_minute,
-        tries_per_minute_per_address: args.tries_per_minute_per_address,
+fn node_settings(args: &Args) -> node::Settings {
+    node::Settings {
+        heartbeat: args.heartbeat(),
+        max_streams: args.max_devices,
+        ..node::Settings::new(&args.name, &args.namespace, &args.advertise)
     }
 }
 
-fn own_lease(args: &Args) -> OwnLease {
-    OwnLease {
-        namespace: args.namespace.clone(),
-        name: args.name.clone(),
-        label: (COMPONENT_LABEL, COMPONENT_GATEWAY),
-        annotation: (ADVERTISE_ANNOTATION, args.advertise.clone()),
-        field_manager: GATEWAY,
-        duration_seconds: GATEWAY_LEASE_SECONDS,
+fn enrollment_settings(args: &Args, node: Node) -> enrollment::Settings {
+    enrollment::Settings {
+        gateway: args.name.clone(),
+        request_time: Duration::from_secs(args.request_seconds.into()),
+        gateways: Box::new(move || node.gateways()),
+        tries_per_minute: args.tries_per_minute,
+        tries_per_minute_per_address: args.tries_per_minute_per_address,
     }
 }
 
@@ -155,31 +149,47 @@ async fn accept(
     listener.accept(tasks, accepted).await
 }
 
-/// Serves until told to stop; then no new streams, then the end of those that are there, then of their connections.
-async fn serve(
-    incoming: mpsc::Receiver<io::Result<PeerStream>>,
+/// What is served, and who is told how that goes.
+struct Serving {
     enroller: Enroller,
-    stop: CancellationToken,
+    node: Node,
     readiness: Readiness,
     ended: CancellationToken,
-) -> anyhow::Result<()> {
-    let _ended = ended.drop_guard();
-    let drained = CancellationToken::new();
-    let stopping = async {
-        stop.cancelled().await;
-        readiness.set(false);
-        drained.cancel();
-    };
-    let serving = pin!(
-        server::new()
+}
+
+impl Serving {
+    /// Serves until told to stop; then no new connections, then the end of the streams that are there, then of their
+    /// connections.
+    async fn run(
+        self,
+        incoming: mpsc::Receiver<io::Result<PeerStream>>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Self {
+            enroller,
+            node,
+            readiness,
+            ended,
+        } = self;
+        let _ended = ended.drop_guard();
+        let drained = CancellationToken::new();
+        let router = server::new()
             .add_service(enroller.service())
-            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopping)
-    );
-    tokio::select! {
-        served = serving => served.context("serve the device port"),
-        () = async {
-            drained.cancelled().await;
-            sleep(CLOSE_TIME).await;
-        } => Ok(()),
+            .add_service(node.service());
+        let stopping = async {
+            stop.cancelled().await;
+            readiness.set(false);
+            node.drain().await;
+            drained.cancel();
+        };
+        let serving =
+            pin!(router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopping));
+        tokio::select! {
+            served = serving => served.context("serve the device port"),
+            () = async {
+                drained.cancelled().await;
+                sleep(CLOSE_TIME).await;
+            } => Ok(()),
+        }
     }
 }

@@ -67,7 +67,7 @@ pub struct Args {
     #[arg(long, env = "FAIRLEAD_TRIES_PER_MINUTE_PER_ADDRESS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub tries_per_minute_per_address: u32,
     /// How long a stop may take, in seconds.
-    #[arg(long, env = "FAIRLEAD_STOP_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, env = "FAIRLEAD_STOP_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub stop_seconds: u64,
 }
 

@@ -14,8 +14,9 @@
 //! - [`domain`]: what is decided about them, pure;
 //! - [`index`]: what the cluster looks like, from watches.
 //!
-//! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and pacing, pure), [`mounted`] (files
-//! that are replaced while we run), [`metrics`], [`status`] (refusals that say when to try again).
+//! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and
+//! pacing, pure), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to
+//! try again).
 //!
 //! A gateway keeps nothing that a restart would lose, and decides nothing about trust.
 

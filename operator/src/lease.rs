@@ -66,7 +66,7 @@ impl Election {
             match ended? {
                 Ended::Stopped => return Ok(()),
                 Ended::Lost => {
-                    tracing::warn!(identity = self.identity, "Standing by: the lease was lost")
+                    tracing::warn!(identity = self.identity, "Standing by: the lease was lost");
                 }
             }
         }

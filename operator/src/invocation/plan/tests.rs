@@ -119,7 +119,7 @@ fn what_nobody_answered_becomes_unknown_at_last() {
 #[test]
 fn what_was_sent_is_not_ended_because_the_device_went_away() {
     let sent = with(|invocation| {
-        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched
+        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
     });
     assert_eq!(
         decide(1020, &sent, &lamp(Some(1001)), GatewayLease::Live),

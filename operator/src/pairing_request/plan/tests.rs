@@ -403,7 +403,7 @@ fn only_the_request_that_an_automatic_code_names_approves_itself() {
 fn a_name_that_is_taken_gets_a_suffix_unless_the_approver_chose_it() {
     let observed = |name: Option<&str>, taken: &[&str]| {
         let request = approved(of(spec()), |decision| {
-            decision.device_name = name.map(str::to_owned)
+            decision.device_name = name.map(str::to_owned);
         });
         let taken = taken
             .iter()
@@ -453,7 +453,7 @@ fn a_key_that_has_a_device_gets_that_one_unless_it_is_revoked() {
     let observed = |device: &Device| Observed {
         devices: Devices::Known(vec![device.clone(), device_named("lamp", &another().1)]),
         ..minimal(approved(of(spec()), |decision| {
-            decision.device_name = Some("lamp".to_owned())
+            decision.device_name = Some("lamp".to_owned());
         }))
     };
     let again = plan(&observed(&old));
@@ -482,7 +482,7 @@ fn a_device_gets_what_was_approved_and_the_code_allows() {
         capabilities: Some(capabilities.iter().map(|name| (*name).to_owned()).collect()),
     };
     let request = approved(of(spec()), |decision| {
-        decision.grants = Some(grants("north", &["echo", "root"]))
+        decision.grants = Some(grants("north", &["echo", "root"]));
     });
     let mut code = door(&request);
     code.spec.grants = Some(grants("north", &["echo", "system.health"]));
@@ -497,7 +497,7 @@ fn a_device_gets_what_was_approved_and_the_code_allows() {
         Some("north")
     );
     let wrong = approved(of(spec()), |decision| {
-        decision.grants = Some(grants("no good", &[]))
+        decision.grants = Some(grants("no good", &[]));
     });
     assert_eq!(
         outcome(&super::plan(&minimal(wrong))),

@@ -42,6 +42,10 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 const MARK_AGAIN: Duration = Duration::from_secs(2);
 /// How long before an invocation that somebody else wrote to is looked at again: the watch brings it sooner.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long before an invocation is sent again whose result there was no memory for.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A device that reports what the index does not have costs a read each time, and no more of them than this.
+const BETWEEN_LOOK_UPS: Duration = Duration::from_millis(50);
 /// Most invocations that one device's stream deals with at once: those that it carries, and results that it repeats.
 const MAX_FLIGHTS: usize = 64;
 /// Most acks that wait for room.
@@ -66,6 +70,8 @@ pub struct Dispatcher {
     work: FuturesUnordered<Work>,
     acks: VecDeque<String>,
     look_at: Option<Instant>,
+    /// When the next result of something that the index does not have may be looked up.
+    look_up_at: Instant,
     wants_room: bool,
 }
 
@@ -148,6 +154,7 @@ impl Dispatcher {
             work: FuturesUnordered::new(),
             acks: VecDeque::new(),
             look_at: None,
+            look_up_at: Instant::now(),
             wants_room: false,
         }
     }
@@ -335,37 +342,37 @@ impl Dispatcher {
     /// A device reports how an invocation ended. The ack leaves with the next look after the end was written.
     pub fn result(&mut self, result: node::Result) {
         let uid = result.uid.clone();
-        if let Some(Flight {
-            state: State::Ended,
-            ..
-        }) = self.flights.get(&uid)
-        {
-            // It repeats itself: the ack was lost.
-            self.acks.push_back(uid);
-            return;
+        match self.flights.get(&uid) {
+            Some(Flight {
+                state: State::Ended,
+                ..
+            }) => {
+                // It repeats itself: the ack was lost.
+                self.acks.push_back(uid);
+                return;
+            }
+            Some(_) => {}
+            None if self.flights.len() >= MAX_FLIGHTS => {
+                self.shared.metrics.left_aside(LeftAside::TooMany);
+                return;
+            }
+            None => self.take_up(&result),
         }
-        if !self.flights.contains_key(&uid) && self.flights.len() >= MAX_FLIGHTS {
-            self.shared.metrics.left_aside(LeftAside::TooMany);
+        let Some(flight) = self.flights.get_mut(&uid) else {
             return;
-        }
+        };
         let bytes = u32::try_from(result.output.len().max(1)).unwrap_or(u32::MAX);
         let Ok(memory) = Arc::clone(&self.shared.result_memory).try_acquire_many_owned(bytes)
         else {
             self.shared.metrics.left_aside(LeftAside::TooMany);
+            if let State::Sent { .. } | State::LookAgain { .. } = flight.state {
+                // Sent again, it is answered again.
+                flight.state = State::LookAgain {
+                    at: Instant::now() + ASK_AGAIN,
+                };
+            }
             return;
         };
-        let flight = self.flights.entry(uid.clone()).or_insert_with(|| Flight {
-            invocation: self
-                .shared
-                .index
-                .invocations
-                .find(&self.device, &uid)
-                .map(|entry| Arc::clone(&entry.invocation)),
-            name: result.name.clone(),
-            state: State::LookAgain { at: Instant::now() },
-            wants_ack: true,
-            failures: 0,
-        });
         flight.wants_ack = true;
         let answer = Answer::Device {
             result: Box::new(result),
@@ -378,9 +385,36 @@ impl Dispatcher {
             // What is being written stands.
             State::Ending | State::Ended => {}
             State::Sent { .. } | State::Retrying { .. } | State::LookAgain { .. } => {
-                self.end(uid, answer);
+                if flight.invocation.is_some() {
+                    self.end(uid, answer);
+                } else {
+                    flight.state = State::Retrying {
+                        answer,
+                        at: self.look_up_at,
+                    };
+                    self.look_up_at = self.look_up_at.max(Instant::now()) + BETWEEN_LOOK_UPS;
+                }
             }
         }
+    }
+
+    /// Begins to deal with something that this stream did not carry.
+    fn take_up(&mut self, result: &node::Result) {
+        let invocations = &self.shared.index.invocations;
+        let known = invocations
+            .find(&self.device, &result.uid)
+            .map(|entry| Arc::clone(&entry.invocation));
+        let flight = Flight {
+            name: known
+                .as_ref()
+                .map_or(&result.name, |known| &known.name)
+                .clone(),
+            invocation: known,
+            state: State::LookAgain { at: Instant::now() },
+            wants_ack: true,
+            failures: 0,
+        };
+        self.flights.insert(result.uid.clone(), flight);
     }
 
     /// Does what is due.

@@ -11,7 +11,7 @@ use super::{
     Shared,
     outbox::{self, Outgoing},
     status::Refusal,
-    stream::{self, Caller},
+    stream::{self, Arrival, Caller},
 };
 use crate::{
     domain::{device::DeviceKey, register},
@@ -52,10 +52,16 @@ impl NodeService for Service {
         &self,
         request: Request<Streaming<DeviceEvent>>,
     ) -> Result<Response<Outgoing>, Status> {
-        let caller = caller(&request)?;
-        self.0.admit(&caller.key, &caller.fingerprint).await?;
+        let (shared, caller) = (Arc::clone(&self.0), caller(&request)?);
+        shared.admit(&caller.key, &caller.fingerprint).await?;
         let (outbox, outgoing) = outbox::new();
-        let stream = stream::run(Arc::clone(&self.0), caller, request.into_inner(), outbox);
+        let inbound = request.into_inner();
+        let stream = stream::run(Arrival {
+            shared,
+            caller,
+            inbound,
+            outbox,
+        });
         self.0.tasks.spawn(self.0.streams.track_future(stream));
         Ok(Response::new(outgoing))
     }

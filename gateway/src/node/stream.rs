@@ -59,49 +59,61 @@ impl<R: Into<Refusal>> From<R> for End {
     }
 }
 
+/// A device that wants a stream.
+pub struct Arrival {
+    pub shared: Arc<Shared>,
+    pub caller: Caller,
+    pub inbound: Streaming<DeviceEvent>,
+    pub outbox: Outbox,
+}
+
 /// Serves a stream from Hello to its end, and says in Kubernetes that it began and ended.
-pub async fn run(
-    shared: Arc<Shared>,
-    caller: Caller,
-    mut inbound: Streaming<DeviceEvent>,
-    outbox: Outbox,
-) {
-    match enter(&shared, &caller, &mut inbound).await {
-        Ok((handle, declared)) => {
-            Stream::new(shared, caller, inbound, outbox, handle, declared)
-                .run()
-                .await;
-        }
-        Err(end) => {
-            shared.metrics.stream_ended(end.metric());
-            outbox.end(end.status());
+///
+/// A gateway has tens of thousands of these that do nothing: what is needed at the beginning and at the end alone is
+/// boxed, so that it takes no room in between.
+pub fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
+    let arrival = Box::new(arrival);
+    async move {
+        if let Some(mut stream) = Box::pin(arrival.enter()).await {
+            let end = match stream.serve().await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            };
+            Box::pin(stream.leave(end)).await;
         }
     }
 }
 
-/// Hello, with a registration that is known, from a device that is trusted.
-async fn enter(
-    shared: &Shared,
-    caller: &Caller,
-    inbound: &mut Streaming<DeviceEvent>,
-) -> Result<(Arc<Handle>, Declared), End> {
-    let first = timeout(HELLO_TIME, inbound.message())
-        .await
-        .map_err(|_| Refusal::NotRegistered)?;
-    let Some(device_event::Event::Hello(hello)) = heard(first)?.event else {
-        return Err(Refusal::NotRegistered.into());
-    };
-    let declared = shared
-        .registrations
-        .take(&caller.key, &caller.fingerprint, &hello.registration)
-        .ok_or(Refusal::NotRegistered)?;
-    admit(
-        shared.index.devices.get(&caller.key).as_deref(),
-        &caller.fingerprint,
-    )
-    .map_err(Refusal::from)?;
-    let handle = shared.live.insert(&caller.key).map_err(Refusal::from)?;
-    Ok((handle, declared))
+impl Arrival {
+    async fn enter(mut self: Box<Self>) -> Option<Box<Stream>> {
+        match self.hello().await {
+            Ok((handle, declared)) => Some(Box::new(Stream::new(*self, handle, declared))),
+            Err(end) => {
+                self.shared.metrics.stream_ended(end.metric());
+                self.outbox.end(end.status());
+                None
+            }
+        }
+    }
+
+    /// Hello, with a registration that is known, from a device that is trusted.
+    async fn hello(&mut self) -> Result<(Arc<Handle>, Declared), End> {
+        let Caller { key, fingerprint } = &self.caller;
+        let first = timeout(HELLO_TIME, self.inbound.message())
+            .await
+            .map_err(|_| Refusal::NotRegistered)?;
+        let Some(device_event::Event::Hello(hello)) = heard(first)?.event else {
+            return Err(Refusal::NotRegistered.into());
+        };
+        let declared = self
+            .shared
+            .registrations
+            .take(key, fingerprint, &hello.registration)
+            .ok_or(Refusal::NotRegistered)?;
+        admit(self.shared.index.devices.get(key).as_deref(), fingerprint).map_err(Refusal::from)?;
+        let handle = self.shared.live.insert(key).map_err(Refusal::from)?;
+        Ok((handle, declared))
+    }
 }
 
 fn heard(message: Result<Option<DeviceEvent>, Status>) -> Result<DeviceEvent, End> {
@@ -134,15 +146,19 @@ struct Stream {
     leave_at: Option<Instant>,
 }
 
+/// What a stream keeps while nothing happens, beside its task.
+#[cfg(test)]
+pub const RESIDENT: usize = size_of::<Stream>();
+
 impl Stream {
-    fn new(
-        shared: Arc<Shared>,
-        caller: Caller,
-        inbound: Streaming<DeviceEvent>,
-        outbox: Outbox,
-        handle: Arc<Handle>,
-        declared: Declared,
-    ) -> Self {
+    fn new(arrival: Arrival, handle: Arc<Handle>, declared: Declared) -> Self {
+        let Arrival {
+            shared,
+            caller,
+            inbound,
+            outbox,
+        } = arrival;
+        shared.metrics.streams.inc();
         Self {
             session: Session::new(Arc::clone(&shared), caller.key.clone()),
             dispatcher: Dispatcher::new(Arc::clone(&shared), caller.key.clone(), now()),
@@ -157,16 +173,6 @@ impl Stream {
             device: None,
             leave_at: None,
         }
-    }
-
-    async fn run(mut self) {
-        self.shared.metrics.streams.inc();
-        tracing::debug!(device = %self.caller.key, "Stream began");
-        let end = match self.serve().await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        };
-        self.leave(end).await;
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
@@ -349,7 +355,7 @@ impl Stream {
     }
 
     /// Ends the stream at once, then writes what is still to be written.
-    async fn leave(self, end: End) {
+    async fn leave(self: Box<Self>, end: End) {
         let Self {
             shared,
             caller,
@@ -359,7 +365,7 @@ impl Stream {
             session,
             dispatcher,
             ..
-        } = self;
+        } = *self;
         shared.live.remove(&caller.key, &handle);
         shared.metrics.streams.dec();
         shared.metrics.stream_ended(end.metric());

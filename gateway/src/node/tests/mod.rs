@@ -6,15 +6,19 @@ mod world;
 
 use std::time::Duration;
 
-use proto::node::{self, device_event, gateway_event::Event};
+use proto::{
+    SmallBufferCodec,
+    node::{self, DeviceEvent, GatewayEvent, device_event, gateway_event::Event},
+};
 use serde_json::json;
 use tokio::time::sleep;
-use tonic::Code;
+use tonic::{Code, Streaming, codec::Codec as _};
 
 use self::{
     cluster::Fault,
     world::{FakeDevice, GATEWAY, World, device, invocation, register, settings, succeeded},
 };
+use crate::domain::device::DeviceKey;
 
 const WRITE: &str = "PATCH capabilityinvocations/say-hi/status";
 const READ: &str = "GET capabilityinvocations/say-hi";
@@ -320,6 +324,71 @@ async fn a_result_of_what_is_gone_or_over_is_acked() {
     device.result(succeeded(&dispatch, "1")).await;
     assert_eq!(device.ack().await, "uid-of-say-hi", "over");
     assert_eq!(world.cluster.log_of("capabilityinvocations"), [READ, READ]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_of_what_nobody_knows_are_looked_up_at_a_pace() {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    let before = tokio::time::Instant::now();
+    for number in 0..40 {
+        let dispatch = node::Dispatch {
+            uid: format!("uid-{number}"),
+            name: format!("made-up-{number}"),
+            ..Default::default()
+        };
+        device.result(succeeded(&dispatch, "1")).await;
+    }
+    for _ in 0..40 {
+        device.ack().await;
+    }
+    assert!(
+        before.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        before.elapsed()
+    );
+    assert_eq!(world.cluster.log_of("capabilityinvocations").len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_there_is_no_memory_for_is_asked_for_again() {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    let dispatch = device.dispatch().await;
+    let memory = &world.node.shared.result_memory;
+    let all = u32::try_from(memory.available_permits()).unwrap();
+    let taken = memory.try_acquire_many(all).unwrap();
+    device.result(succeeded(&dispatch, "1")).await;
+    let again = device.dispatch().await;
+    assert_eq!(again.uid, dispatch.uid);
+    drop(taken);
+    device.result(succeeded(&again, "1")).await;
+    device.ack().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_small() {
+    let world = World::new().await;
+    let (outbox, _outgoing) = super::outbox::new();
+    let caller = super::stream::Caller {
+        key: DeviceKey::new("kitchen", "lamp-1"),
+        fingerprint: world::key_of("lamp-1"),
+    };
+    let decoder = SmallBufferCodec::<GatewayEvent, DeviceEvent>::default().decoder();
+    let inbound = Streaming::new_request(decoder, axum::body::Body::empty(), None, None);
+    let shared = world.node.shared.clone();
+    let stream = super::stream::run(super::stream::Arrival {
+        shared,
+        caller,
+        inbound,
+        outbox,
+    });
+    let bytes = std::mem::size_of_val(&stream);
+    let bytes = bytes + super::stream::RESIDENT;
+    assert!(bytes <= 2048, "{bytes} bytes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,1 +1,703 @@
+//! Decisions, one by one; then a thousand lives of an agent that crashes between any two acts.
 
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use proto::node::{Availability, FailureCode, Outcome};
+
+use super::{
+    jobs::Jobs,
+    order::{Ending, Order, Why},
+    plan::{Effect, Event, Limits, Observed, Plan, plan},
+};
+use crate::{
+    host::clock::Moment,
+    journal::{Bounds, Ledger, Phase, Record, Uid},
+};
+
+const NOW: Moment = Moment::from_millis(10_000);
+
+fn uid(text: &str) -> Uid {
+    Uid::parse(text).unwrap()
+}
+
+fn order(text: &str) -> Arc<Order> {
+    Arc::new(Order {
+        uid: uid(text),
+        name: format!("check-{text}"),
+        capability: "echo".to_owned(),
+        input: b"1".to_vec(),
+        deadline: NOW.after(Duration::from_secs(30)),
+        max_output_bytes: 1_000,
+        requested_by: "jane".to_owned(),
+    })
+}
+
+fn with(text: &str, change: impl FnOnce(&mut Order)) -> Event {
+    let mut order = Arc::unwrap_or_clone(order(text));
+    change(&mut order);
+    Event::Dispatch(Arc::new(order))
+}
+
+fn dispatch(text: &str) -> Event {
+    Event::Dispatch(order(text))
+}
+
+fn completed(text: &str) -> Event {
+    Event::Completed {
+        uid: uid(text),
+        ending: Ending::Output(b"1".to_vec()),
+    }
+}
+
+fn surface() -> BTreeMap<&'static str, Availability> {
+    BTreeMap::from([
+        ("echo", Availability::Available),
+        ("lamp", Availability::Unavailable),
+    ])
+}
+
+/// An agent with a stream and nothing to do.
+#[derive(Default)]
+struct World {
+    ledger: Ledger,
+    bounds: Bounds,
+    jobs: Jobs,
+    refused: HashSet<Uid>,
+    told: Option<HashSet<Uid>>,
+    stop_at: Option<Moment>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            told: Some(HashSet::new()),
+            ..Self::default()
+        }
+    }
+
+    fn plan_at(&self, now: Moment, events: &[Event]) -> Plan {
+        plan(&Observed {
+            now,
+            events,
+            ledger: &self.ledger,
+            bounds: self.bounds,
+            jobs: &self.jobs,
+            refused: &self.refused,
+            told: self.told.as_ref(),
+            surface: &surface(),
+            limits: Limits {
+                running: 2,
+                waiting: 2,
+            },
+            stop_at: self.stop_at,
+        })
+    }
+
+    fn plan(&self, events: &[Event]) -> Plan {
+        self.plan_at(NOW, events)
+    }
+
+    /// Plans, and lets it happen.
+    fn after(mut self, events: &[Event]) -> Self {
+        let plan = self.plan(events);
+        for record in &plan.records {
+            self.ledger.add(record);
+        }
+        for effect in plan.effects {
+            self.act(effect);
+        }
+        self
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Wait(order) => self.jobs.wait(order),
+            Effect::Start(order) => self.jobs.start(&order),
+            Effect::Stop(uid, why) => self.jobs.stop(&uid, why),
+            Effect::Leave(uid) => self.jobs.leave(&uid),
+            Effect::TellResult(uid) => {
+                self.told.as_mut().unwrap().insert(uid);
+            }
+            Effect::Refuse { uid, .. } => {
+                self.refused.insert(uid);
+            }
+            Effect::TellAccepted(_) => {}
+        }
+    }
+}
+
+/// Outcome and code of each end that a plan records.
+fn ends(plan: &Plan) -> Vec<(String, Outcome, Option<FailureCode>)> {
+    let ends = plan.records.iter().filter_map(|record| {
+        if let Record::Finished { uid, result } = record {
+            let code = result.failure.as_ref().map(proto::node::Failure::code);
+            Some((uid.to_string(), result.outcome(), code))
+        } else {
+            None
+        }
+    });
+    ends.collect()
+}
+
+fn starts(plan: &Plan) -> Vec<String> {
+    let starts = plan.effects.iter().filter_map(|effect| {
+        if let Effect::Start(order) = effect {
+            Some(order.uid.to_string())
+        } else {
+            None
+        }
+    });
+    starts.collect()
+}
+
+fn end(text: &str, outcome: Outcome, code: FailureCode) -> (String, Outcome, Option<FailureCode>) {
+    (text.to_owned(), outcome, Some(code))
+}
+
+#[test]
+fn an_order_is_recorded_started_and_confirmed() {
+    let plan = World::new().plan(&[dispatch("a")]);
+    assert_eq!(
+        plan.records,
+        [Record::Accepted {
+            uid: uid("a"),
+            name: "check-a".to_owned()
+        }]
+    );
+    assert_eq!(
+        plan.effects,
+        [Effect::Start(order("a")), Effect::TellAccepted(uid("a"))]
+    );
+    assert_eq!(plan.wake, Some(order("a").deadline));
+}
+
+#[test]
+fn what_comes_twice_runs_once_even_in_one_batch() {
+    let plan = World::new().plan(&[dispatch("a"), dispatch("a")]);
+    assert_eq!(starts(&plan), ["a"]);
+    assert_eq!(plan.records.len(), 1);
+
+    let running = World::new().after(&[dispatch("a")]);
+    let plan = running.plan(&[dispatch("a")]);
+    assert_eq!(plan.records, []);
+    assert_eq!(plan.effects, [Effect::TellAccepted(uid("a"))]);
+
+    let ended = running.after(&[completed("a")]);
+    let plan = ended.plan(&[dispatch("a")]);
+    assert_eq!(plan.effects, [Effect::TellResult(uid("a"))]);
+
+    let acked = ended.after(&[Event::Ack(uid("a"))]);
+    let plan = acked.plan(&[dispatch("a")]);
+    assert_eq!(plan.effects, [Effect::TellResult(uid("a"))]);
+}
+
+#[test]
+fn an_end_is_recorded_before_it_is_told() {
+    let plan = World::new().after(&[dispatch("a")]).plan(&[completed("a")]);
+    assert_eq!(ends(&plan), [("a".to_owned(), Outcome::Succeeded, None)]);
+    assert_eq!(
+        plan.effects,
+        [Effect::Leave(uid("a")), Effect::TellResult(uid("a"))]
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_recorded() {
+    for (event, outcome, code) in [
+        (
+            with("a", |order| order.capability = "oven".to_owned()),
+            Outcome::Failed,
+            FailureCode::NotDeclared,
+        ),
+        (
+            with("a", |order| order.capability = "lamp".to_owned()),
+            Outcome::Failed,
+            FailureCode::Unavailable,
+        ),
+        (
+            with("a", |order| order.input = vec![b'1'; 40_000]),
+            Outcome::Failed,
+            FailureCode::InvalidInput,
+        ),
+        (
+            with("a", |order| order.deadline = NOW),
+            Outcome::TimedOut,
+            FailureCode::DeadlineBeforeStart,
+        ),
+    ] {
+        let plan = World::new().plan(&[event]);
+        assert_eq!(ends(&plan), [end("a", outcome, code)]);
+        assert_eq!(plan.effects, [Effect::TellResult(uid("a"))]);
+    }
+}
+
+#[test]
+fn as_many_run_and_wait_as_may_and_the_next_is_told_so() {
+    let events = ["a", "b", "c", "d", "e"].map(dispatch);
+    let world = World::new();
+    let plan = world.plan(&events);
+    assert_eq!(starts(&plan), ["a", "b"]);
+    assert_eq!(ends(&plan), [end("e", Outcome::Failed, FailureCode::Busy)]);
+    let plan = world.after(&events).plan(&[completed("b")]);
+    assert_eq!(starts(&plan), ["c"]);
+}
+
+#[test]
+fn who_waits_gets_its_turn_in_order() {
+    let world = World::new()
+        .after(&["a", "b", "c"].map(dispatch))
+        .after(&[completed("a")])
+        .after(&[dispatch("d")]);
+    let waiting: Vec<_> = world.jobs.waiting().map(|o| o.uid.to_string()).collect();
+    assert_eq!(waiting, ["d"]);
+    assert_eq!(starts(&world.plan(&[completed("c")])), ["d"]);
+}
+
+#[test]
+fn a_deadline_stops_what_runs_and_keeps_what_waits_from_starting() {
+    let world = World::new().after(&["a", "b", "c"].map(dispatch));
+    let late = order("a").deadline;
+    let plan = world.plan_at(late, &[]);
+    assert_eq!(
+        ends(&plan),
+        [end(
+            "c",
+            Outcome::TimedOut,
+            FailureCode::DeadlineBeforeStart
+        )]
+    );
+    assert!(
+        plan.effects
+            .contains(&Effect::Stop(uid("a"), Why::Deadline))
+    );
+    assert_eq!(starts(&plan), [] as [&str; 0]);
+    // Asked once.
+    let world = world.after(&[Event::Cancel(uid("a"))]);
+    let plan = world.plan_at(late, &[]);
+    assert!(
+        !plan
+            .effects
+            .contains(&Effect::Stop(uid("a"), Why::Deadline))
+    );
+}
+
+#[test]
+fn cancel_reaches_what_waits_what_runs_what_ended_and_what_never_came() {
+    let world = World::new().after(&["a", "b", "c"].map(dispatch));
+    let plan = world.plan(&[Event::Cancel(uid("a"))]);
+    assert_eq!(plan.effects, [Effect::Stop(uid("a"), Why::Cancelled)]);
+    let plan = world.plan(&[Event::Cancel(uid("c"))]);
+    assert_eq!(
+        ends(&plan),
+        [end("c", Outcome::Cancelled, FailureCode::Cancelled)]
+    );
+    let world = world.after(&[completed("a")]);
+    let plan = world.plan(&[Event::Cancel(uid("a"))]);
+    assert_eq!(plan.effects, [Effect::TellResult(uid("a"))]);
+    // And is not run when it comes late after all.
+    let world = world.after(&[Event::Cancel(uid("z"))]);
+    assert_eq!(starts(&world.plan(&[dispatch("z")])), [] as [&str; 0]);
+}
+
+#[test]
+fn a_new_stream_hears_every_result_that_nobody_acked() {
+    let mut world = World::new()
+        .after(&["a", "b"].map(dispatch))
+        .after(&["a", "b"].map(completed))
+        .after(&[Event::Ack(uid("a"))]);
+    assert_eq!(world.plan(&[]).effects, []);
+    world.told = Some(HashSet::new());
+    assert_eq!(world.plan(&[]).effects, [Effect::TellResult(uid("b"))]);
+    world.told = None;
+    assert_eq!(world.plan(&[]).effects, []);
+}
+
+#[test]
+fn a_full_journal_refuses_new_work_and_remembers_that_it_did() {
+    for bounds in [
+        Bounds {
+            bytes: 1_000,
+            ..Bounds::default()
+        },
+        Bounds {
+            open: 0,
+            ..Bounds::default()
+        },
+    ] {
+        let mut world = World {
+            bounds,
+            ..World::new()
+        };
+        let plan = world.plan(&[dispatch("a")]);
+        assert_eq!(plan.records, []);
+        let refuse = Effect::Refuse {
+            uid: uid("a"),
+            name: "check-a".to_owned(),
+        };
+        assert_eq!(plan.effects, std::slice::from_ref(&refuse));
+        world = world.after(&[dispatch("a")]);
+        world.bounds = Bounds::default();
+        // There is room again, but somebody was told that it does not run.
+        assert_eq!(world.plan(&[dispatch("a")]).effects, [refuse]);
+    }
+}
+
+#[test]
+fn room_is_set_aside_for_the_results_of_what_runs() {
+    let bounds = Bounds {
+        bytes: 2 * order("a").reserve() + 500,
+        ..Bounds::default()
+    };
+    let world = World {
+        bounds,
+        ..World::new()
+    };
+    let world = world.after(&["a", "b"].map(dispatch));
+    assert_eq!(world.jobs.running().count(), 2);
+    let plan = world.plan(&[dispatch("c")]);
+    assert!(matches!(plan.effects[..], [Effect::Refuse { .. }]));
+}
+
+#[test]
+fn without_a_journal_nothing_starts_and_no_end_is_told() {
+    let world = World::new().after(&["a", "b", "c"].map(dispatch));
+    let plan = world.plan(&[completed("a"), dispatch("d"), Event::Cancel(uid("b"))]);
+    assert_eq!(starts(&plan), ["c"]);
+    let (plan, again) = plan.unrecorded(&world.jobs);
+    assert_eq!(plan.records, []);
+    assert_eq!(starts(&plan), [] as [&str; 0]);
+    let refused: Vec<_> = plan
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Refuse { uid, .. } => Some(uid.to_string()),
+            Effect::TellResult(uid) => unreachable!("{uid} is told unrecorded"),
+            Effect::Wait(_)
+            | Effect::Start(_)
+            | Effect::Stop(..)
+            | Effect::Leave(_)
+            | Effect::TellAccepted(_) => None,
+        })
+        .collect();
+    assert_eq!(refused, ["d", "c"]);
+    assert!(
+        plan.effects
+            .contains(&Effect::Stop(uid("b"), Why::Cancelled))
+    );
+    // What ended is recorded later, and told then.
+    let plan = world.plan(&again);
+    assert_eq!(ends(&plan), [("a".to_owned(), Outcome::Succeeded, None)]);
+}
+
+#[test]
+fn an_agent_that_stops_starts_nothing_and_says_what_never_started() {
+    let mut world = World::new().after(&["a", "b", "c"].map(dispatch));
+    world.stop_at = Some(NOW.after(Duration::from_secs(4)));
+    let plan = world.plan(&[completed("a"), dispatch("z")]);
+    assert_eq!(starts(&plan), [] as [&str; 0]);
+    assert_eq!(
+        ends(&plan)[1..],
+        [end("c", Outcome::Failed, FailureCode::AgentRestarted)]
+    );
+    let plan = world.plan_at(NOW.after(Duration::from_secs(4)), &[]);
+    assert!(
+        plan.effects
+            .contains(&Effect::Stop(uid("b"), Why::Shutdown))
+    );
+}
+
+/// The life of an agent and its gateways, with crashes, as a seed decides.
+struct Life {
+    world: World,
+    now: Moment,
+    /// What a power cut leaves.
+    disk: Vec<Record>,
+    /// Whose capability began, in order, over all lives of the process.
+    started: Vec<Uid>,
+    /// What is running in this life.
+    running: BTreeSet<Uid>,
+    again: Vec<Event>,
+    gateway: Gateway,
+    dice: Dice,
+}
+
+/// What the gateways know, which die as well but share what is in Kubernetes.
+#[derive(Default)]
+struct Gateway {
+    open: BTreeSet<Uid>,
+    told: HashMap<Uid, (Outcome, Option<FailureCode>)>,
+    acked: BTreeSet<Uid>,
+}
+
+/// xorshift: the same seed gives the same life.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        Self {
+            world: World::new(),
+            now: NOW,
+            disk: Vec::new(),
+            started: Vec::new(),
+            running: BTreeSet::new(),
+            again: Vec::new(),
+            gateway: Gateway::default(),
+            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+        }
+    }
+
+    fn some_uid(&mut self) -> Uid {
+        uid(&format!("u{}", self.dice.below(12)))
+    }
+
+    /// Something happens: more than one thing at once, now and then.
+    fn events(&mut self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.again);
+        for _ in 0..=self.dice.below(3) {
+            match self.dice.below(8) {
+                0..=2 => {
+                    let uid = self.some_uid();
+                    // A gateway dispatches what has no end yet, as often as it likes.
+                    if self.world.told.is_some() && !self.gateway.told.contains_key(&uid) {
+                        self.gateway.open.insert(uid.clone());
+                        let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
+                        order.deadline = self.now.after(Duration::from_secs(30));
+                        events.push(Event::Dispatch(Arc::new(order)));
+                    }
+                }
+                3 => {
+                    let uid = self.some_uid();
+                    if self.gateway.open.contains(&uid) && self.world.told.is_some() {
+                        events.push(Event::Cancel(uid));
+                    }
+                }
+                4..=5 => {
+                    if let Some(uid) = self.running.pop_first() {
+                        let ending = match self.world.jobs.stopping(&uid) {
+                            Some(why) => Ending::Stopped(why),
+                            None => Ending::Output(b"1".to_vec()),
+                        };
+                        events.push(Event::Completed { uid, ending });
+                    }
+                }
+                6 => self.world.told = Some(HashSet::new()),
+                _ => self.now = self.now.after(Duration::from_secs(7)),
+            }
+        }
+        events
+    }
+
+    fn step(&mut self) {
+        let events = self.events();
+        self.act(&events, true);
+    }
+
+    fn act(&mut self, events: &[Event], may_fail: bool) {
+        let plan = self.world.plan_at(self.now, events);
+        let Plan {
+            records, effects, ..
+        } = plan.clone();
+        let luck = if may_fail { self.dice.below(10) } else { 9 };
+        let effects = match luck {
+            // The disk is full.
+            0 if records.iter().any(Record::must_last) => {
+                let (plan, again) = plan.unrecorded(&self.world.jobs);
+                self.again = again;
+                plan.effects
+            }
+            // A power cut within the write: a part of it is there.
+            1 => {
+                let written = self.dice.below(records.len() + 1);
+                self.disk.extend_from_slice(&records[..written]);
+                return self.crash();
+            }
+            _ => {
+                for record in &records {
+                    self.world.ledger.add(record);
+                }
+                self.disk.extend(records);
+                effects
+            }
+        };
+        let crash_at = (luck == 2).then(|| self.dice.below(effects.len() + 1));
+        for (index, effect) in effects.into_iter().enumerate() {
+            if crash_at == Some(index) {
+                return self.crash();
+            }
+            self.check(&effect);
+            match &effect {
+                Effect::Start(order) => {
+                    self.started.push(order.uid.clone());
+                    self.running.insert(order.uid.clone());
+                }
+                Effect::TellResult(uid) => self.hear(uid),
+                Effect::Refuse { uid, .. } => {
+                    let refusal = (Outcome::Failed, Some(FailureCode::JournalUnavailable));
+                    self.gateway.told.entry(uid.clone()).or_insert(refusal);
+                    self.gateway.acked.insert(uid.clone());
+                }
+                Effect::Wait(_) | Effect::Stop(..) | Effect::Leave(_) | Effect::TellAccepted(_) => {
+                }
+            }
+            // Without a stream there is nobody to hear it.
+            if self.world.told.is_some() || !matches!(effect, Effect::TellResult(_)) {
+                self.world.act(effect);
+            }
+        }
+        if crash_at.is_some() {
+            self.crash();
+        }
+    }
+
+    /// What must be on the disk when an effect happens.
+    fn check(&self, effect: &Effect) {
+        match effect {
+            Effect::Start(order) => {
+                let accepted = self.disk.iter().any(
+                    |record| matches!(record, Record::Accepted { uid, .. } if *uid == order.uid),
+                );
+                assert!(accepted, "{} starts unrecorded", order.uid);
+                assert!(
+                    !self.started.contains(&order.uid),
+                    "{} starts twice",
+                    order.uid
+                );
+            }
+            Effect::TellResult(uid) => {
+                assert!(
+                    self.disk.iter().any(|record| record.uid() == uid),
+                    "the end of {uid} is told unrecorded"
+                );
+            }
+            Effect::Wait(_)
+            | Effect::Stop(..)
+            | Effect::Leave(_)
+            | Effect::TellAccepted(_)
+            | Effect::Refuse { .. } => {}
+        }
+    }
+
+    /// A gateway hears a result; it may lose the ack.
+    fn hear(&mut self, uid: &Uid) {
+        let end = self.end_of(uid);
+        let before = self.gateway.told.entry(uid.clone()).or_insert(end);
+        if before.1 != Some(FailureCode::JournalUnavailable) {
+            assert_eq!(*before, end, "{uid} ended in two ways");
+        }
+        let ran = self.started.contains(uid);
+        match end {
+            (Outcome::Succeeded | Outcome::Unknown, _) => {
+                // Unknown is honest where the crash came between the record and the start.
+                assert!(
+                    ran || end.0 == Outcome::Unknown,
+                    "{uid}: success without effect"
+                );
+            }
+            (_, Some(FailureCode::DeadlineExceeded)) => assert!(ran, "{uid}"),
+            (
+                _,
+                Some(
+                    FailureCode::Busy
+                    | FailureCode::AgentRestarted
+                    | FailureCode::DeadlineBeforeStart
+                    | FailureCode::JournalUnavailable,
+                ),
+            ) => assert!(!ran, "{uid}: {end:?} with an effect"),
+            _ => {}
+        }
+        if self.dice.below(3) > 0 {
+            self.gateway.acked.insert(uid.clone());
+        }
+    }
+
+    fn end_of(&self, uid: &Uid) -> (Outcome, Option<FailureCode>) {
+        let recorded = self.disk.iter().find_map(|record| match record {
+            Record::Finished { uid: of, result } if of == uid => Some((
+                result.outcome(),
+                result.failure.as_ref().map(proto::node::Failure::code),
+            )),
+            Record::Finished { .. }
+            | Record::Waiting { .. }
+            | Record::Accepted { .. }
+            | Record::Acked { .. } => None,
+        });
+        let accepted = self
+            .disk
+            .iter()
+            .any(|record| matches!(record, Record::Accepted { uid: of, .. } if of == uid));
+        let lost = if accepted {
+            Outcome::Unknown
+        } else {
+            Outcome::Failed
+        };
+        recorded.unwrap_or((lost, Some(FailureCode::AgentRestarted)))
+    }
+
+    fn crash(&mut self) {
+        self.world = World {
+            ledger: Ledger::restarted(&self.disk),
+            ..World::default()
+        };
+        self.running.clear();
+        self.again.clear();
+    }
+
+    /// Quiet: everything that is open comes to an end.
+    fn settle(&mut self) {
+        for _ in 0..50 {
+            self.world.told = Some(HashSet::new());
+            let mut events = std::mem::take(&mut self.again);
+            let uids = std::mem::take(&mut self.running).into_iter();
+            events.extend(uids.map(|uid| completed(uid.as_str())));
+            let acked = self.gateway.acked.iter().cloned();
+            events.extend(acked.map(Event::Ack));
+            let open = self.gateway.open.iter();
+            let untold = open.filter(|uid| !self.gateway.told.contains_key(*uid));
+            events.extend(untold.map(|uid| {
+                let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
+                order.deadline = self.now.after(Duration::from_secs(30));
+                Event::Dispatch(Arc::new(order))
+            }));
+            self.act(&events, false);
+        }
+    }
+}
+
+#[test]
+fn over_a_thousand_lives_nothing_happens_twice_and_nothing_untrue_is_said() {
+    for seed in 1..1_200 {
+        let mut life = Life::new(seed);
+        for _ in 0..60 {
+            life.step();
+        }
+        life.settle();
+        for uid in &life.gateway.open {
+            assert!(
+                life.gateway.told.contains_key(uid),
+                "seed {seed}: {uid} never ended"
+            );
+        }
+        let counts = life.world.ledger.counts();
+        assert_eq!(
+            (counts.running, life.world.jobs.is_empty()),
+            (0, true),
+            "seed {seed}"
+        );
+        for uid in life.world.ledger.unacked() {
+            assert_eq!(life.world.ledger.phase(uid), Some(Phase::Ended));
+        }
+    }
+}

@@ -105,7 +105,6 @@ mod tests {
             self.grace
         }
 
-        #[expect(clippy::panic, reason = "that is what is tested")]
         fn run(&self, call: Call) -> Running {
             Box::pin(async move {
                 match call.input.as_slice() {

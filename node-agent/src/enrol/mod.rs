@@ -110,8 +110,10 @@ pub async fn pair(
         requested_name,
         request: None,
     })?;
-    let applied = proved.apply(&saved, applicant.application(&saved)?)?;
-    follow(applicant, saved, Some(applied), tell).await
+    // A stream that broke meanwhile is one that broke later: the gateway is asked how things stand.
+    let application = applicant.application(&saved)?;
+    let applied = proved.apply(&saved, application).ok();
+    follow(applicant, saved, applied, tell).await
 }
 
 /// Goes on with a pairing that was interrupted.

@@ -296,6 +296,25 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+impl Ledger {
+    /// Takes a record in as if it had been written.
+    pub(crate) fn add(&mut self, record: &Record) {
+        let length = u32::try_from(record.encode().len()).unwrap();
+        self.take(record, Span { offset: 0, length }, Moment::default());
+    }
+
+    /// What a restart makes of these records.
+    pub(crate) fn restarted(records: &[Record]) -> Self {
+        let mut ledger = Self::default();
+        for record in records {
+            ledger.add(record);
+        }
+        ledger.settle();
+        ledger
+    }
+}
+
 /// What is said of an invocation whose end nobody saw.
 pub(super) fn lost(uid: &Uid, name: &str, started: bool) -> node::Result {
     let (outcome, message) = if started {

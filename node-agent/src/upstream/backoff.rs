@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(banishment(1, 0.0), Duration::from_secs(5));
         assert_eq!(banishment(1, 1.0), Duration::from_secs(10));
         assert_eq!(banishment(2, 1.0), Duration::from_secs(20));
-        assert_eq!(banishment(u32::MAX, 1.0), Duration::from_secs(300));
+        assert_eq!(banishment(u32::MAX, 1.0), Duration::from_mins(5));
     }
 
     #[test]

@@ -1,0 +1,592 @@
+//! A paired agent at its gateways: at most once, whatever dies.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use node_agent::{
+    agent::{self, plan::Limits},
+    capability::{About, Call, Capability, Registry, Running},
+    host::{Facts, clock},
+    journal::{Bounds, Counts, Journal},
+    state::{Folder, Identity, View, identity::Der, session::State},
+    upstream::Upstream,
+};
+use proto::node::{
+    Cancel, Dispatch, Drain, FailureCode, Outcome, ResultAck, device_event::Event as FromDevice,
+    gateway_event::Event as FromGateway,
+};
+use runtime::shutdown::Supervisor;
+use rustls::pki_types::CertificateDer;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::gateway::{Authority, Gateway, Manners, StreamCall, soon};
+
+/// What a capability did to the world, and what the journal said when it did.
+type Effects = Arc<Mutex<Vec<(String, Counts)>>>;
+
+/// Notes its effect; then ends, hangs, or blocks a thread, as its input says.
+struct Probe {
+    journal: PathBuf,
+    effects: Effects,
+}
+
+impl Capability for Probe {
+    fn name(&self) -> &'static str {
+        "test.probe"
+    }
+
+    fn run(&self, call: Call) -> Running {
+        let (journal, effects) = (self.journal.clone(), Arc::clone(&self.effects));
+        Box::pin(async move {
+            let input = String::from_utf8(call.input).unwrap();
+            let (counts, _) = Journal::peek(&journal).unwrap();
+            effects.lock().unwrap().push((input.clone(), counts));
+            match input.as_str() {
+                "\"hang\"" => std::future::pending().await,
+                "\"block\"" => {
+                    let stopped = call.stopped;
+                    let block = move || {
+                        while !stopped.is_cancelled() {
+                            std::thread::sleep(Duration::from_millis(5));
+                        }
+                    };
+                    tokio::task::spawn_blocking(block).await.unwrap();
+                    Ok(b"1".to_vec())
+                }
+                "\"large\"" => Ok(vec![b'1'; call.max_output_bytes + 1]),
+                _ => Ok(input.into_bytes()),
+            }
+        })
+    }
+}
+
+/// A paired device.
+struct Device {
+    temporary: tempfile::TempDir,
+    effects: Effects,
+    limits: Limits,
+}
+
+impl Device {
+    fn new(authority: &Authority, gateways: &[&Gateway]) -> Self {
+        let device = Self {
+            temporary: tempfile::tempdir().unwrap(),
+            effects: Effects::default(),
+            limits: Limits::default(),
+        };
+        let folder = Folder::open(&device.path()).unwrap();
+        let key = folder.key().unwrap();
+        let pkcs10 = key.certificate_request().unwrap();
+        let der = |der: Vec<u8>| Der(CertificateDer::from(der));
+        let addresses: Vec<_> = gateways.iter().map(|g| g.address.to_string()).collect();
+        folder
+            .save_identity(&Identity {
+                namespace: "kitchen".to_owned(),
+                device: "lamp".to_owned(),
+                chain: vec![
+                    der(authority.device(&pkcs10, "kitchen", "lamp")),
+                    der(authority.der()),
+                ],
+                bundle: vec![der(authority.der())],
+                paired_at: addresses[0].clone(),
+                gateways: addresses,
+            })
+            .unwrap();
+        device
+    }
+
+    fn path(&self) -> PathBuf {
+        self.temporary.path().join("state")
+    }
+
+    fn effects(&self) -> Vec<String> {
+        let effects = self.effects.lock().unwrap();
+        effects.iter().map(|(input, _)| input.clone()).collect()
+    }
+
+    /// Waits until a capability has had so many effects.
+    async fn await_effects(&self, count: usize) {
+        soon(async {
+            while self.effects().len() < count {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
+    fn view(&self) -> View {
+        View::of(&self.path()).unwrap().unwrap()
+    }
+
+    async fn await_session(&self, state: State) {
+        soon(async {
+            while self
+                .view()
+                .session()
+                .unwrap()
+                .is_none_or(|s| s.state != state)
+            {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Starts the process, as `run` does.
+    async fn start(&self) -> Process {
+        // A process that was killed may take a moment to let go of the folder.
+        let folder = soon(async {
+            loop {
+                match Folder::open(&self.path()) {
+                    Ok(folder) => return folder,
+                    Err(_) => sleep(Duration::from_millis(1)).await,
+                }
+            }
+        })
+        .await;
+        let identity = folder.view().identity().unwrap().unwrap();
+        let key = folder.key().unwrap();
+        let journal_path = folder.view().journal();
+        let journal = Journal::open(&journal_path, Bounds::default(), clock::now()).unwrap();
+        let mut registry = Registry::built_in(About::default());
+        registry.add(Arc::new(Probe {
+            journal: journal_path,
+            effects: Arc::clone(&self.effects),
+        }));
+        let (words, upstream) = mpsc::channel(32);
+        let connecting = Upstream {
+            folder: Arc::new(folder),
+            key,
+            identity,
+            platform: Facts::read().to_platform(),
+            capabilities: registry.declared(),
+            words,
+        };
+        let parts = agent::Parts {
+            journal,
+            registry,
+            limits: self.limits,
+            upstream,
+            tasks: Supervisor::new().tasks(),
+        };
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(agent::run(parts, stop.clone()));
+        tasks.spawn(connecting.run());
+        Process { tasks, stop }
+    }
+}
+
+/// A running agent. Dropping it is SIGKILL.
+struct Process {
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Process {
+    /// SIGTERM, and waits.
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = soon(self.tasks.join_next()).await {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+fn dispatch(uid: &str, input: &str) -> Dispatch {
+    Dispatch {
+        uid: uid.to_owned(),
+        name: format!("check-{uid}"),
+        capability: "test.probe".to_owned(),
+        input: format!("\"{input}\"").into_bytes(),
+        remaining_ms: 60_000,
+        max_output_bytes: 1_000,
+        requested_by: "jane".to_owned(),
+    }
+}
+
+async fn order(stream: &StreamCall, uid: &str, input: &str) {
+    stream
+        .send(FromGateway::Dispatch(dispatch(uid, input)))
+        .await;
+}
+
+async fn ack(stream: &StreamCall, uid: &str) {
+    let uid = uid.to_owned();
+    stream.send(FromGateway::ResultAck(ResultAck { uid })).await;
+}
+
+fn failure(result: &proto::node::Result) -> (Outcome, FailureCode) {
+    (result.outcome(), result.failure.as_ref().unwrap().code())
+}
+
+#[tokio::test]
+async fn what_is_dispatched_twice_runs_once_and_is_in_the_journal_before() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "once").await;
+    order(&stream, "u1", "once").await;
+    let first = stream.result().await;
+    assert_eq!(first.outcome(), Outcome::Succeeded);
+    assert_eq!(
+        (first.name.as_str(), first.output.as_slice()),
+        ("check-u1", &b"\"once\""[..])
+    );
+    order(&stream, "u1", "once").await;
+    // Once more for each time that it was asked for, and always the same.
+    assert_eq!(stream.result().await, first);
+    ack(&stream, "u1").await;
+    order(&stream, "u2", "next").await;
+    while stream.result().await.uid != "u2" {}
+    assert_eq!(device.effects(), ["\"once\"", "\"next\""]);
+    let effects = device.effects.lock().unwrap();
+    assert!(
+        effects.iter().all(|(_, counts)| counts.running == 1),
+        "{effects:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_result_is_sent_on_every_stream_until_it_is_acked() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "a").await;
+    let first = stream.result().await;
+    // The stream breaks before the ack.
+    stream.fail(Status::unavailable("the gateway stops")).await;
+    drop(stream);
+    let mut stream = gateway.stream().await;
+    assert_eq!(stream.result().await, first);
+    // The process dies before the ack.
+    drop(process);
+    drop(stream);
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    assert_eq!(stream.result().await, first);
+    ack(&stream, "u1").await;
+    order(&stream, "u2", "b").await;
+    assert_eq!(stream.result().await.uid, "u2");
+    ack(&stream, "u2").await;
+    soon(async {
+        while Journal::peek(&device.view().journal()).unwrap().0.unacked > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop(process);
+    drop(stream);
+    // Nothing is left to say.
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u3", "c").await;
+    assert_eq!(stream.result().await.uid, "u3");
+    process.stop().await;
+    assert_eq!(device.effects(), ["\"a\"", "\"b\"", "\"c\""]);
+}
+
+#[tokio::test]
+async fn what_ran_when_the_agent_was_killed_is_unknown_and_never_runs_again() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let mut device = Device::new(&authority, &[&gateway]);
+    device.limits.running = 1;
+    let process = device.start().await;
+    let stream = gateway.stream().await;
+    order(&stream, "u1", "hang").await;
+    order(&stream, "u2", "waits").await;
+    device.await_effects(1).await;
+    soon(async {
+        while Journal::peek(&device.view().journal()).unwrap().0.waiting == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop(process);
+    drop(stream);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    let mut results = [stream.result().await, stream.result().await];
+    results.sort_by(|a, b| a.uid.cmp(&b.uid));
+    assert_eq!(
+        results.each_ref().map(failure),
+        [
+            (Outcome::Unknown, FailureCode::AgentRestarted),
+            (Outcome::Failed, FailureCode::AgentRestarted)
+        ]
+    );
+    order(&stream, "u1", "hang").await;
+    assert_eq!(stream.result().await, results[0]);
+    assert_eq!(device.effects(), ["\"hang\""]);
+}
+
+#[tokio::test]
+async fn cancel_and_deadline_stop_what_runs() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "hang").await;
+    device.await_effects(1).await;
+    let uid = "u1".to_owned();
+    stream.send(FromGateway::Cancel(Cancel { uid })).await;
+    assert_eq!(
+        failure(&stream.result().await),
+        (Outcome::Cancelled, FailureCode::Cancelled)
+    );
+    let short = Dispatch {
+        remaining_ms: 50,
+        ..dispatch("u2", "hang")
+    };
+    stream.send(FromGateway::Dispatch(short)).await;
+    assert_eq!(
+        failure(&stream.result().await),
+        (Outcome::TimedOut, FailureCode::DeadlineExceeded)
+    );
+    let over = Dispatch {
+        remaining_ms: 0,
+        ..dispatch("u3", "x")
+    };
+    stream.send(FromGateway::Dispatch(over)).await;
+    assert_eq!(
+        failure(&stream.result().await),
+        (Outcome::TimedOut, FailureCode::DeadlineBeforeStart)
+    );
+    assert_eq!(device.effects().len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    for (uid, dispatch, expected) in [
+        (
+            "u1",
+            Dispatch {
+                capability: "oven.light".to_owned(),
+                ..dispatch("u1", "x")
+            },
+            FailureCode::NotDeclared,
+        ),
+        (
+            "u2",
+            Dispatch {
+                input: b"{no json".to_vec(),
+                ..dispatch("u2", "x")
+            },
+            FailureCode::InvalidInput,
+        ),
+        ("u3", dispatch("u3", "large"), FailureCode::OutputTooLarge),
+    ] {
+        stream.send(FromGateway::Dispatch(dispatch)).await;
+        let result = stream.result().await;
+        assert_eq!(result.uid, uid);
+        assert_eq!(failure(&result), (Outcome::Failed, expected));
+    }
+    // A uid that is none cannot be answered, and harms nobody.
+    stream
+        .send(FromGateway::Dispatch(dispatch("../..", "x")))
+        .await;
+    order(&stream, "u4", "fine").await;
+    assert_eq!(stream.result().await.uid, "u4");
+}
+
+#[tokio::test]
+async fn heartbeats_go_on_while_capabilities_run_and_block() {
+    let authority = Authority::new("ours");
+    let manners = Manners {
+        heartbeat: Duration::from_millis(50),
+        ..Manners::default()
+    };
+    let mut gateway = Gateway::start(&authority, manners).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "hang").await;
+    order(&stream, "u2", "block").await;
+    device.await_effects(2).await;
+    let mut heartbeats = 0;
+    while heartbeats < 6 {
+        if let FromDevice::Heartbeat(_) = stream.any().await {
+            heartbeats += 1;
+            let ack = FromGateway::HeartbeatAck(proto::node::HeartbeatAck {});
+            stream.send(ack).await;
+        }
+    }
+    let uid = "u2".to_owned();
+    stream.send(FromGateway::Cancel(Cancel { uid })).await;
+    assert_eq!(stream.result().await.uid, "u2");
+    drop(process);
+}
+
+#[tokio::test]
+async fn a_gateway_that_answers_no_heartbeat_is_left() {
+    let authority = Authority::new("ours");
+    let manners = Manners {
+        heartbeat: Duration::from_millis(50),
+        ..Manners::default()
+    };
+    let mut gateway = Gateway::start(&authority, manners).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let _silent = gateway.stream().await;
+    gateway.stream().await;
+    device.await_session(State::Connected).await;
+}
+
+#[tokio::test]
+async fn a_killed_gateway_costs_a_moment_and_the_next_one_hears_the_result() {
+    let authority = Authority::new("ours");
+    let mut gateways = [
+        Gateway::start(&authority, Manners::default()).await,
+        Gateway::start(&authority, Manners::default()).await,
+    ];
+    let device = Device::new(&authority, &[&gateways[0], &gateways[1]]);
+    let _process = device.start().await;
+    let [a, b] = &mut gateways;
+    let (first, mut stream) = tokio::select! {
+        stream = a.stream() => (0, stream),
+        stream = b.stream() => (1, stream),
+    };
+    order(&stream, "u1", "a").await;
+    let result = stream.result().await;
+    let [a, b] = gateways;
+    let (dead, mut alive) = if first == 0 { (a, b) } else { (b, a) };
+    let killed = clock::now();
+    drop(dead);
+    drop(stream);
+    let mut stream = alive.stream().await;
+    assert!(clock::now().since(killed) < Duration::from_secs(2));
+    assert_eq!(stream.result().await, result);
+    assert_eq!(device.effects().len(), 1);
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_let_in_says_why_and_stays_away() {
+    let authority = Authority::new("ours");
+    let manners = Manners {
+        refuses: Some(Status::permission_denied("suspended by jane")),
+        ..Manners::default()
+    };
+    let mut gateway = Gateway::start(&authority, manners).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let process = device.start().await;
+    device.await_session(State::Refused).await;
+    let session = device.view().session().unwrap().unwrap();
+    assert!(session.last_error.unwrap().contains("suspended by jane"));
+    sleep(Duration::from_millis(300)).await;
+    let mut registrations = 0;
+    while gateway.registrations.try_recv().is_ok() {
+        registrations += 1;
+    }
+    assert_eq!(registrations, 1);
+    process.stop().await;
+    let session = device.view().session().unwrap().unwrap();
+    assert_eq!(session.state, State::Stopped);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_accepted_is_a_refusal() {
+    let ours = Authority::new("ours");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The gateway's own certificate is right; it just lets in devices of another authority only.
+    let gateway = Gateway::start_on(
+        listener,
+        &ours,
+        &Authority::new("theirs"),
+        Manners::default(),
+    );
+    let device = Device::new(&ours, &[&gateway]);
+    let _process = device.start().await;
+    device.await_session(State::Refused).await;
+    let session = device.view().session().unwrap().unwrap();
+    let error = session.last_error.unwrap();
+    assert!(
+        error.contains("does not accept this device's certificate"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_of_another_authority_hears_nothing() {
+    let mut theirs = Gateway::start(&Authority::new("ours"), Manners::default()).await;
+    let device = Device::new(&Authority::new("ours"), &[&theirs]);
+    let _process = device.start().await;
+    soon(async {
+        loop {
+            let session = device.view().session().unwrap();
+            if session.is_some_and(|s| s.last_error.is_some_and(|e| e.contains("certificate"))) {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert!(theirs.registrations.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_gateway_that_goes_names_the_moment_and_the_list_is_kept() {
+    let authority = Authority::new("ours");
+    let mut next = Gateway::start(&authority, Manners::default()).await;
+    let manners = Manners {
+        gateways: vec![next.address.to_string(), "nonsense".to_owned()],
+        ..Manners::default()
+    };
+    let mut first = Gateway::start(&authority, manners).await;
+    let device = Device::new(&authority, &[&first]);
+    let _process = device.start().await;
+    let mut stream = first.stream().await;
+    // What runs goes on meanwhile.
+    order(&stream, "u1", "a").await;
+    assert_eq!(stream.result().await.uid, "u1");
+    let drain = Drain {
+        reconnect_after_ms: 100,
+    };
+    stream.send(FromGateway::Drain(drain)).await;
+    let mut stream = next.stream().await;
+    assert_eq!(stream.result().await.uid, "u1");
+    let identity = device.view().identity().unwrap().unwrap();
+    assert_eq!(identity.gateways, [next.address.to_string()]);
+    // The address that it was paired at stays known.
+    assert_eq!(identity.paired_at, first.address.to_string());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_told_to_stop_lets_what_runs_end_and_says_so() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "hang").await;
+    device.await_effects(1).await;
+    let (result, ()) = tokio::join!(
+        async {
+            let result = stream.result().await;
+            ack(&stream, "u1").await;
+            result
+        },
+        process.stop()
+    );
+    assert_eq!(
+        failure(&result),
+        (Outcome::Unknown, FailureCode::AgentRestarted)
+    );
+    let (counts, _) = Journal::peek(&device.view().journal()).unwrap();
+    assert_eq!((counts.unacked, counts.acked), (0, 1));
+}

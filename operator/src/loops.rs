@@ -1,4 +1,4 @@
-//! The five watches and the four loops of a leader, and who wakes whom.
+//! The watches and the four loops of a leader, and who wakes whom.
 
 use std::sync::Arc;
 
@@ -73,6 +73,7 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         invocations.run(term.clone()),
         leases.run(term.clone()),
         wake.run(lease_store, lease_news, term.clone()),
+        invocation::retention::run(leader.client.clone(), leader.metrics.clone(), term.clone()),
         loops,
     );
 }

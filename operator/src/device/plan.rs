@@ -37,10 +37,20 @@ pub enum Change {
     WriteStatus(Box<DeviceStatus>),
 }
 
+/// A device that was made a moment ago gets its certificate in the next: what is true until then is not worth a write
+/// that would get in the way of that one.
+const ARRIVING: SignedDuration = SignedDuration::from_secs(10);
+
 /// Decides.
 pub fn plan(observed: &Observed) -> Plan {
     let device = &observed.device;
     let before = device.status.clone().unwrap_or_default();
+    if let Some(arrived_at) = arriving_until(device, &before).filter(|at| observed.now < *at) {
+        return Plan {
+            requeue_at: Some(arrived_at),
+            ..Plan::default()
+        };
+    }
     let trust = trust(observed, &before);
     let presence = presence_now(observed, &before);
     let mut status = before.clone();
@@ -77,6 +87,14 @@ pub fn plan(observed: &Observed) -> Plan {
             requeue_at: earliest(trust.changes_at, presence.changes_at),
         },
     }
+}
+
+fn arriving_until(device: &Device, status: &DeviceStatus) -> Option<Timestamp> {
+    let created_at = device.metadata.creation_timestamp.as_ref()?.0;
+    let is_new = status.certificate.is_none() && status.trust.is_none();
+    (is_new && device.spec.trust == TrustDecision::Active)
+        .then(|| created_at.checked_add(ARRIVING).ok())
+        .flatten()
 }
 
 /// A condition without its type: whether it holds, why in a word, why in words.

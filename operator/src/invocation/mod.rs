@@ -1,11 +1,14 @@
 //! Reconciles `CapabilityInvocation`s that no gateway can bring to an end: the device is absent, not trusted or not
 //! there, or nobody answered in time.
 //!
+//! [`retention`] deletes what has ended.
+//!
 //! A healthy invocation is none of this loop's business: it costs no request and no write.
 
 mod apply;
 mod observe;
 pub mod plan;
+pub mod retention;
 
 use std::sync::Arc;
 

@@ -255,3 +255,26 @@ fn conditions_of_the_gateways_are_kept() {
     let plan = decide(1, &device, GatewayLease::Absent);
     assert!(status(&plan).conditions.contains(&connected));
 }
+
+#[test]
+fn a_device_that_was_made_a_moment_ago_is_left_to_who_certifies_it() {
+    let mut device = minimal();
+    device.metadata.creation_timestamp = Some(Time(at(0)));
+    device.status = None;
+    assert_eq!(
+        decide(1, &device, GatewayLease::Absent),
+        Plan {
+            requeue_at: Some(at(10)),
+            ..Plan::default()
+        }
+    );
+    let plan = decide(10, &device, GatewayLease::Absent);
+    assert_eq!(status(&plan).trust, Some(Trust::Untrusted));
+    device.spec.trust = TrustDecision::Revoked;
+    let plan = decide(1, &device, GatewayLease::Absent);
+    assert_eq!(
+        status(&plan).trust,
+        Some(Trust::Revoked),
+        "a decision is at once"
+    );
+}

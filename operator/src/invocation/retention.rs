@@ -1,0 +1,251 @@
+//! Deletes invocations that have ended, `ttlSecondsAfterFinished` later.
+//!
+//! Nothing is asked for before the moment comes: a watch tells which have ended, and only their names and moments are
+//! kept. An invocation that was replaced by another one of its name stays, for the deletion names its uid.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    pin::pin,
+    time::Duration,
+};
+
+use crds::{CapabilityInvocation, v1alpha1::capability_invocation::InvocationPhase};
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Preconditions},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{Config, Event, watcher},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{context::now, metrics::Metrics, watch::Guard};
+
+/// How long after a deletion that failed it is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(30);
+
+/// Runs until told to stop.
+pub async fn run(client: Client, metrics: Metrics, stop: CancellationToken) {
+    let ended = Api::<Guard<CapabilityInvocation>>::all(client.clone());
+    let events = watcher(ended, Config::default().fields(&has_ended())).default_backoff();
+    let mut events = pin!(events.take_until(stop.cancelled_owned()));
+    let mut kept = Kept::default();
+    loop {
+        let left = kept.next().map(|at| wait(at, now()));
+        tokio::select! {
+            event = events.next() => match event {
+                None => return,
+                Some(Ok(event)) => kept.see(&event, now()),
+                Some(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "Watching invocations that have ended failed");
+                }
+            },
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
+                for (place, uid) in kept.due(now()) {
+                    match delete(&client, &place, &uid).await {
+                        Ok(()) => metrics.transition(super::KIND, "Deleted"),
+                        Err(error) => {
+                            tracing::warn!(
+                                error = &error as &dyn std::error::Error,
+                                namespace = place.namespace, name = place.name,
+                                "Deleting an invocation that has ended failed"
+                            );
+                            kept.keep(place, uid, now() + RETRY);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Selects the invocations that have ended. Selectors know no "or".
+fn has_ended() -> String {
+    [
+        InvocationPhase::Queued,
+        InvocationPhase::Dispatched,
+        InvocationPhase::AwaitingMediation,
+    ]
+    .map(|phase| format!("status.phase!={}", phase.as_str()))
+    .join(",")
+}
+
+async fn delete(client: &Client, place: &Place, uid: &str) -> kube::Result<()> {
+    let only_this = Preconditions {
+        uid: Some(uid.to_owned()),
+        ..Preconditions::default()
+    };
+    let params = DeleteParams::default().preconditions(only_this);
+    let invocations: Api<CapabilityInvocation> = Api::namespaced(client.clone(), &place.namespace);
+    match invocations.delete(&place.name, &params).await {
+        Ok(_) => Ok(()),
+        // Somebody else deleted it, or made another one.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn wait(until: Timestamp, now: Timestamp) -> Duration {
+    until
+        .duration_since(now)
+        .max(SignedDuration::from_millis(50))
+        .unsigned_abs()
+}
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct Place {
+    namespace: String,
+    name: String,
+}
+
+/// The invocations that have ended, by the moment of their deletion.
+#[derive(Debug, Default)]
+struct Kept {
+    by_moment: BTreeSet<(Timestamp, Place)>,
+    by_place: HashMap<Place, (Timestamp, String)>,
+}
+
+impl Kept {
+    fn see(&mut self, event: &Event<Guard<CapabilityInvocation>>, now: Timestamp) {
+        match event {
+            Event::Apply(Guard { 0: Ok(invocation) })
+            | Event::InitApply(Guard { 0: Ok(invocation) }) => {
+                let uid = invocation.uid().unwrap_or_default();
+                self.keep(place(invocation), uid, until(invocation, now));
+            }
+            Event::Delete(invocation) => self.forget(&place(invocation)),
+            Event::Init => *self = Self::default(),
+            // What cannot be read has no moment: a person must look.
+            Event::Apply(_) | Event::InitApply(_) | Event::InitDone => {}
+        }
+    }
+
+    fn keep(&mut self, place: Place, uid: String, until: Timestamp) {
+        self.forget(&place);
+        self.by_moment.insert((until, place.clone()));
+        self.by_place.insert(place, (until, uid));
+    }
+
+    fn forget(&mut self, place: &Place) {
+        if let Some((until, _)) = self.by_place.remove(place) {
+            self.by_moment.remove(&(until, place.clone()));
+        }
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        self.by_moment.first().map(|(until, _)| *until)
+    }
+
+    /// Takes out those whose moment has come.
+    fn due(&mut self, now: Timestamp) -> Vec<(Place, String)> {
+        let mut due = Vec::new();
+        while let Some((until, place)) = self.by_moment.pop_first() {
+            if until > now {
+                self.by_moment.insert((until, place));
+                break;
+            }
+            if let Some((_, uid)) = self.by_place.remove(&place) {
+                due.push((place, uid));
+            }
+        }
+        due
+    }
+}
+
+fn place<K: kube::Resource>(object: &K) -> Place {
+    Place {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+/// Until when an invocation is kept. Whoever wrote an end without its moment gets the time from now.
+fn until(invocation: &CapabilityInvocation, now: Timestamp) -> Timestamp {
+    let finished_at = invocation
+        .status
+        .as_ref()
+        .and_then(|status| status.finished_at.as_ref());
+    let ttl = SignedDuration::from_secs(invocation.spec.ttl_seconds_after_finished.max(0));
+    finished_at
+        .map_or(now, |time| time.0)
+        .checked_add(ttl)
+        .unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::v1alpha1::{CapabilityInvocationSpec, CapabilityInvocationStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn ended(name: &str, finished_at: i64, ttl: i64) -> Guard<CapabilityInvocation> {
+        let spec = CapabilityInvocationSpec {
+            ttl_seconds_after_finished: ttl,
+            ..CapabilityInvocationSpec::default()
+        };
+        let mut invocation = CapabilityInvocation::new(name, spec);
+        invocation.metadata.uid = Some(format!("{name}-uid"));
+        invocation.status = Some(CapabilityInvocationStatus {
+            finished_at: Some(Time(at(finished_at))),
+            ..CapabilityInvocationStatus::default()
+        });
+        kube::core::DeserializeGuard(Ok(invocation))
+    }
+
+    fn names(due: &[(Place, String)]) -> Vec<&str> {
+        due.iter().map(|(place, _)| place.name.as_str()).collect()
+    }
+
+    #[test]
+    fn an_invocation_is_deleted_when_its_time_after_the_end_is_over() {
+        let mut kept = Kept::default();
+        kept.see(&Event::InitApply(ended("long", 0, 100)), at(1));
+        kept.see(&Event::Apply(ended("short", 0, 10)), at(1));
+        kept.see(&Event::Apply(ended("gone", 0, 5)), at(1));
+        kept.see(&Event::Delete(ended("gone", 0, 5)), at(2));
+        assert_eq!(kept.next(), Some(at(10)));
+        assert_eq!(names(&kept.due(at(9))), [""; 0]);
+        assert_eq!(names(&kept.due(at(10))), ["short"]);
+        assert_eq!(kept.next(), Some(at(100)));
+        assert_eq!(
+            kept.due(at(500)),
+            [(place(&ended("long", 0, 0)), "long-uid".to_owned())]
+        );
+        assert_eq!(kept.next(), None);
+    }
+
+    #[test]
+    fn a_list_that_is_read_anew_replaces_what_was_known() {
+        let mut kept = Kept::default();
+        kept.see(&Event::Apply(ended("old", 0, 10)), at(1));
+        kept.see(&Event::Init, at(2));
+        kept.see(&Event::InitApply(ended("new", 0, 20)), at(2));
+        kept.see(&Event::InitDone, at(2));
+        assert_eq!(names(&kept.due(at(500))), ["new"]);
+    }
+
+    #[test]
+    fn an_end_without_a_moment_is_kept_from_now() {
+        let mut invocation = ended("i", 0, 10).0.unwrap();
+        invocation.status = None;
+        assert_eq!(until(&invocation, at(50)), at(60));
+        invocation.spec.ttl_seconds_after_finished = i64::MAX;
+        assert_eq!(until(&invocation, at(50)), Timestamp::MAX);
+    }
+
+    #[test]
+    fn only_invocations_that_have_ended_are_watched() {
+        assert_eq!(
+            has_ended(),
+            "status.phase!=Queued,status.phase!=Dispatched,status.phase!=AwaitingMediation"
+        );
+    }
+}

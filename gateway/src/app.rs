@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::Args,
     enrollment::{self, Enroller},
-    listener::{Listener, PeerStream},
+    listener::{Limits, Listener, PeerStream},
     metrics::Metrics,
     mounted::{self, Mounted},
     node::{self, Node},
@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let serving = Serving {
         enroller,
         node: node.clone(),
+        limits: args.limits(),
         readiness: readiness.clone(),
         ended,
     };
@@ -153,6 +154,7 @@ async fn accept(
 struct Serving {
     enroller: Enroller,
     node: Node,
+    limits: Limits,
     readiness: Readiness,
     ended: CancellationToken,
 }
@@ -168,12 +170,13 @@ impl Serving {
         let Self {
             enroller,
             node,
+            limits,
             readiness,
             ended,
         } = self;
         let _ended = ended.drop_guard();
         let drained = CancellationToken::new();
-        let router = server::new()
+        let router = server::new(limits)
             .add_service(enroller.service())
             .add_service(node.service());
         let stopping = async {

@@ -45,6 +45,9 @@ pub struct Args {
     /// Most connections of devices.
     #[arg(long, env = "FAIRLEAD_MAX_DEVICES", default_value_t = Limits::default().devices, value_parser = count)]
     pub max_devices: usize,
+    /// Memory for large messages of all devices while they arrive, in MiB.
+    #[arg(long, env = "FAIRLEAD_MESSAGE_MEMORY_MIB", default_value_t = Limits::default().message_memory / MIB, value_parser = count)]
+    pub message_memory_mib: usize,
     /// Most TLS handshakes at once; one address may have half of them.
     #[arg(long, env = "FAIRLEAD_MAX_HANDSHAKES", default_value_t = Limits::default().handshakes, value_parser = count)]
     pub max_handshakes: usize,
@@ -71,11 +74,14 @@ pub struct Args {
     pub stop_seconds: u64,
 }
 
+const MIB: usize = 1024 * 1024;
+
 impl Args {
     /// What connections may hold.
     pub fn limits(&self) -> Limits {
         Limits {
             devices: self.max_devices,
+            message_memory: self.message_memory_mib * MIB,
             handshakes: self.max_handshakes,
             handshakes_per_second: self.handshakes_per_second,
             strangers: self.max_strangers,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -113,40 +114,52 @@ impl Tries {
 
 const MIN_PRUNE: usize = 256;
 
-/// How many places each origin holds.
-#[derive(Clone, Debug, Default)]
-pub struct Origins(Arc<Mutex<HashMap<Origin, usize>>>);
-
-/// One place of an origin; given back when dropped.
+/// How many places each holder has: an origin, or a device by its key.
 #[derive(Debug)]
-pub struct OriginPlace {
-    origins: Origins,
-    origin: Origin,
+pub struct Places<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// One place of a holder; given back when dropped.
+#[derive(Debug)]
+pub struct HeldPlace<K: Eq + Hash> {
+    places: Places<K>,
+    holder: K,
 }
 
-impl Origins {
-    /// A place, unless the origin holds `most` already.
-    pub fn enter(&self, origin: Origin, most: usize) -> Option<OriginPlace> {
+impl<K: Copy + Eq + Hash> Places<K> {
+    /// A place, unless the holder has `most` already.
+    pub fn enter(&self, holder: K, most: usize) -> Option<HeldPlace<K>> {
         let mut counts = lock(&self.0);
-        let count = counts.entry(origin).or_default();
+        let count = counts.entry(holder).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(OriginPlace {
-            origins: self.clone(),
-            origin,
+        Some(HeldPlace {
+            places: self.clone(),
+            holder,
         })
     }
 }
 
-impl Drop for OriginPlace {
+impl<K> Default for Places<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K> Clone for Places<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Eq + Hash> Drop for HeldPlace<K> {
     fn drop(&mut self) {
-        let mut counts = lock(&self.origins.0);
-        if let Some(count) = counts.get_mut(&self.origin) {
+        let mut counts = lock(&self.places.0);
+        if let Some(count) = counts.get_mut(&self.holder) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.origin);
+                counts.remove(&self.holder);
             }
         }
     }
@@ -218,7 +231,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_per_origin_and_given_back() {
-        let origins = Origins::default();
+        let origins = Places::default();
         let first = origins.enter(origin(1), 1).unwrap();
         assert!(origins.enter(origin(1), 1).is_none());
         assert!(origins.enter(origin(2), 1).is_some());

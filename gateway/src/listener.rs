@@ -14,6 +14,7 @@ use std::{
 };
 
 use crds::names::PROOF_SECONDS;
+use pairing::key::KeyFingerprint;
 use runtime::shutdown::Tasks;
 use rustls::ServerConfig;
 use tokio::{
@@ -26,13 +27,14 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
 use crate::{
-    limits::{Bucket, Origin, Origins},
+    limits::{Bucket, HeldPlace, Origin, Places},
     metrics::{Handshake, Kind, Metrics, Open},
     peer::{Admission, Identity, Peer},
     stay::{Place, Stay},
 };
 
-/// What connections may hold. Together they bound the memory of the process: see ARCHITECTURE.
+/// What connections may hold. Together they bound the memory of the process: so many connections of each kind, with
+/// windows and headers of a few kilobytes each, and so much for messages beyond that.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Handshakes in flight; more wait in the kernel's backlog. One address may have half of them.
@@ -42,6 +44,10 @@ pub struct Limits {
     pub handshakes_per_second: u32,
     /// Connections of devices.
     pub devices: usize,
+    /// Those of one device. More than one, for it may be back before we know that it went.
+    pub connections_per_device: usize,
+    /// Bytes that large messages of all devices may take while they arrive.
+    pub message_memory: usize,
     /// Connections of enrollees that have not proved a code.
     pub strangers: usize,
     pub strangers_per_address: usize,
@@ -61,6 +67,8 @@ impl Default for Limits {
             handshake_time: Duration::from_secs(5),
             handshakes_per_second: 200,
             devices: 25_000,
+            connections_per_device: 8,
+            message_memory: 64 * 1024 * 1024,
             strangers: 128,
             strangers_per_address: 16,
             stranger_time: Duration::from_secs(PROOF_SECONDS.unsigned_abs()),
@@ -100,7 +108,8 @@ impl Listener {
             strangers: Arc::new(Semaphore::new(limits.strangers)),
             waiting: Arc::new(Semaphore::new(limits.waiting)),
             turned_away: Arc::new(Semaphore::new(limits.turned_away)),
-            stranger_origins: Origins::default(),
+            stranger_origins: Places::default(),
+            device_keys: Places::default(),
         };
         Ok(Self {
             tcp: TcpListener::bind(address).await?,
@@ -122,7 +131,7 @@ impl Listener {
         let Self { tcp, gate } = self;
         let stop = tasks.token();
         let handshakes = Arc::new(Semaphore::new(gate.limits.handshakes));
-        let origins = Origins::default();
+        let origins = Places::default();
         let per_second = gate.limits.handshakes_per_second;
         let mut pace = Bucket::new(per_second, Duration::from_secs(1), per_second);
         let mut backoff = ACCEPT_BACKOFF;
@@ -198,7 +207,8 @@ struct Gate {
     strangers: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
-    stranger_origins: Origins,
+    stranger_origins: Places<Origin>,
+    device_keys: Places<KeyFingerprint>,
 }
 
 impl Gate {
@@ -243,7 +253,7 @@ impl Gate {
     /// Gives the peer what it may hold; `None` where there is not even a place for an answer.
     fn place(&self, identity: Identity, remote: SocketAddr) -> Option<(Arc<Peer>, Reserved)> {
         let placed = match &identity {
-            Identity::Device { .. } => self.place_device(),
+            Identity::Device { key, .. } => self.place_device(*key),
             Identity::Enrollee { .. } => self.place_stranger(remote),
         };
         let (admission, reserved) = placed
@@ -253,6 +263,7 @@ impl Gate {
                     .map_err(|_| ())?;
                 let reserved = Reserved {
                     _place: Some(place),
+                    _of_device: None,
                     _open: self.metrics.connection(Kind::TurnedAway),
                     end: Some(Box::pin(sleep(self.limits.turned_away_time))),
                 };
@@ -269,12 +280,24 @@ impl Gate {
         ))
     }
 
-    fn place_device(&self) -> Result<(Admission, Reserved), (&'static str, Duration)> {
+    fn place_device(
+        &self,
+        key: KeyFingerprint,
+    ) -> Result<(Admission, Reserved), (&'static str, Duration)> {
+        // A device that was revoked still shakes hands; alone it must not take the places of all.
+        let of_device = self
+            .device_keys
+            .enter(key, self.limits.connections_per_device)
+            .ok_or((
+                "this device has as many connections as it may",
+                RETRY_STRANGER,
+            ))?;
         let place = Arc::clone(&self.devices)
             .try_acquire_owned()
             .map_err(|_| ("this gateway has as many devices as it may", RETRY_DEVICE))?;
         let reserved = Reserved {
             _place: Some(place),
+            _of_device: Some(of_device),
             _open: self.metrics.connection(Kind::Device),
             end: None,
         };
@@ -300,6 +323,7 @@ impl Gate {
         let stay = Arc::new(Stay::new(place, until, Arc::clone(&self.waiting)));
         let reserved = Reserved {
             _place: None,
+            _of_device: None,
             _open: self.metrics.connection(Kind::Enrollee),
             end: Some(Box::pin(stay.over())),
         };
@@ -317,6 +341,7 @@ pub struct PeerStream {
 struct Reserved {
     /// An enrollee's place is in its [`Stay`].
     _place: Option<OwnedSemaphorePermit>,
+    _of_device: Option<HeldPlace<KeyFingerprint>>,
     _open: Open,
     /// Devices may stay.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,

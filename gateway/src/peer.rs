@@ -6,7 +6,7 @@ use pairing::{certificate::Presented, exporter::Exporter, key::KeyFingerprint, s
 use rustls::{Error, ServerConnection};
 use tonic::{Request, Status};
 
-use crate::{status::full, stay::Stay};
+use crate::stay::Stay;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -75,13 +75,5 @@ pub fn device<T>(request: &Request<T>) -> Result<(SpiffeId, KeyFingerprint), Sta
         Identity::Enrollee { .. } => Err(Status::permission_denied(
             "enrol first: this certificate is self-signed",
         )),
-    }
-}
-
-/// Lets through the calls of those who have a place. An interceptor in front of every service.
-pub fn served(request: Request<()>) -> Result<Request<()>, Status> {
-    match &of(&request)?.admission {
-        Admission::Device | Admission::Enrollee(_) => Ok(request),
-        Admission::TurnedAway { why, retry_after } => Err(full(why, *retry_after)),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tonic::{Request, Status, service::InterceptorLayer, transport::Server};
+use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
-use crate::peer;
+use crate::{door::DoorLayer, listener::Limits};
 
 /// A device has one long call and a few short ones.
 const MAX_STREAMS: u32 = 8;
@@ -17,11 +17,8 @@ const WINDOW: u32 = 64 * 1024 - 1;
 const PING_AFTER: Duration = Duration::from_mins(1);
 const PING_TIME: Duration = Duration::from_secs(20);
 
-type Interceptor = fn(Request<()>) -> Result<Request<()>, Status>;
-
-/// A server without services: those who have no place are refused before any of them.
-pub fn new() -> Server<Stack<InterceptorLayer<Interceptor>, Identity>> {
-    let served: Interceptor = peer::served;
+/// A server without services, and the door in front of those it will have.
+pub fn new(limits: Limits) -> Server<Stack<DoorLayer, Identity>> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
@@ -29,5 +26,5 @@ pub fn new() -> Server<Stack<InterceptorLayer<Interceptor>, Identity>> {
         .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(PING_AFTER))
         .http2_keepalive_timeout(Some(PING_TIME))
-        .layer(InterceptorLayer::new(served))
+        .layer(DoorLayer::new(limits.message_memory))
 }

@@ -3,9 +3,12 @@
 //! A stranger has a place among the strangers and little time. One that proved a code moves to a place among those who
 //! wait for a decision, so that a day of undecided requests keeps no stranger out.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -13,7 +16,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::limits::OriginPlace;
+use crate::limits::{HeldPlace, Origin};
+
+/// How long a connection stays after its call: to read the answer, and perhaps to try something else.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The stay of one enrollee's connection. Its place is free again when the connection and its calls are gone.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ pub struct Stay {
 pub enum Place {
     Stranger {
         among_all: OwnedSemaphorePermit,
-        of_origin: OriginPlace,
+        of_origin: HeldPlace<Origin>,
     },
     Waiting(OwnedSemaphorePermit),
 }
@@ -100,20 +106,22 @@ pub struct Busy(Arc<Stay>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Release);
+        // However it ended: who neither enrols nor waits has no business here.
+        self.0.end_by(Instant::now() + FAREWELL);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::IpAddr, time::Duration};
+    use std::net::IpAddr;
 
     use super::*;
-    use crate::limits::Origins;
+    use crate::limits::Places;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn stranger(strangers: &Arc<Semaphore>, waiting: &Arc<Semaphore>, until: Instant) -> Arc<Stay> {
-        let of_origin = Origins::default()
+        let of_origin = Places::default()
             .enter(IpAddr::from([192, 0, 2, 1]).into(), 1)
             .unwrap();
         let among_all = Arc::clone(strangers).try_acquire_owned().unwrap();
@@ -160,13 +168,17 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 1);
     }
 
-    #[tokio::test]
-    async fn an_enrollee_enrols_once_at_a_time() {
+    #[tokio::test(start_paused = true)]
+    async fn an_enrollee_enrols_once_at_a_time_and_goes_when_it_is_done() {
         let (strangers, waiting) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
-        let stay = stranger(&strangers, &waiting, Instant::now());
+        let start = Instant::now();
+        let stay = stranger(&strangers, &waiting, start + 30 * SECOND);
         let busy = stay.begin().unwrap();
         assert!(stay.begin().is_none());
+        stay.wait(start + 900 * SECOND).unwrap();
         drop(busy);
         assert!(stay.begin().is_some());
+        stay.over().await;
+        assert_eq!(start.elapsed(), FAREWELL);
     }
 }

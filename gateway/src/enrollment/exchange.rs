@@ -45,8 +45,6 @@ use crate::{
 const STEP_TIME: Duration = Duration::from_secs(PROOF_SECONDS.unsigned_abs());
 /// How long the operator may take past the end of a request before nobody waits for it any more.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long a connection may take to close after the last answer.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// No challenge leaves sooner than this after it was asked for. Counting an attempt takes a write, and a stranger must
 /// not read from the time of the answer which codes exist.
 const CHALLENGE_TIME: Duration = Duration::from_millis(100);
@@ -75,14 +73,12 @@ impl Exchange {
     /// Runs until the end is told, or the gateway stops.
     pub async fn run(mut self) -> Result<(), Status> {
         let stop = self.context.stop.clone();
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = self.story() => outcome,
             () = stop.cancelled() => {
                 Err(later(Code::Unavailable, "this gateway stops: resume at another one", Duration::ZERO))
             }
-        };
-        self.stay.end_by(Instant::now() + FAREWELL);
-        outcome
+        }
     }
 
     async fn story(&mut self) -> Result<(), Status> {

@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tonic::{Code, Status};
 
 use crate::{
-    authority::DeviceKey,
+    authority::{DeviceKey, Identity},
     hub::{Hub, SOON, Tries},
     stranger::{Enrolling, Refused, channel_over, connect, register},
     wire::assert_served,
@@ -110,6 +110,29 @@ async fn devices_are_bounded_and_told_when_to_come_back() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn one_device_does_not_take_the_places_of_all() {
+    let limits = Limits {
+        connections_per_device: 2,
+        ..Limits::default()
+    };
+    let hub = Hub::with_limits(limits).await;
+    let one = hub.authority.device("lamp");
+    let again = || Identity {
+        chain: one.chain.clone(),
+        key: one.key.clone_key(),
+    };
+    let _first = channel_over(connect(hub.address, again()).await).await;
+    let _second = channel_over(connect(hub.address, again()).await).await;
+    assert_full(&register(hub.address, again()).await.unwrap_err());
+    assert_eq!(
+        register(hub.address, hub.authority.device("fan"))
+            .await
+            .unwrap(),
+        "fan"
+    );
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl Hub {
         tasks.spawn(async move { accepting.await.unwrap() });
         let stop = tasks.token();
         tasks.spawn(async move {
-            server::new()
+            server::new(limits)
                 .add_service(enroller.service())
                 .add_service(NodeServiceServer::new(BehindTheDoor))
                 .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())

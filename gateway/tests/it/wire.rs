@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use gateway::listener::Limits;
 use proto::node::{
-    Begin, EnrollRequest, enroll_request::Step, enrollment_client::EnrollmentClient,
+    Begin, DeviceEvent, EnrollRequest, enroll_request::Step, enrollment_client::EnrollmentClient,
+    node_service_client::NodeServiceClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -89,6 +90,21 @@ async fn a_message_that_is_too_large_is_refused_with_a_clear_status() {
     let refused = timeout(SOON, answers.message()).await.unwrap().unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);
     assert!(refused.message().contains("too large"), "{refused}");
+    assert_served(&hub).await;
+}
+
+/// What a device may send is more than a stranger may make us hold.
+#[tokio::test]
+async fn what_a_stranger_sends_to_services_for_devices_is_not_even_read() {
+    let hub = Hub::start().await;
+    let stream = connect(hub.address, DeviceKey::generate().self_signed()).await;
+    let mut node = NodeServiceClient::new(channel_over(stream).await);
+    let endless = futures::stream::repeat_with(|| DeviceEvent { event: None });
+    let refused = timeout(SOON, node.event_stream(endless))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
     assert_served(&hub).await;
 }
 

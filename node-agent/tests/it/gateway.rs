@@ -237,8 +237,24 @@ impl Gateway {
         devices: &Authority,
         manners: Manners,
     ) -> Self {
+        Self::start_as(listener, authority.server(), devices, manners)
+    }
+
+    /// With a certificate of one authority, and another one's own certificate sent along with it.
+    pub async fn impostor(authority: &Authority, claims: &Authority) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut chain, key) = authority.server();
+        chain.push(CertificateDer::from(claims.der()));
+        Self::start_as(listener, (chain, key), claims, Manners::default())
+    }
+
+    fn start_as(
+        listener: TcpListener,
+        (chain, key): (Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>),
+        devices: &Authority,
+        manners: Manners,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
-        let (chain, key) = authority.server();
         let mut roots = RootCertStore::empty();
         roots.add(devices.issuer.der().clone()).unwrap();
         let verifier = Lenient {

@@ -152,13 +152,11 @@ impl Device<'_> {
             let text = node_agent::terminal::of_progress(&progress);
             self.told.lock().unwrap().push(text);
         };
-        match invitation {
-            Some(invitation) => soon(enrol::pair(applicant, invitation, &mut tell)).await,
-            None => {
-                let saved = folder.view().pairing().unwrap().unwrap();
-                soon(enrol::resume(applicant, saved, &mut tell)).await
-            }
+        if let Some(invitation) = invitation {
+            return soon(enrol::pair(applicant, invitation, &mut tell)).await;
         }
+        let saved = folder.view().pairing().unwrap().unwrap();
+        soon(enrol::resume(applicant, saved, &mut tell)).await
     }
 }
 
@@ -294,6 +292,40 @@ async fn a_gateway_of_another_authority_than_the_pinned_hears_nothing() {
     );
     assert!(gateway.enrolments.try_recv().is_err());
     assert_eq!(world.pairing(), None);
+}
+
+#[tokio::test]
+async fn the_pinned_authoritys_certificate_alone_makes_no_gateway() {
+    let mut world = World::new().await;
+    let pin = world.authority.pin();
+    // Anybody can send a public certificate along with his own.
+    world.gateway = Gateway::impostor(&Authority::new("theirs"), &world.authority).await;
+    let (gateway, _, device) = world.split();
+    let paired = device.pair(CODE, Some(pin)).await;
+    assert!(
+        matches!(paired, Err(Error::NotTrusted { .. })),
+        "{paired:?}"
+    );
+    assert!(gateway.enrolments.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_typed_code_learns_the_authority_that_signed_and_not_one_that_is_sent_along() {
+    let mut world = World::new().await;
+    let signer = Authority::new("theirs");
+    world.gateway = Gateway::impostor(&signer, &world.authority).await;
+    let (gateway, cluster, device) = world.split();
+    let (_, learnt) = tokio::join!(device.pair(CODE, None), async {
+        let mut call = gateway.enrolment().await;
+        cluster.admit(&mut call).await;
+        call.answer(Answer::Failed(Failed {
+            reason: String::new(),
+        }))
+        .await;
+        signer.pin()
+    });
+    let grouped = node_agent::terminal::grouped(learnt);
+    assert!(world.told(grouped.lines().next().unwrap()));
 }
 
 #[tokio::test]

@@ -211,6 +211,11 @@ impl Stack {
         &self.cluster
     }
 
+    /// Where its programs are.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// The operator.
     pub fn operator(&mut self) -> &mut Service {
         &mut self.operator
@@ -399,6 +404,14 @@ impl Agent {
         Ok(Pairing {
             process: program.spawn()?,
             input,
+        })
+    }
+
+    /// Starts `fairlead-agent pair` without a code: it goes on where an earlier one was stopped.
+    pub fn pair_on(&self) -> anyhow::Result<Pairing> {
+        Ok(Pairing {
+            process: self.program().arg("pair").spawn()?,
+            input: self.folder.join("code"),
         })
     }
 

@@ -70,6 +70,8 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 
 /// A code as an administrator makes it, and as a person reads it.
 pub async fn make_code(scene: &Scene, name: &str, spec: serde_json::Value) -> anyhow::Result<Code> {
+    // Somebody has to draw it.
+    drop(scene.stack().await?);
     let codes: Api<PairingCode> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let object = serde_json::from_value(json!({
         "apiVersion": "fairlead.dev/v1alpha1",

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use e2e::cluster::Cluster;
 use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::install::install;
-use e2e::stack::{Programs, Stack};
+use e2e::stack::{Agent, Programs, Stack};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -43,17 +43,30 @@ pub struct Scene {
 impl Scene {
     /// Addresses of the gateways of the run's one stack, an operator and two gateways.
     pub async fn gateways(&self) -> anyhow::Result<Vec<String>> {
+        let mut stack = self.stack().await?;
+        let gateways = stack.as_mut().map(Stack::gateways).unwrap_or_default();
+        Ok(gateways
+            .iter()
+            .map(|gateway| gateway.address().to_owned())
+            .collect())
+    }
+
+    /// The run's one stack, started by whoever needs it first. Held only while it is looked at or tampered with.
+    pub async fn stack(&self) -> anyhow::Result<tokio::sync::MutexGuard<'_, Option<Stack>>> {
         let mut stack = self.fixture.stack.lock().await;
         if stack.is_none() {
             let programs = tokio::task::spawn_blocking(Programs::build).await??;
             let folder = self.fixture.folder.join("stack");
             *stack = Some(Stack::start(self.fixture.cluster(), &programs, &folder, 2).await?);
         }
-        let gateways = stack.as_mut().map(Stack::gateways).unwrap_or_default();
-        Ok(gateways
-            .iter()
-            .map(|gateway| gateway.address().to_owned())
-            .collect())
+        Ok(stack)
+    }
+
+    /// A device of this trial, not paired.
+    pub async fn agent(&self, name: &str) -> anyhow::Result<Agent> {
+        let stack = self.stack().await?;
+        let stack = stack.as_ref().context("there is no stack")?;
+        Agent::new(stack.programs(), &self.folder, name)
     }
 }
 
@@ -68,6 +81,11 @@ impl Fixture {
             stack: tokio::sync::Mutex::new(None),
             namespaces: AtomicU32::new(0),
         }))
+    }
+
+    /// The run's folder. It is removed after a run in which nothing failed.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn boot(&self) -> anyhow::Result<()> {
@@ -110,6 +128,20 @@ impl Fixture {
 
     pub fn cluster(&self) -> &Cluster {
         self.cluster.get().expect("booted before any trial runs")
+    }
+
+    /// Kills the API server without a warning and starts it again on the same port.
+    pub async fn restart_api_server(&self) -> anyhow::Result<()> {
+        // Not held over an await.
+        let mut control_plane = self.lock().take().context("no control plane is booted")?;
+        let restarted = async {
+            // Not SIGTERM: it would wait for its watches, a minute or more.
+            control_plane.kill_api_server().await?;
+            control_plane.start_api_server().await
+        }
+        .await;
+        *self.lock() = Some(control_plane);
+        restarted
     }
 
     /// The kubeconfig of an ordinary user, known by a client certificate.

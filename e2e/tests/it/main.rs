@@ -3,6 +3,8 @@
 //! A new topic is a file with `pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial>` and a line in [`trials`].
 //! `cargo test -p e2e --test it -- FILTER` runs a part.
 
+mod admission;
+mod agent;
 mod commands;
 mod door;
 mod fixture;
@@ -18,8 +20,10 @@ use fixture::Fixture;
 fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
     [
         smoke::trials(fixture),
+        admission::trials(fixture),
         door::trials(fixture),
         commands::trials(fixture),
+        agent::trials(fixture),
     ]
     .into_iter()
     .flatten()
@@ -29,13 +33,23 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::from_args();
     let fixture = Fixture::new()?;
-    let trials = trials(&fixture);
-    let nothing_to_run =
-        arguments.list || trials.iter().all(|trial| arguments.is_filtered_out(trial));
-    if !nothing_to_run {
+    let (trials, upheavals) = (trials(&fixture), agent::upheavals(&fixture));
+    let all = || trials.iter().chain(&upheavals);
+    if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
         fixture.boot()?;
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    fixture.tear_down(conclusion.has_failed())?;
-    Ok(conclusion.exit_code())
+    // What kills shared processes runs alone, and last.
+    let one_by_one = Arguments {
+        test_threads: Some(1),
+        ..arguments
+    };
+    let upheaval = libtest_mimic::run(&one_by_one, upheavals);
+    let failed = conclusion.has_failed() || upheaval.has_failed();
+    fixture.tear_down(failed)?;
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -1,0 +1,193 @@
+//! Who makes a device, who writes which part of its status, and what never goes back.
+
+use serde_json::{Value, json};
+
+use super::objects::{KEY, LATER, MOMENT, OTHER_KEY, condition, device};
+use super::step::{ADMIN, DORA, GATEWAY, OPERATOR, PAUL, Rule, Step};
+
+const KIOSK: &str = "devices/kiosk";
+
+pub fn rules() -> Vec<Rule> {
+    let mut rules = identity();
+    rules.extend(gateways_part());
+    rules.extend(sessions());
+    rules
+}
+
+fn made(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+    [OPERATOR.creates(device("kiosk", &json!({})))]
+        .into_iter()
+        .chain(steps)
+        .collect()
+}
+
+fn spec(spec: &Value) -> Value {
+    json!({ "spec": spec })
+}
+
+fn identity() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "devices::only_the_operator_makes_one",
+            [
+                ADMIN.creates(device("kiosk", &json!({}))).refused("devices are made by the operator when a pairing request is approved"),
+                PAUL.creates(device("kiosk", &json!({}))).refused("make a PairingCode or a PairingRequest"),
+                OPERATOR.creates(device("kiosk", &json!({}))).reads("/spec/trust", "Active"),
+                DORA.deletes(KIOSK),
+            ],
+        ),
+        Rule::new(
+            "devices::the_key_is_the_identity",
+            made([
+                DORA.patches(KIOSK, spec(&json!({ "publicKeySha256": OTHER_KEY }))).refused("cannot be changed: pair it again"),
+                DORA.patches(KIOSK, spec(&json!({ "displayName": "The kiosk in the lobby" }))),
+            ]),
+        ),
+        Rule::new(
+            "devices::revoked_is_final",
+            made([
+                DORA.patches(KIOSK, spec(&json!({ "trust": "Suspended" }))),
+                DORA.patches(KIOSK, spec(&json!({ "trust": "Active" }))),
+                DORA.patches(KIOSK, spec(&json!({ "trust": "Revoked" }))),
+                DORA.patches(KIOSK, spec(&json!({ "trust": "Active" }))).refused("a revoked device stays revoked"),
+                OPERATOR.patches(KIOSK, spec(&json!({ "trust": "Suspended" }))).refused("a revoked device stays revoked"),
+            ]),
+        ),
+        Rule::new(
+            "devices::a_spec_hangs_together",
+            [
+                OPERATOR.creates(device("x", &json!({ "publicKeySha256": "short" }))).refused("spec.publicKeySha256"),
+                OPERATOR
+                    .creates(device("x", &json!({ "presence": { "staleAfterSeconds": 100, "offlineAfterSeconds": 100 } })))
+                    .refused("staleAfterSeconds must be less than offlineAfterSeconds"),
+                OPERATOR.creates(device("x", &json!({ "certificate": { "ttlSeconds": 60 } }))).refused("ttlSeconds"),
+                OPERATOR.creates(device("x", &json!({ "grants": { "capabilities": ["Not a name"] } }))).refused("capabilities"),
+                OPERATOR.creates(device(&"x".repeat(64), &json!({}))).refused("63 characters long at most"),
+                OPERATOR.creates(device(&"x".repeat(63), &json!({ "publicKeySha256": KEY }))),
+            ],
+        ),
+    ]
+}
+
+fn gateways_part() -> Vec<Rule> {
+    let certificate = |generation: i64| {
+        json!({ "certificate": {
+            "serial": "01", "fingerprint": KEY, "generation": generation, "notBefore": MOMENT, "notAfter": LATER,
+        } })
+    };
+    let capability = |name: &str, granted: &str| json!({ "name": name, "granted": granted });
+    let many: Vec<String> = (0..128)
+        .map(|number| format!("capability-{number}"))
+        .collect();
+    let all_granted: Value = many
+        .iter()
+        .map(|name| capability(name, "Granted"))
+        .collect();
+    vec![
+        Rule::new(
+            "devices::people_write_nothing_in_the_status",
+            made([
+                PAUL.writes_status(KIOSK, &json!({ "trust": "Trusted" })).refused("by the operator and the gateways alone"),
+                ADMIN.writes_status(KIOSK, &json!({ "presence": "Online" })).refused("change its spec"),
+                OPERATOR.writes_status(KIOSK, &json!({ "trust": "Trusted", "presence": "Offline" })),
+            ]),
+        ),
+        Rule::new(
+            "devices::a_gateway_writes_what_it_sees_and_not_whether_it_is_trusted",
+            made([
+                GATEWAY.writes_status(KIOSK, &json!({ "trust": "Trusted" })).refused("not its trust or certificate"),
+                GATEWAY.writes_status(KIOSK, &certificate(1)).refused("not its trust or certificate"),
+                GATEWAY.writes_status(KIOSK, &json!({ "observedGeneration": 1 })).refused("not its trust or certificate"),
+                OPERATOR.writes_status(KIOSK, &json!({ "trust": "Revoked" })),
+                GATEWAY.writes_status(KIOSK, &json!({ "trust": null })).refused("not its trust or certificate"),
+                GATEWAY
+                    .writes_status(
+                        KIOSK,
+                        &json!({
+                            "session": { "gateway": "gateway-0", "epoch": 1, "connectedAt": MOMENT },
+                            "presence": "Online", "presenceReason": "Connected", "lastSeen": MOMENT,
+                            "platform": { "os": "linux", "arch": "x86_64", "agentVersion": "1", "hostname": "kiosk" },
+                            "capabilities": [capability("echo", "Granted")],
+                            "conditions": [condition("Connected", "True")],
+                        }),
+                    )
+                    .reads("/status/trust", "Revoked"),
+            ]),
+        ),
+        Rule::new(
+            "devices::a_gateway_leaves_the_conditions_of_others_alone",
+            made([
+                OPERATOR.writes_status(KIOSK, &json!({ "conditions": [condition("Ready", "False")] })),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "conditions": [condition("Ready", "True"), condition("Connected", "True")] }))
+                    .refused("writes the condition Connected of a device and leaves the others"),
+                GATEWAY.writes_status(KIOSK, &json!({ "conditions": [condition("Connected", "True")] })).refused("leaves the others"),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "conditions": [condition("Ready", "False"), condition("Late", "True")] }))
+                    .refused("leaves the others"),
+                GATEWAY.writes_status(KIOSK, &json!({ "conditions": [condition("Ready", "False"), condition("Connected", "True")] })),
+                GATEWAY.writes_status(KIOSK, &json!({ "conditions": [condition("Ready", "False"), condition("Connected", "False")] })),
+            ]),
+        ),
+        Rule::new(
+            "devices::a_gateway_grants_nothing",
+            made([
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "capabilities": [capability("shell", "Granted")] }))
+                    .refused("Granted only where spec.grants of the device says so"),
+                GATEWAY.writes_status(KIOSK, &json!({ "capabilities": [capability("echo", "Granted"), capability("shell", "Pending")] })),
+                // A grant that was taken back does not keep a session from ending.
+                DORA.patches(KIOSK, spec(&json!({ "grants": { "capabilities": [] } }))),
+                GATEWAY.writes_status(KIOSK, &json!({ "presence": "Degraded" })).reads("/status/capabilities/0/granted", "Granted"),
+            ]),
+        ),
+        Rule::new(
+            "devices::one_with_every_capability_fits",
+            [
+                OPERATOR.creates(device("kiosk", &json!({ "grants": { "capabilities": many } }))),
+                GATEWAY.writes_status(KIOSK, &json!({ "capabilities": all_granted })),
+            ],
+        ),
+        Rule::new(
+            "devices::the_generation_of_a_certificate_never_goes_back",
+            made([
+                OPERATOR.writes_status(KIOSK, &certificate(2)),
+                OPERATOR.writes_status(KIOSK, &certificate(1)).refused("never goes back"),
+                OPERATOR.writes_status(KIOSK, &certificate(3)),
+            ]),
+        ),
+    ]
+}
+
+fn sessions() -> Vec<Rule> {
+    let session = |session: Value| json!({ "session": session });
+    vec![Rule::new(
+        "devices::sessions_only_go_forward",
+        made([
+            GATEWAY.writes_status(
+                KIOSK,
+                &session(json!({ "gateway": "gateway-0", "epoch": 4, "connectedAt": MOMENT })),
+            ),
+            GATEWAY
+                .writes_status(KIOSK, &session(json!({ "epoch": 3 })))
+                .refused("a new session needs a higher epoch"),
+            GATEWAY
+                .writes_status(KIOSK, &session(json!({ "gateway": "gateway-1" })))
+                .refused("a new session needs a higher epoch"),
+            GATEWAY
+                .writes_status(KIOSK, &session(Value::Null))
+                .refused("stays known"),
+            OPERATOR
+                .writes_status_at(KIOSK, "", &Value::Null)
+                .refused("cannot be removed"),
+            GATEWAY.writes_status(KIOSK, &session(json!({ "endedAt": LATER }))),
+            GATEWAY
+                .writes_status(KIOSK, &session(json!({ "endedAt": null })))
+                .refused("a session that has ended cannot go on"),
+            GATEWAY.writes_status(
+                KIOSK,
+                &session(json!({ "gateway": "gateway-1", "epoch": 5, "endedAt": null })),
+            ),
+        ]),
+    )]
+}

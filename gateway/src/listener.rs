@@ -406,3 +406,15 @@ impl AsyncWrite for PeerStream {
         Pin::new(&mut this.tls).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one per device, and HTTP/2 and TLS need most of what a device may cost.
+    #[test]
+    fn a_connection_is_small() {
+        let ours = size_of::<PeerStream>() - size_of::<TlsStream<TcpStream>>();
+        assert!(ours <= 128, "{ours} bytes beside TLS");
+    }
+}

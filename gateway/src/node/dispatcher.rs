@@ -1,12 +1,6 @@
 //! Carries one device's invocations: sends them, says in Kubernetes what became of them, and acks what the device
 //! reported once that is there.
 //!
-//! ```text
-//! Sent ──result──────────────────────────► Ending ──written──► Ended ──left the index──► (forgotten)
-//!  │ 100 ms                                 ▲   │ API server away
-//!  └──► Marking (writes Dispatched) ──result┘   └──► Retrying ──► Ending
-//! ```
-//!
 //! An invocation that is over within 100 ms costs one write and no read: the end is written to the version that the
 //! watch brought.
 
@@ -18,12 +12,20 @@ use std::{
     time::Duration,
 };
 
+use crds::v1alpha1::capability_invocation::InvocationPhase;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use proto::node::{self, gateway_event::Event};
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
-use super::{Shared, api, metrics::LeftAside, outbox::Outbox, presence::retry_after};
+use super::{
+    Shared, api,
+    flight::{Awaited, Flight, State},
+    metrics::LeftAside,
+    outbox::Outbox,
+    presence::retry_after,
+    writes::{Answer, Finish, finish, mark},
+};
 use crate::{
     clock::now,
     domain::{
@@ -31,7 +33,6 @@ use crate::{
         dispatch::{self, Decision, FollowUp, Push},
         invocation::OpenInvocation,
         register::Declared,
-        result::{self, End},
     },
     index::invocations::Entry,
 };
@@ -52,8 +53,6 @@ const MAX_FLIGHTS: usize = 64;
 const MAX_ACKS: usize = 16;
 /// Room that is left for acks and heartbeats.
 const RESERVED_ROOM: usize = 3;
-/// How often one end is based anew on what somebody else wrote.
-const CONFLICTS: usize = 8;
 /// How long the writes of a stream that has ended may go on.
 const SETTLE_TIME: Duration = Duration::from_secs(15);
 /// Clocks that differ by less than a timer's grain must not make a loop spin.
@@ -77,54 +76,6 @@ pub struct Dispatcher {
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-struct Flight {
-    /// The newest version that is known; absent for a result of something that the index does not have.
-    invocation: Option<Arc<OpenInvocation>>,
-    name: String,
-    state: State,
-    /// The device reported a result, and waits for the ack.
-    wants_ack: bool,
-    failures: u32,
-}
-
-enum State {
-    /// The device has it, or will.
-    Sent {
-        awaited: Awaited,
-        mark_at: Option<Instant>,
-    },
-    /// `Dispatched` is being written. What the device answers meanwhile waits.
-    Marking {
-        awaited: Awaited,
-        answer: Option<Answer>,
-    },
-    /// The end is being written.
-    Ending,
-    /// The end could not be written.
-    Retrying { answer: Answer, at: Instant },
-    /// Somebody else wrote to it: decide anew.
-    LookAgain { at: Instant },
-    /// The end is in Kubernetes; the index has yet to hear.
-    Ended,
-}
-
-#[derive(Clone, Copy)]
-struct Awaited {
-    sent: Timestamp,
-    until: Timestamp,
-    cancel_sent: bool,
-}
-
-/// How it ended, as the gateway or as the device says.
-pub enum Answer {
-    Ours(End),
-    Device {
-        result: Box<node::Result>,
-        /// Its share of what all devices' results may take.
-        _memory: OwnedSemaphorePermit,
-    },
-}
-
 /// Something that was under way and is done.
 pub enum Done {
     Marked {
@@ -135,13 +86,6 @@ pub enum Done {
         uid: String,
         outcome: Result<Finish, (Answer, api::Error)>,
     },
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Finish {
-    Written(&'static str),
-    LeftAside(LeftAside),
-    Changed,
 }
 
 impl Dispatcher {
@@ -289,8 +233,7 @@ impl Dispatcher {
             Decision::Nothing => None,
             Decision::Wait(until) => Some(until),
             Decision::Push(push) => {
-                let queued = invocation.phase()
-                    == crds::v1alpha1::capability_invocation::InvocationPhase::Queued;
+                let queued = invocation.phase() == InvocationPhase::Queued;
                 let awaited = Awaited {
                     sent: now,
                     until: push.answer_by,
@@ -608,16 +551,6 @@ impl Dispatcher {
     }
 }
 
-impl Flight {
-    fn due(&self) -> Option<Instant> {
-        match &self.state {
-            State::Sent { mark_at, .. } => *mark_at,
-            State::Retrying { at, .. } | State::LookAgain { at } => Some(*at),
-            State::Marking { .. } | State::Ending | State::Ended => None,
-        }
-    }
-}
-
 fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
     let spec = invocation.spec();
     node::Dispatch {
@@ -629,96 +562,4 @@ fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
         max_output_bytes: u32::try_from(spec.max_output_bytes).unwrap_or_default(),
         requested_by: spec.requested_by.clone().unwrap_or_default(),
     }
-}
-
-/// Writes `Dispatched`; returns what is there then. `None`: it has ended or is gone.
-async fn mark(
-    shared: &Shared,
-    mut invocation: Arc<OpenInvocation>,
-    sent: Timestamp,
-) -> Result<Option<Arc<OpenInvocation>>, api::Error> {
-    use crds::v1alpha1::capability_invocation::InvocationPhase;
-
-    for _ in 0..CONFLICTS {
-        let phase = invocation.phase();
-        if phase.is_terminal() {
-            return Ok(None);
-        }
-        if phase != InvocationPhase::Queued {
-            return Ok(Some(invocation));
-        }
-        let status = result::dispatched(&invocation, &shared.settings.gateway, sent);
-        match shared.requests.write_invocation(&invocation, &status).await {
-            Ok(version) => return Ok(Some(Arc::new(invocation.written(status, version)))),
-            Err(api::Error::Conflict) => {}
-            Err(api::Error::Gone) => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let found = shared
-            .requests
-            .invocation(&invocation.device.namespace, &invocation.name)
-            .await;
-        match found {
-            Ok(Some(found)) if found.uid == invocation.uid => invocation = Arc::new(found),
-            Ok(_) | Err(api::Error::Gone) => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(api::Error::Conflict)
-}
-
-/// Writes the end of an invocation, if it is this device's and has not ended.
-async fn finish(
-    shared: &Shared,
-    device: &DeviceKey,
-    uid: &str,
-    name: &str,
-    mut known: Option<Arc<OpenInvocation>>,
-    answer: Answer,
-) -> Result<Finish, (Answer, api::Error)> {
-    let mut refused: Option<String> = None;
-    for _ in 0..CONFLICTS {
-        let invocation = match known.take() {
-            Some(invocation) => invocation,
-            None => match shared.requests.invocation(&device.namespace, name).await {
-                Ok(Some(invocation)) => Arc::new(invocation),
-                Ok(None) | Err(api::Error::Gone) => return Ok(Finish::LeftAside(LeftAside::Ended)),
-                Err(error) => return Err((answer, error)),
-            },
-        };
-        if invocation.device != *device {
-            return Ok(Finish::LeftAside(LeftAside::OtherDevice));
-        }
-        if invocation.uid != uid {
-            return Ok(Finish::LeftAside(LeftAside::OtherInvocation));
-        }
-        if invocation.phase().is_terminal() {
-            return Ok(Finish::LeftAside(LeftAside::Ended));
-        }
-        let end = match (&refused, &answer) {
-            (Some(why), _) => End::not_storable(why),
-            (None, Answer::Ours(end)) => end.clone(),
-            (None, Answer::Device { result, .. }) => {
-                End::reported(result, invocation.spec().max_output_bytes)
-            }
-        };
-        let phase = end.phase.as_str();
-        let status = result::ended(&invocation, end, &shared.settings.gateway, now());
-        match shared.requests.write_invocation(&invocation, &status).await {
-            Ok(_) => return Ok(Finish::Written(phase)),
-            Err(api::Error::Gone) => return Ok(Finish::LeftAside(LeftAside::Ended)),
-            Err(api::Error::Conflict) => match answer {
-                // What was decided on is not what is there.
-                Answer::Ours(_) => return Ok(Finish::Changed),
-                Answer::Device { .. } => {}
-            },
-            Err(api::Error::Invalid(why)) if refused.is_none() => {
-                tracing::warn!(%device, invocation = name, why, "The API server refuses the end of an invocation");
-                refused = Some(why);
-                known = Some(invocation);
-            }
-            Err(error) => return Err((answer, error)),
-        }
-    }
-    Err((answer, api::Error::Conflict))
 }

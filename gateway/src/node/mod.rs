@@ -1,17 +1,18 @@
 //! What paired devices reach: registration, and the stream that carries invocations to them and results back.
 //!
-//! - [`service`]: gRPC's side of it;
-//! - [`stream`]: one device's stream, one loop;
-//! - [`dispatcher`]: the invocations that a stream carries;
-//! - [`presence`]: what the Device shows of its session; [`orphans`]: and of sessions of an earlier life;
-//! - [`live`]: the streams that are live; [`outbox`]: what waits to be sent on one; [`registrations`]: what devices
-//!   said of themselves before their stream;
-//! - [`api`]: requests to the API server; [`status`]: how refusals look in gRPC; [`metrics`].
+//! - `service`: gRPC's side of it;
+//! - `stream`: one device's stream, one loop;
+//! - `dispatcher`: the invocations that a stream carries; `flight`: where each is; `writes`: what is written of it;
+//! - `presence`: what the Device shows of its session; `orphans`: and of sessions of an earlier life;
+//! - `live`: the streams that are live; `outbox`: what waits to be sent on one; `registrations`: what devices said of
+//!   themselves before their stream;
+//! - `api`: requests to the API server; `status`: how refusals look in gRPC; `metrics`.
 //!
 //! What the cluster looks like comes from [`crate::index`], what is to be done from [`crate::domain`].
 
 mod api;
 mod dispatcher;
+mod flight;
 mod live;
 mod metrics;
 mod orphans;
@@ -21,6 +22,7 @@ mod registrations;
 pub mod service;
 mod status;
 mod stream;
+mod writes;
 
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ const END_TIME: Duration = Duration::from_mins(10);
 pub struct Session {
     shared: Arc<Shared>,
     key: DeviceKey,
-    /// What to write next, and not before when.
+    /// From when on something is to be written.
     wanted: Option<Instant>,
     attempt: Option<Attempt>,
     failures: u32,
@@ -99,7 +99,7 @@ impl Session {
         })
     }
 
-    /// When [`Self::drive`] has to be called again.
+    /// When [`Self::begin`] is due.
     pub fn due(&self) -> Option<Instant> {
         self.wanted.filter(|_| self.attempt.is_none())
     }

@@ -60,7 +60,7 @@ pub struct Plane {
     kubeconfig: Kubeconfig,
     clients: Mutex<HashMap<Who, Client>>,
     /// There until this is dropped.
-    control_plane: Option<ControlPlane>,
+    processes: Option<ControlPlane>,
     runtime: Runtime,
 }
 
@@ -93,7 +93,7 @@ impl Ground {
         let plane = Plane {
             kubeconfig,
             clients: Mutex::new(HashMap::from([(ADMIN, control_plane.client())])),
-            control_plane: Some(control_plane),
+            processes: Some(control_plane),
             runtime,
         };
         plane.runtime.block_on(plane.furnish())?;
@@ -104,7 +104,7 @@ impl Ground {
 impl Drop for Plane {
     /// Stops it in order: the run's folder is removed next, and a process that is still dying would write into it.
     fn drop(&mut self) {
-        let Some(mut control_plane) = self.control_plane.take() else {
+        let Some(mut control_plane) = self.processes.take() else {
             return;
         };
         let stopped = self.runtime.block_on(async {

@@ -1,9 +1,9 @@
 //! The certificate authority.
 //!
-//! - [`ca`]: its certificate and key, and what it signs. Pure, but for randomness;
+//! - `ca`: its certificate and key, and what it signs. Pure, but for randomness;
 //! - [`csr`]: what a device's request proves;
 //! - [`chain`]: what a certificate that was issued says;
-//! - [`moments`]: conversions of time, all in one place;
+//! - `moments`: conversions of time, all in one place;
 //! - [`store`]: the Secrets and the ConfigMap that it lives in.
 
 mod ca;

@@ -1,12 +1,16 @@
 //! What happens to a request next. Pure.
 
+mod approved;
+mod checks;
+mod issued;
+
 use crds::{
     Device, PairingCode, PairingRequest,
     conditions::{self, READY, condition},
     digest, names,
     v1alpha1::{
-        DeviceSpec, ObjectReference, PairingRequestStatus,
-        device::{DeviceCertificate, DeviceGrants, TrustDecision},
+        PairingRequestStatus,
+        device::DeviceCertificate,
         pairing_code::{AdmittedKey, Approval},
         pairing_request::{Decision, IssuedCertificate, KeyCustody, RequestPhase, Verdict},
     },
@@ -14,15 +18,8 @@ use crds::{
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::grants::{labels_at_approval, wrong_label};
-use crate::{
-    authority::{
-        chain,
-        csr::{self, DeviceKey},
-    },
-    reconcile::settle,
-    report::Note,
-};
+use self::checks::{Failure, ON_SIGHT, first};
+use crate::{authority::csr::DeviceKey, reconcile::settle, report::Note};
 
 /// Annotation of a Secret with a key that the operator made: the uid of the request that it is for.
 pub const WANTED_BY: &str = "fairlead.dev/pairing-request-uid";
@@ -211,32 +208,12 @@ pub fn plan(observed: &Observed) -> Plan {
     match stage(&observed.request) {
         Stage::Settled => Plan::default(),
         Stage::Waiting => waiting(observed),
-        Stage::Decided => decided(observed).unwrap_or_else(|failure| failed(observed, failure)),
-        Stage::Issued => issued(observed),
+        Stage::Decided => {
+            approved::decided(observed).unwrap_or_else(|failure| failed(observed, failure))
+        }
+        Stage::Issued => issued::issued(observed),
     }
 }
-
-/// Why nothing is issued.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Failure {
-    reason: &'static str,
-    message: String,
-}
-
-fn failure(reason: &'static str, message: impl Into<String>) -> Failure {
-    Failure {
-        reason,
-        message: message.into(),
-    }
-}
-
-type Check = fn(&Observed) -> Option<Failure>;
-
-/// What is wrong with a request whoever decides on it. The first finding counts.
-const ON_SIGHT: &[Check] = &[name_is_digest, csr_is_right, is_superseded];
-
-/// What is wrong with an approval.
-const ON_APPROVAL: &[Check] = &[digest_was_approved, code_admitted_the_key];
 
 fn waiting(observed: &Observed) -> Plan {
     if let Some(Decision {
@@ -329,206 +306,6 @@ fn approved_by_code(observed: &Observed, code: &PairingCode) -> Plan {
     }
 }
 
-fn decided(observed: &Observed) -> Result<Plan, Failure> {
-    if let Some(failure) = first(observed, ON_SIGHT).or_else(|| first(observed, ON_APPROVAL)) {
-        return Err(failure);
-    }
-    let request = &observed.request;
-    let key = match key(observed)? {
-        Ok(key) => key,
-        Err(change) => {
-            return Ok(Plan {
-                changes: vec![change],
-                requeue_at: Some(observed.now),
-                ..Plan::default()
-            });
-        }
-    };
-    let mut changes = Vec::new();
-    let (device, ttl_seconds) = match device(observed, &key)? {
-        Ok(device) => (device.name_any(), device.spec.certificate.ttl_seconds),
-        Err(name) => {
-            let device = new_device(observed, &key, &name)?;
-            let ttl_seconds = device.spec.certificate.ttl_seconds;
-            changes.push(Change::CreateDevice(Box::new(device)));
-            (name, ttl_seconds)
-        }
-    };
-    let by = approval(request)
-        .and_then(|approval| approval.decided_by.as_deref())
-        .unwrap_or("somebody");
-    let message =
-        format!("approved by {by}; the certificate of Device {device} is in status.certificate");
-    let status = PairingRequestStatus {
-        phase: RequestPhase::Issued,
-        device_ref: Some(ObjectReference::new(&device)),
-        ..with_ready(observed, true, "Issued", &message)
-    };
-    changes.push(Change::Issue {
-        key,
-        device,
-        ttl_seconds,
-        status: Box::new(status),
-    });
-    Ok(Plan {
-        changes,
-        notes: vec![Note::normal("CertificateIssued", "Issuing", message)],
-        requeue_at: None,
-    })
-}
-
-/// The key to sign for, or what must happen so that there is one.
-fn key(observed: &Observed) -> Result<Result<DeviceKey, Change>, Failure> {
-    let request = &observed.request;
-    let Some(device) = kept_in(request) else {
-        return requested_key(request).map(Ok);
-    };
-    match &observed.secret {
-        SecretState::Ours { key: Some(key) } => Ok(Ok(key.clone())),
-        SecretState::Absent | SecretState::NotRead => Ok(Err(Change::MakeKey { device })),
-        SecretState::Ours { key: None } | SecretState::Foreign => Err(failure(
-            "SecretConflict",
-            format!(
-                "the Secret {} exists and was not made for this request: approve another name",
-                names::device_secret(&device)
-            ),
-        )),
-    }
-}
-
-/// The Device of the key, or the name for a new one.
-fn device<'a>(
-    observed: &'a Observed,
-    key: &DeviceKey,
-) -> Result<Result<&'a Device, String>, Failure> {
-    let key = key.fingerprint().to_string();
-    let mut of_key: Vec<&Device> = observed
-        .devices
-        .all()
-        .iter()
-        .filter(|device| device.spec.public_key_sha256 == key)
-        .collect();
-    of_key.sort_by_key(|device| device.name_any());
-    if let Some(revoked) = of_key
-        .iter()
-        .find(|device| device.spec.trust == TrustDecision::Revoked)
-    {
-        return Err(failure(
-            "Revoked",
-            format!(
-                "the key is that of Device {}, which is revoked: the device must make a new key",
-                revoked.name_any()
-            ),
-        ));
-    }
-    if let Some(device) = of_key.first() {
-        return Ok(Ok(device));
-    }
-    let taken = |name: &String| {
-        observed
-            .devices
-            .all()
-            .iter()
-            .any(|device| device.name_any() == *name)
-    };
-    let names = candidates(&observed.request);
-    match names.iter().find(|name| !taken(name)) {
-        Some(free) => Ok(Err(free.clone())),
-        None => Err(failure(
-            "NameTaken",
-            format!(
-                "there is a Device {} with another key: approve another name",
-                names.join(" and ")
-            ),
-        )),
-    }
-}
-
-fn new_device(observed: &Observed, key: &DeviceKey, name: &str) -> Result<Device, Failure> {
-    let request = &observed.request;
-    let given = approval(request).and_then(|approval| approval.grants.as_ref());
-    let ceiling = observed
-        .code
-        .get()
-        .and_then(|code| code.spec.grants.as_ref());
-    let labels = labels_at_approval(given, ceiling);
-    if let Some(key) = wrong_label(&labels) {
-        return Err(failure(
-            "InvalidLabels",
-            format!("Kubernetes does not take the label {key:?} or its value"),
-        ));
-    }
-    let spec = DeviceSpec {
-        public_key_sha256: key.fingerprint().to_string(),
-        display_name: Some(request.spec.requested_name.clone()),
-        client_kind: request.spec.client_kind,
-        grants: DeviceGrants {
-            capabilities: crds::grants::at_approval(&request.spec.capabilities, given, ceiling),
-        },
-        ..DeviceSpec::default()
-    };
-    let mut device = Device::new(name, spec);
-    device.metadata.namespace = request.namespace();
-    device.metadata.labels = (!labels.is_empty()).then_some(labels);
-    Ok(device)
-}
-
-/// The certificate is in the status: what is left is to hand it out.
-fn issued(observed: &Observed) -> Plan {
-    let request = &observed.request;
-    let Some(status) = &request.status else {
-        return Plan::default();
-    };
-    let (Some(certificate), Some(device)) = (&status.certificate, observed.devices.all().first())
-    else {
-        // The Device was deleted: it does not come back by itself.
-        return Plan::default();
-    };
-    let Some(leaf) = chain::leaf(&certificate.chain) else {
-        return Plan::default();
-    };
-    // Deleted, and another one of that name was made.
-    if device.spec.public_key_sha256 != leaf.key.to_string() || recorded(request, device) {
-        return Plan::default();
-    }
-    let mut changes = Vec::new();
-    let mut notes = Vec::new();
-    match observed.secret {
-        SecretState::Foreign => notes.push(Note::warning(
-            "SecretConflict",
-            "Issuing",
-            format!(
-                "the Secret {} exists and is not this device's: the certificate is in status.certificate only",
-                names::device_secret(&device.name_any())
-            ),
-        )),
-        SecretState::NotRead | SecretState::Absent | SecretState::Ours { .. } => changes.push(Change::WriteSecret {
-            device: Box::new(device.clone()),
-            certificate: certificate.clone(),
-            ca_bundle: status.ca_bundle.clone().unwrap_or_default(),
-        }),
-    }
-    let before = device
-        .status
-        .as_ref()
-        .and_then(|status| status.certificate.as_ref());
-    changes.push(Change::Record {
-        device: Box::new(device.clone()),
-        certificate: DeviceCertificate {
-            serial: certificate.serial.clone(),
-            fingerprint: leaf.fingerprint,
-            generation: before.map_or(1, |before| before.generation.saturating_add(1)),
-            not_before: certificate.not_before.clone(),
-            not_after: certificate.not_after.clone(),
-        },
-    });
-    Plan {
-        changes,
-        notes,
-        requeue_at: None,
-    }
-}
-
 fn failed(observed: &Observed, Failure { reason, message }: Failure) -> Plan {
     concluded(
         observed,
@@ -568,84 +345,6 @@ fn with_ready(
     }
 }
 
-fn first(observed: &Observed, checks: &[Check]) -> Option<Failure> {
-    checks.iter().find_map(|check| check(observed))
-}
-
-/// Who approves the name of a gateway's request approves what the name is a digest of.
-fn name_is_digest(observed: &Observed) -> Option<Failure> {
-    let request = &observed.request;
-    request.spec.source.as_ref()?;
-    let name = digest::of_spec(&request.spec)
-        .ok()
-        .map(|digest| digest::request_name(&digest));
-    (name.as_ref() != Some(&request.name_any())).then(|| {
-        failure("NameIsNotDigest", "the name of a gateway's request must be the digest of its spec: it shows something else than it is")
-    })
-}
-
-fn csr_is_right(observed: &Observed) -> Option<Failure> {
-    match observed.request.spec.key_custody {
-        KeyCustody::Operator => None,
-        KeyCustody::Device => requested_key(&observed.request).err(),
-    }
-}
-
-/// Where two gateways raced, the code's status names the request that counts.
-fn is_superseded(observed: &Observed) -> Option<Failure> {
-    let request = &observed.request;
-    request.spec.source.as_ref()?;
-    let named = admitted(observed.code.get()?, request)?
-        .pairing_request_ref
-        .as_ref()?;
-    (named.name != request.name_any()).then(|| {
-        failure(
-            "Superseded",
-            format!("the request {} of the same device counts", named.name),
-        )
-    })
-}
-
-/// A person's request may have any name, so the approval must say which spec it is about.
-fn digest_was_approved(observed: &Observed) -> Option<Failure> {
-    let request = &observed.request;
-    let actual = digest::of_spec(&request.spec).ok();
-    match &approval(request)?.spec_digest {
-        None if request.spec.source.is_some() => None,
-        None => Some(failure(
-            "SpecDigestRequired",
-            "a request that no gateway made is approved with approval.specDigest, which is in status.specDigest",
-        )),
-        Some(approved) if Some(approved) == actual.as_ref() => None,
-        Some(_) => Some(failure(
-            "SpecChanged",
-            "approval.specDigest is that of another spec: look again, and approve what is there",
-        )),
-    }
-}
-
-/// The code's grants are the ceiling of the device's: without the code there is no telling what may be given.
-fn code_admitted_the_key(observed: &Observed) -> Option<Failure> {
-    let request = &observed.request;
-    let reference = request.spec.pairing_code_ref.as_ref()?;
-    let Some(code) = observed.code.get() else {
-        return Some(failure(
-            "CodeGone",
-            format!(
-                "the PairingCode {} was deleted: make another code, and pair again",
-                reference.name
-            ),
-        ));
-    };
-    request.spec.source.as_ref()?;
-    admitted(code, request).is_none().then(|| {
-        failure(
-            "KeyNotAdmitted",
-            format!("the key did not prove the PairingCode {}", reference.name),
-        )
-    })
-}
-
 fn admitted<'a>(code: &'a PairingCode, request: &PairingRequest) -> Option<&'a AdmittedKey> {
     let key = request.spec.public_key_sha256.as_ref()?;
     code.status
@@ -653,16 +352,6 @@ fn admitted<'a>(code: &'a PairingCode, request: &PairingRequest) -> Option<&'a A
         .admitted
         .iter()
         .find(|admitted| admitted.public_key_sha256 == *key)
-}
-
-fn requested_key(request: &PairingRequest) -> Result<DeviceKey, Failure> {
-    let pem = request.spec.csr.as_deref().unwrap_or_default();
-    let digest = request
-        .spec
-        .public_key_sha256
-        .as_deref()
-        .unwrap_or_default();
-    csr::read(pem, digest).map_err(|error| failure("InvalidCsr", error.to_string()))
 }
 
 fn approval(request: &PairingRequest) -> Option<&Decision> {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use crds::v1alpha1::{
-    DeclaredCapability, Grants, PairingCodeSpec, PairingCodeStatus, PairingRequestSpec,
+    DeclaredCapability, DeviceSpec, Grants, ObjectReference, PairingCodeSpec, PairingCodeStatus,
+    PairingRequestSpec,
+    device::TrustDecision,
     pairing_request::{Method, Source},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
-use crate::authority::{csr::tests::request as csr_of, new_key};
+use crate::authority::{chain, csr::tests::request as csr_of, new_key};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()

@@ -88,6 +88,13 @@ impl Requests {
         place(&self.sessions).await
     }
 
+    /// As if as many wrote about sessions as may.
+    #[cfg(test)]
+    pub fn take_session_places(&self) -> SemaphorePermit<'_> {
+        let all = u32::try_from(SESSION_WRITES).expect("a small number");
+        self.sessions.try_acquire_many(all).expect("nobody writes")
+    }
+
     /// Reads a device; `None` where it is gone.
     pub async fn device(&self, key: &DeviceKey) -> Result<Option<KnownDevice>, Error> {
         let device: Option<Device> = self.get(&key.namespace, &key.name).await?;

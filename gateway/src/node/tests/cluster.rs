@@ -31,12 +31,20 @@ struct Inner {
 #[derive(Default)]
 pub struct State {
     version: u64,
-    /// By plural, namespace and name.
-    objects: BTreeMap<(String, String, String), Value>,
+    objects: BTreeMap<Key, Value>,
     watches: Vec<(String, mpsc::UnboundedSender<Result<Bytes, Infallible>>)>,
     /// Requests for single objects: `PATCH devices/lamp-1/status`.
     pub log: Vec<String>,
     fault: Option<Fault>,
+}
+
+/// Plural, namespace and name.
+type Key = (String, String, String);
+
+enum Answer {
+    Now(Response<Body>),
+    Never,
+    Late(Key),
 }
 
 /// What goes wrong with requests for single objects.
@@ -46,6 +54,8 @@ pub enum Fault {
     Down,
     /// The API server takes requests and does not answer.
     Silent,
+    /// A write takes three seconds, and arrives even if nobody waits for the answer any more.
+    Late,
     /// Somebody else writes first, once.
     Overtaken,
     /// What is written is not valid, once.
@@ -200,8 +210,9 @@ impl Cluster {
                     &body,
                 );
                 match answer {
-                    Some(answer) => answer,
-                    None => std::future::pending().await,
+                    Answer::Now(answer) => answer,
+                    Answer::Never => std::future::pending().await,
+                    Answer::Late(key) => self.later(key, kind.map(str::to_owned), body).await,
                 }
             }
             _ => panic!("{} {} is not served", parts.method, parts.uri),
@@ -230,7 +241,21 @@ impl Cluster {
         Response::new(Body::from_stream(events))
     }
 
-    /// `None`: no answer ever.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "goes on when nobody waits for it"
+    )]
+    async fn later(&self, key: Key, kind: Option<String>, body: Bytes) -> Response<Body> {
+        let cluster = self.clone();
+        let write = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let answer = cluster.lock().patch(&key, kind.as_deref(), &body);
+            cluster.changed();
+            answer
+        });
+        write.await.unwrap()
+    }
+
     fn single(
         &self,
         method: &Method,
@@ -238,30 +263,31 @@ impl Cluster {
         what: String,
         kind: Option<&str>,
         body: &[u8],
-    ) -> Option<Response<Body>> {
+    ) -> Answer {
         let mut state = self.lock();
         state.log.push(what);
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-        let answer = match state.fault {
-            Some(Fault::Down) => Some(error(503, "ServiceUnavailable")),
-            Some(Fault::Silent) => None,
-            Some(Fault::Invalid) if *method == Method::PATCH => {
+        let answer = match (state.fault, *method == Method::PATCH) {
+            (Some(Fault::Down), _) => Answer::Now(error(503, "ServiceUnavailable")),
+            (Some(Fault::Silent), _) => Answer::Never,
+            (Some(Fault::Late), true) => Answer::Late(key),
+            (Some(Fault::Invalid), true) => {
                 state.fault = None;
-                Some(error(422, "Invalid"))
+                Answer::Now(error(422, "Invalid"))
             }
-            Some(Fault::Overtaken) if *method == Method::PATCH => {
+            (Some(Fault::Overtaken), true) => {
                 state.fault = None;
                 let object = state.objects[&key].clone();
                 state.put(plural, object);
-                Some(state.patch(&key, kind, body))
+                Answer::Now(state.patch(&key, kind, body))
             }
-            Some(Fault::Invalid | Fault::Overtaken) | None if *method == Method::PATCH => {
-                Some(state.patch(&key, kind, body))
+            (None, true) => Answer::Now(state.patch(&key, kind, body)),
+            (Some(Fault::Late | Fault::Invalid | Fault::Overtaken) | None, false) => {
+                Answer::Now(match state.objects.get(&key) {
+                    Some(object) => ok(object),
+                    None => error(404, "NotFound"),
+                })
             }
-            Some(Fault::Invalid | Fault::Overtaken) | None => Some(match state.objects.get(&key) {
-                Some(object) => ok(object),
-                None => error(404, "NotFound"),
-            }),
         };
         drop(state);
         self.changed();
@@ -291,12 +317,7 @@ impl State {
         });
     }
 
-    fn patch(
-        &mut self,
-        key: &(String, String, String),
-        kind: Option<&str>,
-        body: &[u8],
-    ) -> Response<Body> {
+    fn patch(&mut self, key: &Key, kind: Option<&str>, body: &[u8]) -> Response<Body> {
         let Some(mut object) = self.objects.get(key).cloned() else {
             return error(404, "NotFound");
         };

@@ -645,18 +645,23 @@ async fn a_giant_message_ends_its_own_stream_and_no_other() {
 async fn a_changed_capability_is_written_once_and_refused_from_then_on() {
     let world = World::new().await;
     let mut device = world.welcomed("lamp-1").await;
-    for _ in 0..10 {
+    let available = [
+        node::Availability::Unavailable,
+        node::Availability::Available,
+    ];
+    for availability in available.into_iter().cycle().take(21) {
         let mut echo = node::Capability {
             name: "echo".to_owned(),
             ..Default::default()
         };
-        echo.set_availability(node::Availability::Unavailable);
+        echo.set_availability(availability);
         let update = node::CapabilityUpdate {
             capabilities: vec![echo],
         };
         device
             .send(device_event::Event::CapabilityUpdate(update))
             .await;
+        sleep(Duration::from_millis(200)).await;
     }
     device.heartbeat().await;
     world
@@ -745,6 +750,31 @@ async fn the_end_of_a_session_is_written_once_the_api_server_is_back() {
             !cluster.device("lamp-1")["status"]["session"]["endedAt"].is_null()
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_arrives_late_does_not_outlive_its_session() {
+    let world = World::new().await;
+    world.cluster.set_fault(Some(Fault::Late));
+    let device = world.welcomed("lamp-1").await;
+    drop(device);
+    world.until_streams(0).await;
+    world.cluster.set_fault(None);
+    sleep(Duration::from_secs(30)).await;
+    let session = world.cluster.device("lamp-1")["status"]["session"].clone();
+    assert!(!session["endedAt"].is_null(), "{session}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_leaves_before_anything_was_written_costs_no_write() {
+    let world = World::new().await;
+    let places = world.node.shared.requests.take_session_places();
+    let device = world.welcomed("lamp-1").await;
+    drop(device);
+    world.until_streams(0).await;
+    drop(places);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.cluster.log_of("devices"), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

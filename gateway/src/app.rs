@@ -54,7 +54,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // 4. The device port: one that is in use fails the start.
     let tls = tls::server(&tls_loaded, &args.trust_domain).context("prepare TLS")?;
     let listener = Listener::bind(args.device_address, tls, args.limits(), metrics.clone())
-        .await
         .with_context(|| format!("bind --device-address {}", args.device_address))?;
 
     // 5. Services, with what they watch.

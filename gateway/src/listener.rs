@@ -19,7 +19,7 @@ use runtime::shutdown::Tasks;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
@@ -87,6 +87,12 @@ const RETRY_DEVICE: Duration = Duration::from_secs(30);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const MOST_ACCEPT_BACKOFF: Duration = Duration::from_secs(2);
 
+/// Bytes that the kernel keeps for a connection each way. By itself it lets them grow to megabytes, for one who never
+/// reads as for everybody else.
+const SOCKET_BUFFER: u32 = 64 * 1024;
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+
 /// The device port.
 pub struct Listener {
     tcp: TcpListener,
@@ -94,7 +100,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub async fn bind(
+    pub fn bind(
         address: SocketAddr,
         tls: Arc<ServerConfig>,
         limits: Limits,
@@ -112,7 +118,7 @@ impl Listener {
             device_keys: Places::default(),
         };
         Ok(Self {
-            tcp: TcpListener::bind(address).await?,
+            tcp: listen(address)?,
             gate,
         })
     }
@@ -187,6 +193,20 @@ impl Listener {
         accepted.closed().await;
         Ok(())
     }
+}
+
+/// Accepted connections inherit the buffers' size.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_the_others_fault(error: &io::Error) -> bool {

@@ -1,6 +1,6 @@
 //! Who does not get past TLS. In TLS 1.3 the client learns of it with its first read.
 
-use rustls::{AlertDescription, ClientConfig, Error};
+use rustls::{AlertDescription, Error};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tonic::Code;
 
@@ -8,7 +8,7 @@ use crate::{
     authority::{Authority, DeviceKey, Identity, TRUST_DOMAIN, pretends_to_be_self_signed},
     hub::{Hub, SOON},
     stranger::{
-        Anybody, Enrolling, Tls, connect, connect_without_certificate, handshake, register,
+        Enrolling, Tls, config_of, connect, connect_without_certificate, handshake, register,
     },
 };
 
@@ -138,24 +138,14 @@ async fn an_enrollee_is_no_device_and_a_device_does_not_enrol() {
 #[tokio::test]
 async fn a_connection_is_never_resumed() {
     let hub = Hub::start().await;
-    let Identity { chain, key } = hub.authority.device("lamp");
-    // With resumption on, as a careless client has it.
-    let mut config = ClientConfig::builder_with_provider(pairing::crypto())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(Anybody))
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    // Clones share what they remember of the gateway: a ticket would be used, as a careless client does.
+    let config = config_of(hub.authority.device("lamp"));
     for _ in 0..2 {
         let mut stream = handshake(hub.address, config.clone()).await.unwrap();
         // The first bytes are the SETTINGS of HTTP/2; a ticket would have come before them.
         timeout(SOON, stream.read_u8()).await.unwrap().unwrap();
-        assert_eq!(
-            stream.get_ref().1.handshake_kind(),
-            Some(rustls::HandshakeKind::Full)
-        );
+        let kind = stream.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(rustls::HandshakeKind::Full));
     }
 }
 

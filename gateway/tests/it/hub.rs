@@ -85,9 +85,7 @@ impl Hub {
 
         let tls = tls::server(&material, TRUST_DOMAIN).unwrap();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(anywhere, tls, limits, Metrics::default())
-            .await
-            .unwrap();
+        let listener = Listener::bind(anywhere, tls, limits, Metrics::default()).unwrap();
         let address = listener.local_addr().unwrap();
         let api = FakeApi::new();
         let setup = Arc::new(Setup::generate());

@@ -14,10 +14,7 @@ use proto::{
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::verify_tls13_signature,
     pki_types::{CertificateDer, ServerName, UnixTime},
     version::TLS13,
@@ -63,7 +60,6 @@ fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsC
 
 pub async fn handshake(address: SocketAddr, mut config: ClientConfig) -> io::Result<Tls> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    config.resumption = Resumption::disabled();
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     timeout(

@@ -159,6 +159,7 @@ async fn an_enrollee_that_never_reads_is_shown_out_in_time() {
     let mut stream = connect(hub.address, DeviceKey::generate().self_signed()).await;
     stream.write_all(PREFACE).await.unwrap();
     let pings = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(1000);
+    // Until the gateway hears us no more, for its answers are stuck; then until it is rid of us.
     let flood = async { while stream.write_all(&pings).await.is_ok() {} };
     timeout(SOON, flood)
         .await

@@ -103,6 +103,14 @@ impl Agent {
     }
 
     async fn tell_result(&mut self, uid: Uid, just_recorded: &[Record]) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if session.is_full {
+            // Asked for again, and not sent: it counts as untold until there is room.
+            session.told.remove(&uid);
+            return;
+        }
         let recorded = just_recorded.iter().find_map(|record| match record {
             Record::Finished {
                 uid: recorded,
@@ -115,8 +123,7 @@ impl Agent {
         });
         let result = match recorded {
             Some(result) => Some(result),
-            None if self.session.is_some() => self.journal.result(&uid).await,
-            None => None,
+            None => self.journal.result(&uid).await,
         };
         let Some(result) = result else {
             return;
@@ -126,7 +133,6 @@ impl Agent {
             if sent {
                 session.told.insert(uid);
             } else {
-                // Asked for again, and not sent: it counts as untold until there is room.
                 session.told.remove(&uid);
             }
         }

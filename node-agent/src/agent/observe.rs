@@ -56,7 +56,8 @@ impl Agent {
         tokio::select! {
             biased;
             () = stop.cancelled(), if self.stop_at.is_none() => Woken::Stop,
-            word = self.upstream.recv() => Woken::Upstream(word),
+            // Closed for good when the connection's task ended, which also ends the process.
+            word = self.upstream.recv(), if !self.upstream.is_closed() => Woken::Upstream(word),
             event = self.completed.recv() => Woken::Completed(event),
             () = room(self.session.as_ref()) => Woken::Time,
             () = at(wake) => Woken::Time,

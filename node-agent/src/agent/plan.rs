@@ -130,6 +130,8 @@ struct Draft<'a> {
     count_left: usize,
     /// Whose result was asked for.
     asked: BTreeSet<Uid>,
+    /// Whose result is where it belongs since now.
+    acked: HashSet<Uid>,
 }
 
 impl<'a> Draft<'a> {
@@ -150,6 +152,7 @@ impl<'a> Draft<'a> {
             bytes_left: bounds.bytes.saturating_sub(taken),
             count_left: bounds.open.saturating_sub(ledger.open()),
             asked: BTreeSet::new(),
+            acked: HashSet::new(),
         }
     }
 
@@ -340,9 +343,12 @@ impl<'a> Draft<'a> {
     }
 
     fn ack(&mut self, uid: &Uid) {
-        if self.phase(uid) == Some(Phase::Ended) && !self.observed.ledger.is_acked(uid) {
+        let is_new = !self.observed.ledger.is_acked(uid) && !self.acked.contains(uid);
+        if self.phase(uid) == Some(Phase::Ended) && is_new {
             self.plan.records.push(Record::Acked { uid: uid.clone() });
             self.asked.remove(uid);
+            self.acked.insert(uid.clone());
+            self.count_left += 1;
         }
     }
 
@@ -431,17 +437,10 @@ impl<'a> Draft<'a> {
         let Some(told) = told else {
             return;
         };
-        let acked: HashSet<&Uid> = self
-            .plan
-            .records
-            .iter()
-            .filter(|record| matches!(record, Record::Acked { .. }))
-            .map(Record::uid)
-            .collect();
         let mut tell: Vec<Uid> = ledger
             .unacked()
             .iter()
-            .filter(|uid| !told.contains(*uid) && !acked.contains(*uid))
+            .filter(|uid| !told.contains(*uid) && !self.acked.contains(*uid))
             .cloned()
             .collect();
         for uid in std::mem::take(&mut self.asked) {

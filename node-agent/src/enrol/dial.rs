@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     state::{DeviceKey, Saved},
-    upstream::connect::{self, Connection},
+    upstream::connect::{self, Connection, Liveness},
 };
 
 /// How long a gateway may take for one step. It may have to wait for others who try the same code.
@@ -53,7 +53,9 @@ pub(super) async fn dial(
     let exporter = Exporter::of(tls).map_err(|error| Error::of_connect(gateway, error.into()))?;
     let presented = tls.peer_certificates().unwrap_or_default().to_vec();
     Ok(Unproven {
-        connection: connect::channel_over(stream).await.map_err(unreachable)?,
+        connection: connect::channel_over(stream, Liveness::Pings)
+            .await
+            .map_err(unreachable)?,
         exporter,
         presented,
         trust,
@@ -149,7 +151,9 @@ pub(super) async fn recognise(saved: &Saved, key: &DeviceKey) -> Result<Recognis
         .await
         .map_err(unreachable)?;
     Ok(Recognised {
-        connection: connect::channel_over(stream).await.map_err(unreachable)?,
+        connection: connect::channel_over(stream, Liveness::Pings)
+            .await
+            .map_err(unreachable)?,
     })
 }
 

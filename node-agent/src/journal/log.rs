@@ -21,6 +21,8 @@ use crate::state::atomic;
 /// The beginning of the file: what it is, and the version of its format.
 const MAGIC: &[u8; 8] = b"FLJRNL01";
 const START: u64 = MAGIC.len() as u64;
+/// Bytes of the disk that are set aside at once, beyond what is needed.
+const STEP: u64 = 64 * 1024;
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +46,8 @@ pub(super) struct Log {
     file: File,
     /// Where the next record goes.
     end: u64,
+    /// Up to where the disk has room for certain.
+    room: u64,
     /// A sync failed: what the file holds past an earlier sync is not known any more.
     doubtful: bool,
 }
@@ -116,6 +120,7 @@ impl Log {
             path: path.to_owned(),
             file,
             end,
+            room: end,
             doubtful: false,
         }
     }
@@ -138,10 +143,11 @@ impl Log {
             spans.push(span(self.end + bytes.len() as u64, encoded.len())?);
             bytes.extend_from_slice(&encoded);
         }
-        self.set_aside(bytes.len() as u64 + reserve)?;
+        self.set_aside(self.end + bytes.len() as u64 + reserve)?;
         if let Err(error) = self.file.write_all_at(&bytes, self.end) {
             // A part may be there. Where it cannot be cut off now, the next opening does: it is not whole.
             self.doubtful = self.file.set_len(self.end).is_err();
+            self.room = self.end;
             return Err(error);
         }
         if records.iter().any(Record::must_last)
@@ -154,12 +160,24 @@ impl Log {
         Ok(spans)
     }
 
-    fn set_aside(&self, bytes: u64) -> io::Result<()> {
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, bytes) {
-            // Not every file system can; then a full disk is noticed when it is too late, and said then.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// Makes the disk keep room up to `until`. In large steps, for each costs the next sync something.
+    fn set_aside(&mut self, until: u64) -> io::Result<()> {
+        if until <= self.room {
+            return Ok(());
         }
+        for until in [until + STEP, until] {
+            let length = until - self.end;
+            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, length) {
+                // Not every file system can; then a full disk is noticed later, and said then.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {
+                    self.room = until;
+                    return Ok(());
+                }
+                Err(Errno::NOSPC) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::NOSPC.into())
     }
 
     /// One record, read back. Fails where the disk does not give back what it was given.
@@ -340,6 +358,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         // The disk has room again.
         log.file = file;
+        assert_eq!(log.room, log.end);
         log.append(&records(), 0).unwrap();
         drop(log);
         let (_, found) = open(&path);

@@ -119,9 +119,21 @@ impl Connection {
     }
 }
 
+/// How a dead peer is noticed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Liveness {
+    /// By HTTP/2 pings: for a stream on which nobody says anything for minutes.
+    Pings,
+    /// By heartbeats of a protocol above: pings would only double them.
+    Heartbeats,
+}
+
 /// Speaks gRPC over `stream`, and over no other: tonic redials by itself, but a verified peer and an exporter belong to
 /// one connection.
-pub async fn channel_over(stream: TlsStream<TcpStream>) -> Result<Connection, Error> {
+pub async fn channel_over(
+    stream: TlsStream<TcpStream>,
+    liveness: Liveness,
+) -> Result<Connection, Error> {
     let refusal = Arc::new(OnceLock::new());
     let mut stream = Some(TokioIo::new(Listening {
         stream,
@@ -133,15 +145,17 @@ pub async fn channel_over(stream: TlsStream<TcpStream>) -> Result<Connection, Er
     });
     // Not `https`, which would make tonic look for a TLS configuration of its own. The name is for the logs of proxies
     // that do not exist; the certificate was checked already.
-    let channel = Endpoint::from_static("http://gateway.fairlead.internal")
+    let mut endpoint = Endpoint::from_static("http://gateway.fairlead.internal")
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .http2_max_header_list_size(MAX_HEADERS)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIME)
-        .buffer_size(8)
-        .connect_with_connector(connector)
-        .await?;
+        .buffer_size(8);
+    if liveness == Liveness::Pings {
+        endpoint = endpoint
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIME);
+    }
+    let channel = endpoint.connect_with_connector(connector).await?;
     Ok(Connection { channel, refusal })
 }
 

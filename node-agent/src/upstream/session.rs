@@ -20,7 +20,7 @@ use tonic::{Code, Status, Streaming};
 use super::{
     Upstream, Word,
     attempts::End,
-    connect::{self, Connection, chain},
+    connect::{self, Connection, Liveness, chain},
 };
 use crate::{enrol::error::retry_after, host::clock, terminal::printable};
 
@@ -72,7 +72,7 @@ async fn dial(upstream: &Upstream, address: &str) -> Result<Connection, connect:
     let Upstream { key, identity, .. } = upstream;
     let verifier = connect::trusting(identity.roots()?)?;
     let stream = connect::open(address, verifier, key.certified(identity.chain())).await?;
-    connect::channel_over(stream).await
+    connect::channel_over(stream, Liveness::Heartbeats).await
 }
 
 type Begun = (Welcome, mpsc::Sender<DeviceEvent>, Streaming<GatewayEvent>);

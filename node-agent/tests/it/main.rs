@@ -13,4 +13,5 @@
 
 mod gateway;
 mod pairing;
+mod process;
 mod serving;

@@ -70,6 +70,7 @@ struct Device {
     temporary: tempfile::TempDir,
     effects: Effects,
     limits: Limits,
+    bounds: Bounds,
 }
 
 impl Device {
@@ -78,6 +79,7 @@ impl Device {
             temporary: tempfile::tempdir().unwrap(),
             effects: Effects::default(),
             limits: Limits::default(),
+            bounds: Bounds::default(),
         };
         let folder = Folder::open(&device.path()).unwrap();
         let key = folder.key().unwrap();
@@ -152,7 +154,7 @@ impl Device {
         let identity = folder.view().identity().unwrap().unwrap();
         let key = folder.key().unwrap();
         let journal_path = folder.view().journal();
-        let journal = Journal::open(&journal_path, Bounds::default(), clock::now()).unwrap();
+        let journal = Journal::open(&journal_path, self.bounds, clock::now()).unwrap();
         let mut registry = Registry::built_in(About::default());
         registry.add(Arc::new(Probe {
             journal: journal_path,
@@ -403,6 +405,50 @@ async fn what_cannot_be_done_is_said() {
         .await;
     order(&stream, "u4", "fine").await;
     assert_eq!(stream.result().await.uid, "u4");
+}
+
+#[tokio::test]
+async fn a_full_journal_refuses_and_says_so_and_what_is_acked_makes_room() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let mut device = Device::new(&authority, &[&gateway]);
+    device.bounds.open = 1;
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "a").await;
+    assert_eq!(stream.result().await.uid, "u1");
+    order(&stream, "u2", "b").await;
+    let refused = (Outcome::Failed, FailureCode::JournalUnavailable);
+    assert_eq!(failure(&stream.result().await), refused);
+    ack(&stream, "u1").await;
+    order(&stream, "u3", "c").await;
+    assert_eq!(stream.result().await.uid, "u3");
+    // Somebody was told that it does not run.
+    order(&stream, "u2", "b").await;
+    assert_eq!(failure(&stream.result().await), refused);
+    assert_eq!(device.effects(), ["\"a\"", "\"c\""]);
+}
+
+#[tokio::test]
+async fn many_at_once_all_end_once_and_results_wait_for_room_on_the_stream() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    // As many as may wait, while none of the answers is read.
+    for index in 0..60 {
+        order(&stream, &format!("u{index}"), "x").await;
+    }
+    device.await_effects(60).await;
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < 60 {
+        let result = stream.result().await;
+        assert_eq!(result.outcome(), Outcome::Succeeded);
+        ack(&stream, &result.uid).await;
+        ended.insert(result.uid);
+    }
+    assert_eq!(device.effects().len(), 60);
 }
 
 #[tokio::test]

@@ -1,0 +1,246 @@
+//! The binary itself: what a person or a script sees of it.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{ExitStatus, Output, Stdio},
+};
+
+use node_agent::{exit::Exit, state::Folder};
+use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
+use proto::node::{
+    Challenge, Dispatch, Issued, Outcome, ResultAck, enroll_request::Step,
+    enroll_response::Step as Answer, gateway_event::Event as FromGateway,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+    time::sleep,
+};
+
+use crate::gateway::{Authority, Gateway, Manners, soon};
+
+struct Host {
+    temporary: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            temporary: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.temporary.path().join("state")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fairlead-agent"));
+        command
+            .env_clear()
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn call(&self, arguments: &[&str]) -> Output {
+        soon(self.command(arguments).output()).await.unwrap()
+    }
+
+    async fn status(&self) -> Value {
+        let output = self.call(&["status", "--output", "json"]).await;
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn is(status: ExitStatus, exit: Exit) -> bool {
+    status.code() == Some(exit as i32)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+async fn terminate(mut child: Child) -> ExitStatus {
+    let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    soon(child.wait()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_has_an_exit_code_and_says_what_to_do() {
+    let host = Host::new();
+    for (arguments, exit, says) in [
+        (&["run"][..], Exit::NotPaired, "fairlead-agent pair"),
+        (&["unpair", "--yes"], Exit::NotPaired, "fairlead-agent pair"),
+        (&["pair"], Exit::Usage, "FAIRLEAD_CODE"),
+        (&["pair", "7KQ2-ABCDEF"], Exit::Usage, "--gateway"),
+        (&["pair", "-"], Exit::Usage, "10 characters"),
+        (&["nonsense"], Exit::Usage, "Usage"),
+        (
+            &["pair", "7KQ2-ABCDEF", "--gateway", "127.0.0.1:1"],
+            Exit::Unreachable,
+            "reach the gateway",
+        ),
+    ] {
+        let output = host.call(arguments).await;
+        let errors = text(&output.stderr);
+        assert!(
+            is(output.status, exit),
+            "{arguments:?}: {} {errors}",
+            output.status
+        );
+        assert!(errors.contains(says), "{arguments:?}: {errors}");
+        assert!(!errors.contains("ABCDEF"), "{errors}");
+        // `run` made the folder.
+        if arguments == ["run"] {
+            std::fs::remove_dir_all(host.state()).unwrap();
+        }
+    }
+    let output = host.call(&["status"]).await;
+    assert!(text(&output.stdout).contains("not paired"));
+
+    let held = Folder::open(&host.state()).unwrap();
+    let output = host.call(&["run"]).await;
+    assert!(is(output.status, Exit::Busy), "{}", text(&output.stderr));
+    drop(held);
+
+    std::fs::set_permissions(host.state(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = host.call(&["run"]).await;
+    assert!(is(output.status, Exit::State));
+    assert!(text(&output.stderr).contains("chmod 0700"));
+}
+
+/// `pair` with a URI on standard input.
+async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
+    let setup = Setup::generate();
+    let code = PairingCode::parse("7KQ2-ABCDEF").unwrap();
+    let password_file = setup.password_file(&code).unwrap();
+    let uri = PairingUri {
+        gateway: gateway.address.to_string(),
+        namespace: "kitchen".to_owned(),
+        authority: authority.pin(),
+        code,
+    };
+    let mut pairing = host
+        .command(&["pair", "-", "--name", "lamp"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = pairing.stdin.take().unwrap();
+    let line = format!("{}\n", uri.expose());
+    input.write_all(line.as_bytes()).await.unwrap();
+    drop(input);
+    let mut call = gateway.enrolment().await;
+    let Step::Begin(begin) = call.next().await else {
+        unreachable!("a device begins");
+    };
+    let (attempt, ke2) = setup
+        .challenge(
+            Some(&password_file),
+            &begin.code_id,
+            &begin.ke1,
+            &call.exporter,
+        )
+        .unwrap();
+    call.answer(Answer::Challenge(Challenge { ke2 })).await;
+    let Step::Proof(proof) = call.next().await else {
+        unreachable!("a proof is next");
+    };
+    attempt.verify(&proof.ke3).unwrap();
+    let Step::Application(application) = call.next().await else {
+        unreachable!("the application comes with the proof");
+    };
+    assert_eq!(host.status().await["standing"], "Pairing");
+    call.answer(Answer::Issued(Issued {
+        chain: vec![
+            authority.device(&application.pkcs10, "kitchen", "lamp"),
+            authority.der(),
+        ],
+        bundle: vec![authority.der()],
+        namespace: "kitchen".to_owned(),
+        device: "lamp".to_owned(),
+        gateways: Vec::new(),
+    }))
+    .await;
+    let output = soon(pairing.wait_with_output()).await.unwrap();
+    assert!(is(output.status, Exit::Done), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("Paired as kitchen/lamp"));
+}
+
+#[tokio::test]
+async fn a_device_is_paired_serves_is_killed_serves_again_and_is_unpaired() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+
+    let output = host
+        .call(&["pair", "7KQ2-000000", "--gateway", "127.0.0.1:1"])
+        .await;
+    assert!(is(output.status, Exit::AlreadyPaired));
+
+    let mut running = host.command(&["run"]).spawn().unwrap();
+    let mut stream = gateway.stream().await;
+    let health = |uid: &str| {
+        FromGateway::Dispatch(Dispatch {
+            uid: uid.to_owned(),
+            name: "check".to_owned(),
+            capability: "system.health".to_owned(),
+            remaining_ms: 30_000,
+            ..Dispatch::default()
+        })
+    };
+    stream.send(health("u1")).await;
+    let result = stream.result().await;
+    assert_eq!(result.outcome(), Outcome::Succeeded);
+    let output: Value = serde_json::from_slice(&result.output).unwrap();
+    assert!(
+        output["memory"]["totalBytes"].as_u64().unwrap() > 0,
+        "{output}"
+    );
+
+    let status = host.status().await;
+    assert_eq!(status["standing"], "Paired");
+    assert_eq!(status["session"]["state"], "Connected");
+    assert_eq!(status["device"]["name"], "lamp");
+    assert_eq!(status["certificate"]["state"], "Valid");
+    assert_eq!(status["journal"]["unacked"], 1);
+    let output = host.call(&["run"]).await;
+    assert!(is(output.status, Exit::Busy));
+
+    // A power cut, as far as a process can tell.
+    running.start_kill().unwrap();
+    running.wait().await.unwrap();
+    assert_eq!(host.status().await["session"]["state"], "Stopped");
+    drop(stream);
+    let running = host.command(&["run"]).spawn().unwrap();
+    let mut stream = gateway.stream().await;
+    assert_eq!(stream.result().await, result);
+    let uid = "u1".to_owned();
+    stream.send(FromGateway::ResultAck(ResultAck { uid })).await;
+    soon(async {
+        while host.status().await["journal"]["unacked"] != 0 {
+            sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(is(terminate(running).await, Exit::Done));
+
+    let output = host.call(&["unpair", "--yes"]).await;
+    assert!(is(output.status, Exit::Done));
+    assert!(text(&output.stdout).contains("revoke or delete"));
+    let left: Vec<_> = std::fs::read_dir(host.state())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["lock"]);
+}

@@ -22,7 +22,7 @@ use crate::{
     exit::{Exit, Refusal},
     host::{Facts, clock},
     journal::{Bounds, Journal},
-    state::{Folder, Identity, Saved, Standing, View, folder::default_path, identity::LifeState},
+    state::{Folder, Identity, Saved, Standing, View, access::default_path, identity::LifeState},
     status::Status,
     terminal,
     upstream::{Upstream, gateways::is_address},

@@ -2,10 +2,10 @@
 //!
 //! - [`order`]: what the agent is asked, read from the wire once, and how it ends;
 //! - [`jobs`]: what waits and what runs;
-//! - [`observe`]: waits, and gathers what happened;
+//! - `observe`: waits, and gathers what happened;
 //! - [`plan`]: decides, purely;
-//! - [`apply`]: records, then acts;
-//! - [`runner`]: one capability, from its start to its end.
+//! - `apply`: records, then acts;
+//! - `runner`: one capability, from its start to its end.
 //!
 //! Heartbeats are not here: they go on whatever this loop waits for.
 

@@ -3,8 +3,8 @@
 //! dial → the gateway proves itself → pairing on the disk → our proof and application → a person decides → checked →
 //! identity on the disk. A stop anywhere goes on with the same key, and so with the same request.
 //!
-//! - [`dial`]: the connections, as types that allow the right order only;
-//! - [`verify`]: what makes a server one that may be talked to;
+//! - `dial`: the connections, as types that allow the right order only;
+//! - `verify`: what makes a server one that may be talked to;
 //! - [`issued`]: what makes a certificate one that is taken;
 //! - [`error`]: what ends a pairing, and what only interrupts it.
 //!

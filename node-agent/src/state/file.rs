@@ -11,7 +11,7 @@ use rustix::{fs::OFlags, process::geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::{Error, atomic, folder};
+use super::{Error, access, atomic};
 
 /// Largest file that is read: an identity with a long chain and a long list of gateways is a tenth of it.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -29,8 +29,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         Err(error) => return Err(io(error)),
     };
     let metadata = file.metadata().map_err(io)?;
-    folder::judge(
-        folder::Kind::File,
+    access::judge(
+        access::Kind::File,
         metadata.uid(),
         geteuid().as_raw(),
         metadata.mode(),

@@ -11,6 +11,7 @@
 //!
 //! The folder is the owner's alone; so is each file. Nothing here talks to anybody.
 
+pub mod access;
 pub(crate) mod atomic;
 mod file;
 pub mod folder;
@@ -31,7 +32,7 @@ pub use pairing::{Pairing, Saved};
 pub enum Error {
     /// Somebody else could read or change it.
     #[error("{}: {fault}", path.display())]
-    Refused { path: PathBuf, fault: folder::Fault },
+    Refused { path: PathBuf, fault: access::Fault },
     #[error(
         "another fairlead-agent{} uses {}: stop it first, or choose another folder with --state-dir",
         pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(), path.display()

@@ -4,7 +4,9 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// `--log-format` and `--log-filter`.
 #[derive(Args, Clone, Debug)]
@@ -34,18 +36,19 @@ pub enum Format {
 impl LogArgs {
     /// Starts logging for the whole process. Fails on a filter that cannot be read, or when called twice.
     pub fn init(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log_filter)
+        // Not EnvFilter: it brings a regular expression engine, which the agent has no other use for.
+        let filter: Targets = self
+            .log_filter
+            .parse()
             .with_context(|| format!("read --log-filter {:?}", self.log_filter))?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        match self.log_format {
-            Format::Plain => builder
-                .with_ansi(std::io::stderr().is_terminal())
-                .try_init(),
-            Format::Json => builder.json().flatten_event(true).try_init(),
-        }
-        .map_err(anyhow::Error::from_boxed)
-        .context("start logging")
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let layer = match self.log_format {
+            Format::Plain => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            Format::Json => layer.json().flatten_event(true).boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter))
+            .try_init()
+            .context("start logging")
     }
 }

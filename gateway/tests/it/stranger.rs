@@ -19,7 +19,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     version::TLS13,
 };
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -60,7 +64,10 @@ fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsC
 
 pub async fn handshake(address: SocketAddr, mut config: ClientConfig) -> io::Result<Tls> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = TcpStream::connect(address).await?;
+    let socket = TcpSocket::new_v4()?;
+    // Small, so that what is not read is soon felt at the other end.
+    socket.set_recv_buffer_size(16 * 1024)?;
+    let tcp = socket.connect(address).await?;
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     timeout(
         SOON,

@@ -89,26 +89,42 @@ fn rights() -> Vec<Rule> {
 }
 
 fn changes() -> Vec<Rule> {
-    let change = |spec: Value| {
-        PAUL.patches(RUN, json!({ "spec": spec }))
-            .refused("only cancelled: make another one")
+    let change = |spec: Value, message: &'static str| {
+        PAUL.patches(RUN, json!({ "spec": spec })).refused(message)
+    };
+    let fixed = |spec: Value| {
+        change(
+            spec,
+            "an invocation cannot be changed, only cancelled: make another one",
+        )
+    };
+    // A schema cannot compare what has no type: here the policy speaks.
+    let input = |input: Value| {
+        change(
+            json!({ "input": input }),
+            "can be changed but spec.cancel, not its input either",
+        )
     };
     let cancel = || json!({ "spec": { "cancel": "Requested" } });
     vec![
         Rule::new(
             "invocations::nothing_can_be_changed_but_cancel",
             made([
-                change(json!({ "input": { "say": ["hello", 2] } })),
-                change(json!({ "input": null })),
-                change(json!({ "input": { "more": true } })),
-                change(json!({ "deviceRef": { "name": "press" } })),
-                change(json!({ "capability": "system.health" })),
-                change(json!({ "timeoutSeconds": 60 })),
-                change(json!({ "maxOutputBytes": 1 })),
-                change(json!({ "ttlSecondsAfterFinished": 0 })),
-                change(json!({ "idempotencyKey": "again" })),
-                change(json!({ "whenOffline": "Queue" })),
-                PAUL.patches(RUN, json!({ "spec": { "requestedBy": "paul" } })).refused("cannot be changed"),
+                input(json!({ "say": ["hello", 2] })),
+                input(Value::Null),
+                input(json!({ "more": true })),
+                fixed(json!({ "deviceRef": { "name": "press" } })),
+                fixed(json!({ "capability": "system.health" })),
+                fixed(json!({ "timeoutSeconds": 60 })),
+                fixed(json!({ "maxOutputBytes": 1 })),
+                fixed(json!({ "ttlSecondsAfterFinished": 0 })),
+                fixed(json!({ "whenOffline": "Queue" })),
+                change(json!({ "idempotencyKey": "again" }), "spec.idempotencyKey: Invalid value: an invocation cannot"),
+                change(
+                    json!({ "whenOffline": "Queue", "queueSeconds": 9 }),
+                    "spec.queueSeconds: Invalid value: an invocation cannot",
+                ),
+                PAUL.patches(RUN, json!({ "spec": { "requestedBy": "paul" } })).refused("who asked for an invocation cannot be changed"),
                 IVAN.patches(RUN, cancel()).reads("/spec/cancel", "Requested"),
                 IVAN.patches(RUN, json!({ "spec": { "cancel": null } })).refused("a cancellation cannot be taken back"),
             ]),
@@ -144,9 +160,9 @@ fn ends() -> Vec<Rule> {
                 GATEWAY.writes_status(RUN, &json!({ "phase": "Dispatched", "dispatchedAt": MOMENT })),
                 GATEWAY.writes_status(RUN, &json!({ "phase": "Queued" })).refused("cannot be queued again"),
                 GATEWAY.writes_status(RUN, &succeeded),
-                GATEWAY.writes_status(RUN, &json!({ "phase": "Failed" })).refused("stays as it ended"),
-                OPERATOR.writes_status(RUN, &json!({ "phase": "Unknown" })).refused("stays as it ended"),
-                OPERATOR.writes_status(RUN, &json!({ "phase": "Queued" })).refused("stays as it ended"),
+                GATEWAY.writes_status(RUN, &json!({ "phase": "Failed" })).refused("an invocation that has ended stays as it ended: make another one"),
+                OPERATOR.writes_status(RUN, &json!({ "phase": "Unknown" })).refused("an invocation that has ended stays as it ended: make another one"),
+                OPERATOR.writes_status(RUN, &json!({ "phase": "Queued" })).refused("an invocation that has ended stays as it ended: make another one"),
                 after_the_end(json!({ "output": { "said": "goodbye" } })),
                 after_the_end(json!({ "output": null })),
                 after_the_end(json!({ "finishedAt": LATER })),

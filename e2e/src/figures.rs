@@ -271,18 +271,23 @@ impl Crowd {
         })
     }
 
-    /// Connects devices until `count` of them hold a stream.
+    /// Connects devices until `count` of them hold a stream. Those that do beat meanwhile, or the gateway would think
+    /// them gone.
     async fn connect(&mut self, gateway: &str, count: usize) -> anyhow::Result<()> {
-        let new = self
-            .devices
-            .get(self.streams.len()..count)
-            .context("there are not so many devices")?;
-        let connected: Vec<DeviceStream> = stream::iter(new)
-            .map(|(stranger, chain)| open(stranger, chain, gateway))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        self.streams.extend(connected);
+        while self.streams.len() < count {
+            let until = count.min(self.streams.len() + WARM_UP);
+            let new = self
+                .devices
+                .get(self.streams.len()..until)
+                .context("there are not so many devices")?;
+            let connected: Vec<DeviceStream> = stream::iter(new)
+                .map(|(stranger, chain)| open(stranger, chain, gateway))
+                .buffered(AT_ONCE)
+                .try_collect()
+                .await?;
+            self.streams.extend(connected);
+            self.beat().await?;
+        }
         Ok(())
     }
 

@@ -38,15 +38,19 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Label keys and values within the limits of Kubernetes.
+/// Label keys and values as Kubernetes takes them: what is approved must not fail when the Device is made.
 pub fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 32,
-        "additionalProperties": {"type": "string", "maxLength": 63},
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+        },
         "x-kubernetes-validations": [{
-            "rule": "self.all(key, size(key) <= 317)",
-            "message": "a label's key is 317 characters long at most"
+            "rule": "self.all(key, !format.qualifiedName().validate(key).hasValue())",
+            "message": "a label's key is a name, or a domain and a name: site, example.org/site"
         }]
     })
 }

@@ -60,7 +60,10 @@ fn making() -> Vec<Rule> {
                 DORA.creates(code("x", &json!({ "maxUses": 0 }))).refused("spec.maxUses"),
                 DORA.creates(code("x", &json!({ "maxAttempts": 21 }))).refused("spec.maxAttempts"),
                 DORA.creates(code(&"x".repeat(201), &json!({}))).refused("200 characters long at most"),
-                DORA.creates(code("x", &json!({}))).reads("/spec/ttlSeconds", 600),
+                DORA.creates(code("x", &json!({ "grants": { "labels": { "no label": "x" } } }))).refused("a label's key is a name"),
+                DORA.creates(code("x", &json!({ "grants": { "labels": { "site": "no value" } } }))).refused("grants.labels"),
+                DORA.creates(code("x", &json!({ "grants": { "labels": { "example.org/site": "Lobby-1" } } })))
+                    .reads("/spec/ttlSeconds", 600),
             ],
         ),
     ]

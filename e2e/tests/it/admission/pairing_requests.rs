@@ -166,6 +166,11 @@ fn decision() -> Vec<Rule> {
                     .refused("only status.approval can be written here"),
                 ADA.writes_status(ONE, &json!({ "conditions": [condition("Ready", "True")] }))
                     .refused("only status.approval can be written here"),
+                ADA.writes_status(
+                    ONE,
+                    &json!({ "approval": { "decision": "Approved", "grants": { "labels": { "no label": "x" } } } }),
+                )
+                .refused("a label's key is a name"),
                 ADMIN.writes_status(ONE, &json!({ "phase": "Failed" })).refused("only status.approval can be written here"),
                 ADA.writes_status(
                     ONE,

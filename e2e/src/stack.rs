@@ -44,6 +44,8 @@ impl Programs {
                 "build",
                 "--locked",
                 "--quiet",
+                // With this crate among them, the features are those that it was built with.
+                "--package=e2e",
                 "--package=operator",
                 "--package=gateway",
                 "--package=node-agent",

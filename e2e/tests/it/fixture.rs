@@ -23,6 +23,7 @@ pub struct Fixture {
     runtime: Runtime,
     folder: PathBuf,
     cluster: OnceLock<Cluster>,
+    programs: OnceLock<Programs>,
     control_plane: Mutex<Option<ControlPlane>>,
     /// Started by the first trial that needs it.
     stack: tokio::sync::Mutex<Option<Stack>>,
@@ -55,9 +56,9 @@ impl Scene {
     pub async fn stack(&self) -> anyhow::Result<tokio::sync::MutexGuard<'_, Option<Stack>>> {
         let mut stack = self.fixture.stack.lock().await;
         if stack.is_none() {
-            let programs = tokio::task::spawn_blocking(Programs::build).await??;
             let folder = self.fixture.folder.join("stack");
-            *stack = Some(Stack::start(self.fixture.cluster(), &programs, &folder, 2).await?);
+            let programs = self.fixture.programs();
+            *stack = Some(Stack::start(self.fixture.cluster(), programs, &folder, 2).await?);
         }
         Ok(stack)
     }
@@ -77,6 +78,7 @@ impl Fixture {
             folder: Path::new(env!("CARGO_TARGET_TMPDIR"))
                 .join(format!("it-{}", std::process::id())),
             cluster: OnceLock::new(),
+            programs: OnceLock::new(),
             control_plane: Mutex::new(None),
             stack: tokio::sync::Mutex::new(None),
             namespaces: AtomicU32::new(0),
@@ -89,7 +91,9 @@ impl Fixture {
     }
 
     pub fn boot(&self) -> anyhow::Result<()> {
+        // Both may take minutes on a fresh machine, and no trial's time is for that.
         let binaries = Binaries::find()?;
+        let _ = self.programs.set(Programs::build()?);
         self.runtime.block_on(async {
             let control_plane =
                 ControlPlane::start(&binaries, &self.folder.join("controlplane")).await?;
@@ -128,6 +132,10 @@ impl Fixture {
 
     pub fn cluster(&self) -> &Cluster {
         self.cluster.get().expect("booted before any trial runs")
+    }
+
+    fn programs(&self) -> &Programs {
+        self.programs.get().expect("built before any trial runs")
     }
 
     /// Kills the API server without a warning and starts it again on the same port.

@@ -11,7 +11,8 @@
 //! - [`presence`]: whether a device is there;
 //! - [`grants`]: what a device may run;
 //! - [`digest`]: the digest of a request, which is its name;
-//! - [`deadline`]: until when an invocation may run.
+//! - [`deadline`]: until when an invocation may run;
+//! - [`guarded`]: how a list is read of which one object is unreadable.
 //!
 //! Nothing here does I/O or reads a clock.
 
@@ -20,9 +21,11 @@ pub mod deadline;
 pub mod definition;
 pub mod digest;
 pub mod grants;
+pub mod guarded;
 pub mod names;
 pub mod presence;
 mod schema;
 pub mod v1alpha1;
 
+pub use guarded::{Guarded, Invalid};
 pub use v1alpha1::{CapabilityInvocation, Device, PairingCode, PairingRequest};

@@ -38,6 +38,11 @@ pub const PROOF_SECONDS: i64 = 30;
 /// Most bytes of an invocation's input, as JSON without white space.
 pub const MAX_INPUT_BYTES: usize = 32 * 1024;
 
+/// Most invocations of one device that may be open at once. The newest beyond it end with `QueueFull`.
+pub const MAX_OPEN_PER_DEVICE: usize = 256;
+/// Most invocations of one namespace that may be open at once. The newest beyond it end with `QueueFull`.
+pub const MAX_OPEN_PER_NAMESPACE: usize = 4096;
+
 /// Name of the Secret of a pairing code.
 pub fn code_secret(pairing_code: &str) -> String {
     format!("{pairing_code}-code")

@@ -65,7 +65,8 @@ pub struct CapabilityInvocationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub queue_seconds: Option<i64>,
-    /// Two invocations of one device with the same key are one: the second gets the first one's result.
+    /// Two invocations of one device with the same key are one: the second gets the first one's result, and
+    /// `status.duplicateOf` names the first. The device remembers for as long as it remembers the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub idempotency_key: Option<String>,
@@ -103,6 +104,31 @@ pub enum WhenOffline {
 #[schemars(transform = crate::schema::name_variants)]
 pub enum Cancel {
     Requested,
+}
+
+impl CapabilityInvocationSpec {
+    /// Bytes of the input, as JSON without white space: what [`MAX_INPUT_BYTES`](crate::names::MAX_INPUT_BYTES) bounds.
+    pub fn input_bytes(&self) -> usize {
+        struct Count(usize);
+
+        impl std::io::Write for Count {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 += bytes.len();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let mut count = Count(0);
+        if let Some(input) = &self.input {
+            // A JSON value can be written, and the counter takes all of it.
+            let _ = serde_json::to_writer(&mut count, input);
+        }
+        count.0
+    }
 }
 
 fn default_timeout_seconds() -> i64 {
@@ -150,11 +176,18 @@ pub struct CapabilityInvocationStatus {
     /// What the person at the device decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mediation: Option<Mediation>,
+    /// How far it has come, where the capability says. Written every five seconds at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The invocation with the same `idempotencyKey` that ran instead of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub duplicate_of: Option<String>,
     /// The `metadata.generation` that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`: whether it succeeded.
+    /// `Ready`: whether it succeeded. `AnsweredLate`: what the device said after the end was written; the phase stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -246,7 +279,7 @@ pub enum ErrorCode {
     CapabilityUnavailable,
     /// The input is larger than 32 KiB.
     InputTooLarge,
-    /// The capability does not accept the input.
+    /// The capability does not accept the input, or the input is nested too deeply to be read.
     InvalidInput,
     /// The output is larger than `maxOutputBytes`.
     OutputTooLarge,
@@ -254,7 +287,7 @@ pub enum ErrorCode {
     DeadlineBeforeStart,
     /// The capability was stopped at the deadline.
     DeadlineExceeded,
-    /// As many invocations wait for the device as may.
+    /// As many invocations are open, of the device or in the namespace, as may be.
     QueueFull,
     /// The person at the device, or its rules, said no.
     Refused,
@@ -270,6 +303,8 @@ pub enum ErrorCode {
     JournalUnavailable,
     /// The agent failed in a way that it has no word for.
     Internal,
+    /// The person at the device did not answer before the deadline.
+    NoDecision,
 }
 
 /// What the person at the device decided.
@@ -283,4 +318,17 @@ pub struct Mediation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub reason: Option<String>,
+}
+
+/// How far an invocation has come.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: i64,
+    /// What is being done, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub message: Option<String>,
 }

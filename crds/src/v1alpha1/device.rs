@@ -179,6 +179,9 @@ pub struct DeviceStatus {
     /// Its newest certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<DeviceCertificate>,
+    /// The renewal of its certificate that it asked for last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
     /// What it says about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -281,6 +284,36 @@ pub struct DeviceCertificate {
     /// Valid until.
     #[schemars(schema_with = "crate::schema::time")]
     pub not_after: Time,
+}
+
+/// A renewal of a device's certificate: a gateway writes what the device asks for, the operator answers beside it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.chain) || has(self.generation)").message("a chain needs the generation of its certificate").field_path(".generation"))]
+pub struct Renewal {
+    /// The certificate request, PEM. It must be for the device's own key.
+    #[schemars(length(min = 1, max = 4096))]
+    pub csr: String,
+    /// When a gateway wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub requested_at: Option<Time>,
+    /// The certificate that was issued for it, PEM, leaf first. Absent until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub chain: Option<String>,
+    /// `certificate.generation` of that chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub generation: Option<i64>,
+    /// Why nothing is issued for it, for people. Absent where something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub refused: Option<String>,
+    /// `generation` of the certificate that the operator has put into the Secret `<device>-mtls` since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub secret_generation: Option<i64>,
 }
 
 /// A capability that a device says it has.

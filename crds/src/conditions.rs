@@ -13,6 +13,8 @@ pub const CONNECTED: &str = "Connected";
 pub const CERTIFICATE_VALID: &str = "CertificateValid";
 /// Device: everything it declares was decided on. Written by the operator.
 pub const CAPABILITIES_GRANTED: &str = "CapabilitiesGranted";
+/// CapabilityInvocation: its device told how it ended after another end was written. Written by gateways, once.
+pub const ANSWERED_LATE: &str = "AnsweredLate";
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

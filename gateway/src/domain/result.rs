@@ -162,6 +162,7 @@ fn error_code(code: FailureCode) -> Option<ErrorCode> {
         FailureCode::AgentRestarted => ErrorCode::AgentRestarted,
         FailureCode::JournalUnavailable => ErrorCode::JournalUnavailable,
         FailureCode::Internal => ErrorCode::Internal,
+        FailureCode::NoDecision => ErrorCode::NoDecision,
     })
 }
 
@@ -207,6 +208,8 @@ pub fn ended(
         output_sha256: end.output_sha256,
         error: end.error,
         mediation: before.mediation,
+        progress: before.progress,
+        duplicate_of: before.duplicate_of,
         observed_generation: invocation.generation(),
         conditions: conditions::set(before.conditions, ready),
     }

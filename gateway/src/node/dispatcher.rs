@@ -163,7 +163,7 @@ impl Dispatcher {
                 State::Ended | State::LookAgain { .. } => false,
                 State::Sent { awaited, .. } if awaited.cancel_sent => false,
                 State::Sent { .. } if outbox.room() > 0 => {
-                    outbox.push(Event::Cancel(node::Cancel { uid: uid.clone() }));
+                    outbox.push(cancel(uid, &flight.name));
                     false
                 }
                 State::Sent { .. } => {
@@ -199,7 +199,7 @@ impl Dispatcher {
             FollowUp::Cancel if outbox.room() > 0 => {
                 awaited.cancel_sent = true;
                 let until = awaited.until;
-                outbox.push(Event::Cancel(node::Cancel { uid: uid.clone() }));
+                outbox.push(cancel(uid, &flight.name));
                 Some(until)
             }
             FollowUp::Cancel => {
@@ -251,9 +251,7 @@ impl Dispatcher {
                     until,
                     cancel_sent: true,
                 };
-                outbox.push(Event::Cancel(node::Cancel {
-                    uid: invocation.uid.clone(),
-                }));
+                outbox.push(cancel(&invocation.uid, &invocation.name));
                 self.insert(
                     invocation,
                     State::Sent {
@@ -551,6 +549,13 @@ impl Dispatcher {
     }
 }
 
+fn cancel(uid: &str, name: &str) -> Event {
+    Event::Cancel(node::Cancel {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
 fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
     let spec = invocation.spec();
     node::Dispatch {
@@ -561,5 +566,6 @@ fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
         remaining_ms: push.remaining_ms,
         max_output_bytes: u32::try_from(spec.max_output_bytes).unwrap_or_default(),
         requested_by: spec.requested_by.clone().unwrap_or_default(),
+        idempotency_key: spec.idempotency_key.clone().unwrap_or_default(),
     }
 }

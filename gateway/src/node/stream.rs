@@ -298,7 +298,13 @@ impl Stream {
                 return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
             }
             // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
-            Some(device_event::Event::Accepted(_)) | None => {}
+            Some(
+                device_event::Event::Accepted(_)
+                | device_event::Event::AwaitingMediation(_)
+                | device_event::Event::Progress(_)
+                | device_event::Event::Renew(_),
+            )
+            | None => {}
         }
         Ok(())
     }

@@ -71,9 +71,12 @@ pub enum Wish {
 pub fn parse(event: FromGateway, now: Moment) -> Option<Wish> {
     match event {
         FromGateway::Dispatch(dispatch) => order(dispatch, now).map(Wish::Dispatch),
-        FromGateway::Cancel(node::Cancel { uid }) => Uid::parse(&uid).map(Wish::Cancel),
+        FromGateway::Cancel(node::Cancel { uid, .. }) => Uid::parse(&uid).map(Wish::Cancel),
         FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
-        FromGateway::Welcome(_) | FromGateway::Drain(_) | FromGateway::HeartbeatAck(_) => None,
+        FromGateway::Welcome(_)
+        | FromGateway::Drain(_)
+        | FromGateway::HeartbeatAck(_)
+        | FromGateway::Renewed(_) => None,
     }
 }
 
@@ -86,6 +89,7 @@ fn order(dispatch: node::Dispatch, now: Moment) -> Option<Order> {
         remaining_ms,
         max_output_bytes,
         requested_by,
+        idempotency_key: _,
     } = dispatch;
     let max_output_bytes = match max_output_bytes as usize {
         0 => DEFAULT_OUTPUT_BYTES,
@@ -129,7 +133,7 @@ pub fn result(order: &Order, ending: Ending, now: Moment) -> node::Result {
             outcome: Outcome::Succeeded.into(),
             output_sha256: Sha256::digest(&output).to_vec(),
             output,
-            failure: None,
+            ..node::Result::default()
         },
         Ending::Failed(code, message) => without(Outcome::Failed, code, &message),
         Ending::Stopped(Why::Cancelled) => without(
@@ -165,6 +169,7 @@ mod tests {
             remaining_ms: 1_000,
             max_output_bytes: 10,
             requested_by: "jane".to_owned(),
+            idempotency_key: String::new(),
         }
     }
 

@@ -355,6 +355,7 @@ pub fn without_output(
             code: code.into(),
             message: crate::terminal::printable(message),
         }),
+        ..node::Result::default()
     }
 }
 

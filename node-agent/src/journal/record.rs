@@ -201,7 +201,7 @@ pub(crate) mod tests {
             outcome: node::Outcome::Succeeded.into(),
             output: b"{\"load\":1}".to_vec(),
             output_sha256: vec![7; 32],
-            failure: None,
+            ..node::Result::default()
         };
         vec![
             Record::Waiting {

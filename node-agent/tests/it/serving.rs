@@ -209,6 +209,7 @@ fn dispatch(uid: &str, input: &str) -> Dispatch {
         remaining_ms: 60_000,
         max_output_bytes: 1_000,
         requested_by: "jane".to_owned(),
+        ..Dispatch::default()
     }
 }
 
@@ -342,7 +343,12 @@ async fn cancel_and_deadline_stop_what_runs() {
     order(&stream, "u1", "hang").await;
     device.await_effects(1).await;
     let uid = "u1".to_owned();
-    stream.send(FromGateway::Cancel(Cancel { uid })).await;
+    stream
+        .send(FromGateway::Cancel(Cancel {
+            uid,
+            ..Cancel::default()
+        }))
+        .await;
     assert_eq!(
         failure(&stream.result().await),
         (Outcome::Cancelled, FailureCode::Cancelled)
@@ -474,7 +480,12 @@ async fn heartbeats_go_on_while_capabilities_run_and_block() {
         }
     }
     let uid = "u2".to_owned();
-    stream.send(FromGateway::Cancel(Cancel { uid })).await;
+    stream
+        .send(FromGateway::Cancel(Cancel {
+            uid,
+            ..Cancel::default()
+        }))
+        .await;
     assert_eq!(stream.result().await.uid, "u2");
     drop(process);
 }

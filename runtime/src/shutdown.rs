@@ -5,7 +5,7 @@
 
 use std::{future::Future, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -31,6 +31,29 @@ pub struct Supervisor {
 struct Ended {
     task: &'static str,
     error: Option<anyhow::Error>,
+}
+
+/// Tells of the end of a task, even where a panic unwinds it: nothing after the `await` runs then, but this is dropped.
+struct Report {
+    task: &'static str,
+    ended: mpsc::Sender<Ended>,
+    owed: bool,
+}
+
+impl Report {
+    fn send(&self, error: Option<anyhow::Error>) {
+        let task = self.task;
+        // Full or closed only when the supervisor already knows of another.
+        let _ = self.ended.try_send(Ended { task, error });
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.owed {
+            self.send(Some(anyhow!("it panicked; what it said stands above")));
+        }
+    }
 }
 
 impl Supervisor {
@@ -103,12 +126,17 @@ impl Tasks {
         task: &'static str,
         future: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let (token, ended) = (self.token.clone(), self.ended.clone());
+        let token = self.token.clone();
+        let mut report = Report {
+            task,
+            ended: self.ended.clone(),
+            owed: true,
+        };
         self.tracker.spawn(async move {
             let error = future.await.err();
+            report.owed = false;
             if !token.is_cancelled() || error.is_some() {
-                // Full or closed only when the supervisor already knows of another.
-                let _ = ended.try_send(Ended { task, error });
+                report.send(error);
             }
         });
     }
@@ -116,5 +144,48 @@ impl Tasks {
     /// Starts a task that may end: one connection, one exchange. It is stopped by the token and waited for.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longest wait of a test: far longer than anything takes.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    async fn end_of(supervisor: Supervisor) -> anyhow::Result<()> {
+        let ended = tokio::time::timeout(DEADLINE, supervisor.wait(DEADLINE / 2)).await;
+        ended.expect("the process ends")
+    }
+
+    #[tokio::test]
+    async fn an_essential_task_that_panics_ends_the_process_and_stops_the_others() {
+        let supervisor = Supervisor::new();
+        let tasks = supervisor.tasks();
+        let token = tasks.token();
+        tasks.spawn_essential("the patient one", async move {
+            token.cancelled().await;
+            Ok(())
+        });
+        tasks.spawn_essential("the clumsy one", async { panic!("as asked") });
+        let error = format!("{:#}", end_of(supervisor).await.unwrap_err());
+        assert!(error.contains("the clumsy one"), "{error}");
+        assert!(error.contains("panicked"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_essential_task_that_ends_early_ends_the_process_whatever_it_says() {
+        for (result, says) in [
+            (Ok(()), "ended by itself"),
+            (Err(anyhow!("no more disk")), "no more disk"),
+        ] {
+            let supervisor = Supervisor::new();
+            let tasks = supervisor.tasks();
+            tasks.spawn_essential("the short one", async { result });
+            let error = format!("{:#}", end_of(supervisor).await.unwrap_err());
+            assert!(error.contains("the short one"), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

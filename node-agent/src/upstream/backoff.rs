@@ -46,6 +46,11 @@ pub fn random() -> f64 {
     rand::random()
 }
 
+/// The same, for [`super::gateways`].
+pub fn seed() -> u64 {
+    rand::random()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,6 @@
-//! Which gateway is next. Pure.
+//! Which gateway is next. Pure: randomness comes from outside, as a seed.
+
+use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 /// Gateways that are kept, at most.
 const MAX_GATEWAYS: usize = 32;
@@ -32,7 +34,8 @@ pub fn is_address(text: &str) -> bool {
         && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// A way through the gateways: each in turn, so that one that is dead costs one attempt.
+/// A way through the gateways: each in turn, so that one that is dead costs one attempt. Each device has an order of its
+/// own: gateways tell the same list to all, and in that order all devices of a dead one would go to the same neighbour.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rotation {
     addresses: Vec<String>,
@@ -40,23 +43,11 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// `random` in 0..1 chooses the first, so that devices that start together spread.
-    pub fn new(addresses: Vec<String>, random: f64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a number below the length of a short list"
-        )]
-        let next = (random.clamp(0.0, 1.0) * addresses.len() as f64) as usize;
-        let mut rotation = Self { addresses, next };
-        rotation.wrap();
-        rotation
-    }
-
-    fn wrap(&mut self) {
-        if self.next >= self.addresses.len() {
-            self.next = 0;
+    /// All in an order that `seed` draws.
+    pub fn new(addresses: Vec<String>, seed: u64) -> Self {
+        Self {
+            addresses: shuffled(addresses, seed),
+            next: 0,
         }
     }
 
@@ -72,19 +63,26 @@ impl Rotation {
     pub fn take(&mut self) -> Option<String> {
         let address = self.addresses.get(self.next).cloned();
         self.next += 1;
-        self.wrap();
+        if self.next >= self.addresses.len() {
+            self.next = 0;
+        }
         address
     }
 
-    /// Replaces the list while connected to `current`: whoever comes after that one is next.
-    pub fn replace(&mut self, addresses: Vec<String>, current: &str) {
-        self.next = addresses
-            .iter()
-            .position(|address| address == current)
-            .map_or(0, |index| index + 1);
-        self.addresses = addresses;
-        self.wrap();
+    /// Replaces the list while connected to `current`: the others are next, in an order that `seed` draws, and that one
+    /// comes after them.
+    pub fn replace(&mut self, addresses: Vec<String>, current: &str, seed: u64) {
+        let (last, others): (Vec<_>, Vec<_>) = addresses
+            .into_iter()
+            .partition(|address| address == current);
+        *self = Self::new(others, seed);
+        self.addresses.extend(last);
     }
+}
+
+fn shuffled(mut addresses: Vec<String>, seed: u64) -> Vec<String> {
+    addresses.shuffle(&mut StdRng::seed_from_u64(seed));
+    addresses
 }
 
 #[cfg(test)]
@@ -122,19 +120,49 @@ mod tests {
         assert_eq!(acceptable(twice), ["a:1"]);
     }
 
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn round(rotation: &mut Rotation) -> Vec<String> {
+        (0..rotation.len())
+            .filter_map(|_| rotation.take())
+            .collect()
+    }
+
     #[test]
-    fn after_one_comes_another_whatever_the_list_becomes() {
-        let list =
-            |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.to_owned()).collect() };
-        let mut rotation = Rotation::new(list(&["a", "b", "c"]), 0.99);
-        assert_eq!(rotation.take().unwrap(), "c");
-        assert_eq!(rotation.take().unwrap(), "a");
-        rotation.replace(list(&["x", "a", "b"]), "a");
-        assert_eq!(rotation.take().unwrap(), "b");
-        assert_eq!(rotation.take().unwrap(), "x");
-        rotation.replace(list(&["y"]), "x");
+    fn each_is_tried_once_a_round_whatever_the_list_becomes() {
+        let mut rotation = Rotation::new(list(&["a", "b", "c"]), 1);
+        let first = round(&mut rotation);
+        assert_eq!(round(&mut rotation), first);
+        let mut sorted = first;
+        sorted.sort();
+        assert_eq!(sorted, ["a", "b", "c"]);
+
+        rotation.replace(list(&["x", "a", "b"]), "a", 2);
+        let mut others = round(&mut rotation);
+        assert_eq!(others.pop().unwrap(), "a");
+        others.sort();
+        assert_eq!(others, ["b", "x"]);
+
+        rotation.replace(list(&["y"]), "x", 3);
         assert_eq!(rotation.take().unwrap(), "y");
         assert_eq!(rotation.take().unwrap(), "y");
-        assert_eq!(Rotation::new(vec![], 1.0).take(), None);
+        assert_eq!(Rotation::new(vec![], 4).take(), None);
+    }
+
+    #[test]
+    fn the_devices_of_a_dead_gateway_spread_over_all_the_others() {
+        // As every gateway tells it: itself first, the others by name.
+        let told = list(&["dead", "a", "b", "c", "d"]);
+        let mut next = std::collections::BTreeMap::<String, u32>::new();
+        for device in 0..1_000 {
+            let mut rotation = Rotation::new(told.clone(), device);
+            rotation.replace(told.clone(), "dead", device + 1_000_000);
+            *next.entry(rotation.take().unwrap()).or_default() += 1;
+        }
+        assert_eq!(next.len(), 4, "{next:?}");
+        // 250 each would be fair; 180 is five standard deviations away.
+        assert!(next.values().all(|&devices| devices > 180), "{next:?}");
     }
 }

@@ -59,7 +59,7 @@ pub struct Upstream {
 impl Upstream {
     /// Connects, and connects again, until the agent goes.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut rotation = Rotation::new(self.identity.addresses(), backoff::random());
+        let mut rotation = Rotation::new(self.identity.addresses(), backoff::seed());
         let mut attempts = Attempts::default();
         let mut shown = Shown::default();
         loop {
@@ -129,7 +129,7 @@ impl Upstream {
                 );
             }
         }
-        rotation.replace(self.identity.addresses(), address);
+        rotation.replace(self.identity.addresses(), address, backoff::seed());
     }
 
     fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {

@@ -47,15 +47,17 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// How long to wait before the next attempt, after a connection that ended so and lasted so long; `None` for never.
+    /// How long to wait before the next attempt, after a connection that ended so; `None` for never. `session`: how long
+    /// the device was welcome, `None` where it never was. Time in which a gateway did not answer is no session, or one
+    /// that hangs would be asked again at once for ever.
     pub fn after(
         &mut self,
         end: &End,
-        lasted: Duration,
+        session: Option<Duration>,
         gateways: usize,
         random: f64,
     ) -> Option<Duration> {
-        if lasted >= GOOD {
+        if session.is_some_and(|lasted| lasted >= GOOD) {
             *self = Self::default();
         }
         let asked = match end {
@@ -83,8 +85,9 @@ impl Attempts {
 mod tests {
     use super::*;
 
-    const SHORT: Duration = Duration::from_secs(1);
-    const LONG: Duration = Duration::from_hours(1);
+    const NEVER: Option<Duration> = None;
+    const SHORT: Option<Duration> = Some(Duration::from_secs(1));
+    const LONG: Option<Duration> = Some(Duration::from_hours(1));
 
     fn lost() -> End {
         End::Lost {
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn a_gateway_that_dies_costs_a_moment_and_one_that_throws_out_at_once_costs_more_each_time() {
         let mut attempts = Attempts::default();
-        let mut after = |end, lasted| attempts.after(&end, lasted, 2, 1.0).unwrap();
+        let mut after = |end, session| attempts.after(&end, session, 2, 1.0).unwrap();
         let first = after(lost(), LONG);
         assert!(first <= Duration::from_millis(200));
         assert_eq!(after(lost(), SHORT), first);
@@ -112,9 +115,20 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_never_welcomes_is_asked_less_and_less_however_long_it_takes() {
+        let mut attempts = Attempts::default();
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            pauses.extend(attempts.after(&lost(), NEVER, 1, 1.0));
+        }
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&Duration::from_secs(30)));
+    }
+
+    #[test]
     fn who_is_refused_stays_away_and_comes_back_quickly_once_let_in() {
         let mut attempts = Attempts::default();
-        let mut after = |end, lasted| attempts.after(&end, lasted, 1, 1.0).unwrap();
+        let mut after = |end, session| attempts.after(&end, session, 1, 1.0).unwrap();
         assert_eq!(after(refused(), SHORT), Duration::from_secs(10));
         assert_eq!(after(refused(), SHORT), Duration::from_secs(20));
         assert_eq!(after(lost(), LONG), Duration::from_millis(200));

@@ -66,14 +66,12 @@ impl Upstream {
             let Some(address) = rotation.take() else {
                 anyhow::bail!("no gateway is known: run `fairlead-agent unpair` and pair again");
             };
-            let started = clock::now();
             let words = self.words.clone();
-            let end = tokio::select! {
-                end = self.connect(&address, &mut rotation, &mut shown) => end,
-                () = words.closed() => End::Stopped,
+            let (end, session) = tokio::select! {
+                ended = self.connect(&address, &mut rotation, &mut shown) => ended,
+                () = words.closed() => (End::Stopped, None),
             };
-            let lasted = clock::now().since(started);
-            let pause = attempts.after(&end, lasted, rotation.len(), backoff::random());
+            let pause = attempts.after(&end, session, rotation.len(), backoff::random());
             let Some(pause) = pause else {
                 self.show(&mut shown, State::Stopped, None);
                 return Ok(());
@@ -86,12 +84,18 @@ impl Upstream {
         }
     }
 
-    /// One connection, from its beginning to its end.
-    async fn connect(&mut self, address: &str, rotation: &mut Rotation, shown: &mut Shown) -> End {
+    /// One connection, from its beginning to its end; and how long the session on it lasted, where there was one.
+    async fn connect(
+        &mut self,
+        address: &str,
+        rotation: &mut Rotation,
+        shown: &mut Shown,
+    ) -> (End, Option<Duration>) {
         let opened = match session::open(self, address).await {
             Ok(opened) => opened,
-            Err(end) => return end,
+            Err(end) => return (end, None),
         };
+        let welcomed = clock::now();
         self.welcome(address, &opened, rotation, shown);
         if self
             .words
@@ -99,12 +103,13 @@ impl Upstream {
             .await
             .is_err()
         {
-            return End::Stopped;
+            return (End::Stopped, None);
         }
         let end = opened.serve(&self.words).await;
+        let lasted = clock::now().since(welcomed);
         // Fails when the agent goes; then nobody needs to know.
         let _ = self.words.send(Word::Closed).await;
-        end
+        (end, Some(lasted))
     }
 
     fn welcome(

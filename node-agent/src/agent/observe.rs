@@ -82,9 +82,9 @@ impl Agent {
                 });
             }
             Woken::Upstream(Some(Word::Closed) | None) => self.session = None,
-            Woken::Upstream(Some(Word::Event(event))) => {
-                // Counted from here: time that a message waited for the loop is not given twice.
-                events.extend(order::parse(event, clock::now()).map(|wish| match wish {
+            Woken::Upstream(Some(Word::Event(event, received_at))) => {
+                // Not from here: the loop may have waited for the disk meanwhile.
+                events.extend(order::parse(event, received_at).map(|wish| match wish {
                     Wish::Dispatch(order) => Event::Dispatch(Arc::new(order)),
                     Wish::Cancel(uid) => Event::Cancel(uid),
                     Wish::Ack(uid) => Event::Ack(uid),

@@ -66,11 +66,11 @@ pub enum Wish {
     Ack(Uid),
 }
 
-/// Reads what a gateway sent at `now`. `None` for what is not for the agent, or no wish: a uid that is none cannot even
-/// be answered.
-pub fn parse(event: FromGateway, now: Moment) -> Option<Wish> {
+/// Reads what came from a gateway at `received_at`. `None` for what is not for the agent, or no wish: a uid that is none
+/// cannot even be answered.
+pub fn parse(event: FromGateway, received_at: Moment) -> Option<Wish> {
     match event {
-        FromGateway::Dispatch(dispatch) => order(dispatch, now).map(Wish::Dispatch),
+        FromGateway::Dispatch(dispatch) => order(dispatch, received_at).map(Wish::Dispatch),
         FromGateway::Cancel(node::Cancel { uid, .. }) => Uid::parse(&uid).map(Wish::Cancel),
         FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
         FromGateway::Welcome(_)
@@ -80,7 +80,7 @@ pub fn parse(event: FromGateway, now: Moment) -> Option<Wish> {
     }
 }
 
-fn order(dispatch: node::Dispatch, now: Moment) -> Option<Order> {
+fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
     let node::Dispatch {
         uid,
         name,
@@ -101,7 +101,7 @@ fn order(dispatch: node::Dispatch, now: Moment) -> Option<Order> {
         name,
         capability,
         input,
-        deadline: now.after(std::time::Duration::from_millis(remaining_ms.into())),
+        deadline: received_at.after(std::time::Duration::from_millis(remaining_ms.into())),
         max_output_bytes,
         requested_by,
     })

@@ -25,7 +25,7 @@ use self::{
     session::Opened,
 };
 use crate::{
-    host::clock::{self, wall},
+    host::clock::{self, Moment, wall},
     state::{
         DeviceKey, Folder, Identity,
         identity::LifeState,
@@ -39,7 +39,8 @@ use crate::{
 pub enum Word {
     /// There is a stream: here is where its events go.
     Opened(mpsc::Sender<DeviceEvent>),
-    Event(gateway_event::Event),
+    /// It came at this moment. Time counts from then, however long the word waits for who hears it.
+    Event(gateway_event::Event, Moment),
     /// There is none any more.
     Closed,
 }

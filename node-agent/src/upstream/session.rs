@@ -229,6 +229,7 @@ async fn listen(
                 }
             }
         };
+        let received_at = clock::now();
         let event = match next {
             Ok(Some(GatewayEvent { event })) => event,
             ended => {
@@ -254,7 +255,7 @@ async fn listen(
                 drain_at = Some(clock::now().after(after));
             }
             Some(event) => {
-                let heard = words.send(Word::Event(event)).await;
+                let heard = words.send(Word::Event(event, received_at)).await;
                 if heard.is_err() {
                     return End::Stopped;
                 }

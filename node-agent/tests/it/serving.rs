@@ -9,10 +9,13 @@ use std::{
 use node_agent::{
     agent::{self, plan::Limits},
     capability::{About, Call, Capability, Registry, Running},
-    host::{Facts, clock},
+    host::{
+        Facts,
+        clock::{self, Moment},
+    },
     journal::{Bounds, Counts, Journal},
     state::{Folder, Identity, View, identity::Der, session::State},
-    upstream::Upstream,
+    upstream::{Upstream, Word},
 };
 use proto::node::{
     Cancel, Dispatch, Drain, FailureCode, Outcome, ResultAck, device_event::Event as FromDevice,
@@ -372,6 +375,40 @@ async fn cancel_and_deadline_stop_what_runs() {
         (Outcome::TimedOut, FailureCode::DeadlineBeforeStart)
     );
     assert_eq!(device.effects().len(), 2);
+}
+
+#[tokio::test]
+async fn time_that_a_dispatch_waits_for_the_loop_is_its_own() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("journal");
+    let (words, upstream) = mpsc::channel(4);
+    let (outbound, mut sent) = mpsc::channel(4);
+    // It was received long ago, when this machine started, and waited since: behind a disk that hung.
+    let received_at = Moment::default();
+    let event = FromGateway::Dispatch(Dispatch {
+        capability: "echo".to_owned(),
+        remaining_ms: 1,
+        ..dispatch("u1", "x")
+    });
+    words.send(Word::Opened(outbound)).await.unwrap();
+    words.send(Word::Event(event, received_at)).await.unwrap();
+    let parts = agent::Parts {
+        journal: Journal::open(&path, Bounds::default(), clock::now()).unwrap(),
+        registry: Registry::built_in(About::default()),
+        limits: Limits::default(),
+        upstream,
+        tasks: Supervisor::new().tasks(),
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(agent::run(parts, CancellationToken::new()));
+    let event = soon(sent.recv()).await.unwrap().event.unwrap();
+    let FromDevice::Result(result) = event else {
+        unreachable!("it does not start: {event:?}");
+    };
+    assert_eq!(
+        failure(&result),
+        (Outcome::TimedOut, FailureCode::DeadlineBeforeStart)
+    );
 }
 
 #[tokio::test]

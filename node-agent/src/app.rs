@@ -28,7 +28,7 @@ use crate::{
     upstream::{Upstream, gateways::is_address},
 };
 
-/// Blocking work at once: the journal, a resolver, and capabilities. A thread costs memory for as long as it lives.
+/// Blocking work at once: a resolver, and capabilities. A thread costs memory for as long as it lives.
 const MAX_BLOCKING_THREADS: usize = 8;
 /// Words from the gateway that wait for the loop.
 const WORDS: usize = 32;
@@ -81,12 +81,15 @@ fn usage(message: impl Into<String>) -> anyhow::Error {
 
 /// One thread is enough, and cheap.
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
-        .context("start the runtime")?
-        .block_on(future)
+        .context("start the runtime")?;
+    let result = runtime.block_on(future);
+    // Dropping it would wait for blocking work without an end: one file system that hangs, and no signal stops the agent.
+    runtime.shutdown_background();
+    result
 }
 
 async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
@@ -394,6 +397,27 @@ mod tests {
         let typed =
             invitation("7kq2 abcdef", elsewhere, Some("lamp".to_owned()), &facts()).unwrap();
         assert_eq!((typed.pin, typed.requested_name.as_str()), (None, "lamp"));
+    }
+
+    #[test]
+    fn work_that_hangs_does_not_keep_the_process_from_ending() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let (ended, ends) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let result = block_on(async move {
+                let (begun, begins) = tokio::sync::oneshot::channel();
+                drop(tokio::task::spawn_blocking(move || {
+                    begun.send(()).unwrap();
+                    let _ = hangs.recv();
+                }));
+                begins.await?;
+                Ok(())
+            });
+            ended.send(result).unwrap();
+        });
+        let result = ends.recv_timeout(Duration::from_secs(20));
+        drop(release);
+        result.unwrap().unwrap();
     }
 
     #[test]

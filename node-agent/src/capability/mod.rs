@@ -78,7 +78,7 @@ impl Registry {
     pub fn built_in(about: About) -> Self {
         let mut registry = Self::default();
         registry.add(Arc::new(echo::Echo));
-        registry.add(Arc::new(health::SystemHealth));
+        registry.add(Arc::new(health::SystemHealth::default()));
         registry.add(Arc::new(identity::SystemIdentity::new(about)));
         registry
     }

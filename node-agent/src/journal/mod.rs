@@ -2,6 +2,7 @@
 //!
 //! - [`record`]: one fact, and its bytes;
 //! - [`log`]: the file, which is added to at its end, survives a cut at any byte and a full disk;
+//! - `writer`: the thread that alone touches it;
 //! - [`ledger`]: what the records mean, in memory.
 //!
 //! [`Journal`] keeps the two in step. It decides nothing: what is recorded, and when, is [`crate::agent::plan`]'s.
@@ -9,12 +10,9 @@
 pub mod ledger;
 pub mod log;
 pub mod record;
+mod writer;
 
-use std::{
-    io,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, path::Path, sync::Arc};
 
 use proto::node;
 
@@ -26,6 +24,7 @@ pub use self::{
 use self::{
     ledger::{Kept, lost, without_output},
     log::Log,
+    writer::Writer,
 };
 use crate::host::clock::Moment;
 
@@ -36,7 +35,9 @@ const GARBAGE: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub struct Journal {
     ledger: Ledger,
-    log: Arc<Mutex<Log>>,
+    writer: Writer,
+    /// Of the file.
+    bytes: u64,
     bounds: Bounds,
 }
 
@@ -46,9 +47,15 @@ impl Journal {
         let mut ledger = Ledger::default();
         let log = Log::open(path, &mut |record, span| ledger.take(&record, span, now))?;
         ledger.settle();
+        let bytes = log.bytes();
+        let writer = Writer::start(log).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
             ledger,
-            log: Arc::new(Mutex::new(log)),
+            writer,
+            bytes,
             bounds,
         })
     }
@@ -82,9 +89,14 @@ impl Journal {
             return Ok(());
         }
         let written = Arc::clone(&records);
-        let spans = self
-            .blocking(move |log| log.append(&written, reserve))
+        let (spans, bytes) = self
+            .writer
+            .run(move |log| {
+                let spans = log.append(&written, reserve)?;
+                Ok((spans, log.bytes()))
+            })
             .await?;
+        self.bytes = bytes;
         for (record, span) in records.iter().zip(spans) {
             self.ledger.take(record, span, now);
         }
@@ -98,7 +110,8 @@ impl Journal {
             Kept::Lost { started } => return Some(lost(uid, name, started)),
             Kept::Log(span) => span,
         };
-        if let Ok(Record::Finished { result, .. }) = self.blocking(move |log| log.read(span)).await
+        if let Ok(Record::Finished { result, .. }) =
+            self.writer.run(move |log| log.read(span)).await
         {
             return Some(result);
         }
@@ -116,37 +129,57 @@ impl Journal {
     pub async fn tidy(&mut self, now: Moment) -> io::Result<()> {
         self.ledger.forget(now, self.bounds);
         let needed = self.ledger.bytes();
-        let file = self
-            .log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bytes();
-        if file <= 2 * needed + GARBAGE {
+        if self.bytes <= 2 * needed + GARBAGE {
             return Ok(());
         }
         let (uids, pieces): (Vec<_>, Vec<_>) = self.ledger.pieces().into_iter().unzip();
-        let (pieces, spans) = self
-            .blocking(move |log| {
+        let (pieces, spans, bytes) = self
+            .writer
+            .run(move |log| {
                 let spans = log.rewrite(&pieces)?;
-                Ok((pieces, spans))
+                Ok((pieces, spans, log.bytes()))
             })
             .await?;
+        self.bytes = bytes;
         let moved = uids.into_iter().zip(pieces).zip(spans);
         self.ledger
             .moved(moved.map(|((uid, piece), span)| (uid, piece, span)));
         Ok(())
     }
+}
 
-    /// Runs what may wait for a disk outside the async loop: heartbeats must go on meanwhile.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        run: impl FnOnce(&mut Log) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let log = Arc::clone(&self.log);
-        tokio::task::spawn_blocking(move || {
-            run(&mut log.lock().unwrap_or_else(PoisonError::into_inner))
-        })
-        .await
-        .map_err(io::Error::other)?
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{record::tests::records, *};
+
+    /// Longest wait of a test: far longer than anything takes.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn facts_are_recorded_while_every_blocking_thread_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let recorded = runtime.block_on(async {
+            drop(tokio::task::spawn_blocking(move || hangs.recv()));
+            let mut journal = Journal::open(&path, Bounds::default(), Moment::default()).unwrap();
+            tokio::time::timeout(DEADLINE, async {
+                let now = Moment::default();
+                journal.commit(records().into(), 0, now).await.unwrap();
+                journal.result(records()[2].uid()).await
+            })
+            .await
+        });
+        drop(release);
+        assert!(recorded.unwrap().is_some());
+        let (counts, _) = Journal::peek(&path).unwrap();
+        assert_eq!((counts.waiting, counts.acked), (1, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! How the process ends: each reason that a script may want to tell apart has its own code.
 
-use crate::{enrol, state};
+use crate::{enrol, journal, state};
 
 /// The exit codes of `fairlead-agent`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,7 +26,7 @@ pub enum Exit {
     NotIssued = 8,
     /// Another process uses the state folder.
     Busy = 9,
-    /// The state folder cannot be used: wrong owner, wrong mode, damaged, unreadable.
+    /// The state folder cannot be used: wrong owner, wrong mode, damaged, unreadable; the journal in it likewise.
     State = 10,
     /// No gateway could be reached, or none that had time.
     Unreachable = 11,
@@ -45,6 +45,9 @@ impl Exit {
                 }
                 if let Some(error) = cause.downcast_ref::<state::Error>() {
                     return Some(Self::of_state(error));
+                }
+                if cause.is::<journal::OpenError>() {
+                    return Some(Self::State);
                 }
                 cause.downcast_ref::<Refusal>().map(Refusal::exit)
             })
@@ -134,6 +137,10 @@ mod tests {
             (
                 anyhow::Error::from(enrol::Error::CodeNotProved),
                 Exit::CodeNotProved,
+            ),
+            (
+                anyhow::Error::from(journal::OpenError::NotAJournal("journal".into())),
+                Exit::State,
             ),
         ] {
             assert_eq!(Exit::of(&error), expected, "{error:#}");

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use pairing::{code::PairingCode, key::KeyFingerprint, uri::PairingUri};
-use runtime::shutdown::Supervisor;
+use runtime::shutdown::{StopSignals, Supervisor};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ use crate::{
     args::{Args, Command, Output, Pair},
     capability::{About, Registry},
     enrol::{self, Applicant, Invitation, Progress},
-    exit::{Exit, Refusal},
+    exit::{Exit, Interrupted, Refusal},
     host::{Facts, clock},
     journal::{Bounds, Journal},
     state::{Folder, Identity, Saved, Standing, View, access::default_path, identity::LifeState},
@@ -122,7 +122,12 @@ async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
         facts: &facts,
         capabilities: &capabilities,
     };
-    let identity = carry_on(applicant, interrupted, invitation).await?;
+    // Not before: whoever sits at a prompt can leave it.
+    let mut stop = StopSignals::listen()?;
+    let identity = tokio::select! {
+        paired = carry_on(applicant, interrupted, invitation) => paired?,
+        () = stop.recv() => return Err(Interrupted.into()),
+    };
     terminal::say(&terminal::of_identity(&identity));
     warn_of_the_clock(view, &identity)?;
     Ok(())
@@ -247,12 +252,19 @@ fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 async fn run(path: &Path) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen()?;
     let folder = Folder::open(path)?;
     let facts = Facts::read();
     let identity = match folder.view().standing(clock::wall().as_second())? {
         Standing::Unpaired => return Err(Refusal::NotPaired.into()),
         Standing::Paired(identity) => identity,
-        Standing::Pairing(saved) => finish_pairing(&folder, saved, &facts).await?,
+        Standing::Pairing(saved) => tokio::select! {
+            paired = finish_pairing(&folder, saved, &facts) => paired?,
+            () = stop.recv() => {
+                tracing::info!("Stopping; the pairing goes on with the next start");
+                return Ok(());
+            }
+        },
     };
     let key = folder.key()?;
     folder.view().check_identity(&identity, &key)?;
@@ -292,7 +304,7 @@ async fn run(path: &Path) -> anyhow::Result<()> {
     };
     tasks.spawn_essential("the agent's loop", agent::run(serving, tasks.token()));
     tasks.spawn_essential("the connection to the gateway", connecting.run());
-    supervisor.wait(STOP_TIME).await
+    supervisor.wait_with(stop, STOP_TIME).await
 }
 
 /// `run` on a device that waits for its approver. A stop ends the process: everything is on the disk.

@@ -28,7 +28,8 @@ Exit codes:
    3  not paired                   10  the state folder cannot be used
    4  already paired               11  no gateway could be reached
    5  the code was not proved      12  the gateway is not the one expected
-   6  denied";
+   6  denied
+  14  stopped by a signal before it was done; what was reached is kept";
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]

@@ -32,6 +32,8 @@ pub enum Exit {
     Unreachable = 11,
     /// Whoever answered is not the gateway that the pin or the code speaks of.
     GatewayNotTrusted = 12,
+    /// A signal stopped it before it was done. What was reached is kept.
+    Interrupted = 14,
 }
 
 impl Exit {
@@ -48,6 +50,9 @@ impl Exit {
                 }
                 if cause.is::<journal::OpenError>() {
                     return Some(Self::State);
+                }
+                if cause.is::<Interrupted>() {
+                    return Some(Self::Interrupted);
                 }
                 cause.downcast_ref::<Refusal>().map(Refusal::exit)
             })
@@ -87,6 +92,13 @@ impl From<Exit> for std::process::ExitCode {
         Self::from(exit as u8)
     }
 }
+
+/// A signal came first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "stopped by a signal; what was reached is kept: run pair again to go on, and once the code was proved, without it"
+)]
+pub struct Interrupted;
 
 /// A command that cannot be carried out as things stand.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -142,6 +154,7 @@ mod tests {
                 anyhow::Error::from(journal::OpenError::NotAJournal("journal".into())),
                 Exit::State,
             ),
+            (anyhow::Error::from(Interrupted), Exit::Interrupted),
         ] {
             assert_eq!(Exit::of(&error), expected, "{error:#}");
         }

@@ -78,11 +78,18 @@ impl Supervisor {
     /// Waits for SIGTERM, SIGINT, or an essential task that ends; then stops all and waits for them, `grace` at most.
     ///
     /// Fails when an essential task ended by itself, when a second signal came, or when the grace ran out.
-    pub async fn wait(mut self, grace: Duration) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    pub async fn wait(self, grace: Duration) -> anyhow::Result<()> {
+        self.wait_with(StopSignals::listen()?, grace).await
+    }
+
+    /// The same, for who listened before there was anything to wait for.
+    pub async fn wait_with(
+        mut self,
+        mut signals: StopSignals,
+        grace: Duration,
+    ) -> anyhow::Result<()> {
         let early = tokio::select! {
-            () = any(&mut terminate, &mut interrupt) => None,
+            () = signals.recv() => None,
             ended = self.ended.recv() => ended,
         };
         match &early {
@@ -94,7 +101,7 @@ impl Supervisor {
         tokio::select! {
             () = self.tasks.tracker.wait() => {}
             () = tokio::time::sleep(grace) => bail!("tasks did not stop within {grace:?}"),
-            () = any(&mut terminate, &mut interrupt) => bail!("stopped by a second signal"),
+            () = signals.recv() => bail!("stopped by a second signal"),
         }
         match early {
             None => Ok(()),
@@ -107,10 +114,29 @@ impl Supervisor {
     }
 }
 
-async fn any(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT. From the first listener on they do nothing by themselves any more, and where this is process 1
+/// they never did: whoever may have to wait for long listens before.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Begins to listen. Needs a runtime.
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
+    }
+
+    /// Until one comes, or came since the last call.
+    pub async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

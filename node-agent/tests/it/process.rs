@@ -6,10 +6,13 @@ use std::{
     process::{ExitStatus, Output, Stdio},
 };
 
-use node_agent::{exit::Exit, state::Folder};
+use node_agent::{
+    exit::Exit,
+    state::{Folder, Pairing, pairing::Method},
+};
 use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
 use proto::node::{
-    Challenge, Dispatch, Issued, Outcome, ResultAck, enroll_request::Step,
+    Application, Challenge, Dispatch, Issued, Outcome, Pending, ResultAck, enroll_request::Step,
     enroll_response::Step as Answer, gateway_event::Event as FromGateway,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -119,6 +122,64 @@ async fn what_cannot_be_done_has_an_exit_code_and_says_what_to_do() {
     assert!(text(&output.stderr).contains("chmod 0700"));
 }
 
+fn issued(authority: &Authority, application: &Application) -> Answer {
+    Answer::Issued(Issued {
+        chain: vec![
+            authority.device(&application.pkcs10, "kitchen", "lamp"),
+            authority.der(),
+        ],
+        bundle: vec![authority.der()],
+        namespace: "kitchen".to_owned(),
+        device: "lamp".to_owned(),
+        gateways: Vec::new(),
+    })
+}
+
+/// A pairing that an earlier process left behind after its proof.
+fn interrupted(host: &Host, gateway: &str, authority: &Authority) {
+    let folder = Folder::open(&host.state()).unwrap();
+    folder.key().unwrap();
+    folder
+        .save_pairing(Pairing {
+            gateway: gateway.to_owned(),
+            authority: authority.pin(),
+            method: Method::Pin,
+            code_id: "7KQ2".to_owned(),
+            requested_name: "lamp".to_owned(),
+            request: None,
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_approval_can_be_stopped_and_goes_on_later() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let host = Host::new();
+    interrupted(&host, &gateway.address.to_string(), &authority);
+    // Without a handler the signal would end them all the same; but not where they are process 1 of a container.
+    for (command, exit) in [("run", Exit::Done), ("pair", Exit::Interrupted)] {
+        let waiting = host.command(&[command]).spawn().unwrap();
+        let mut call = gateway.enrolment().await;
+        assert!(matches!(call.next().await, Step::Resume(_)));
+        call.answer(Answer::Pending(Pending {
+            namespace: "kitchen".to_owned(),
+            request: "preq-1".to_owned(),
+            expires_in_seconds: 900,
+        }))
+        .await;
+        soon(async {
+            while host.status().await["request"]["name"] != "preq-1" {
+                sleep(std::time::Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        let status = terminate(waiting).await;
+        assert!(is(status, exit), "{command}: {status}");
+        assert_eq!(host.status().await["standing"], "Pairing");
+    }
+}
+
 /// `pair` with a URI on standard input.
 async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
     let setup = Setup::generate();
@@ -160,17 +221,7 @@ async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
         unreachable!("the application comes with the proof");
     };
     assert_eq!(host.status().await["standing"], "Pairing");
-    call.answer(Answer::Issued(Issued {
-        chain: vec![
-            authority.device(&application.pkcs10, "kitchen", "lamp"),
-            authority.der(),
-        ],
-        bundle: vec![authority.der()],
-        namespace: "kitchen".to_owned(),
-        device: "lamp".to_owned(),
-        gateways: Vec::new(),
-    }))
-    .await;
+    call.answer(issued(authority, &application)).await;
     let output = soon(pairing.wait_with_output()).await.unwrap();
     assert!(is(output.status, Exit::Done), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("Paired as kitchen/lamp"));

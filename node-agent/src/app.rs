@@ -110,9 +110,13 @@ async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
     };
     let facts = Facts::read();
     let typed = read_code(code, interrupted.is_some())?;
-    let invitation = match typed {
-        Some(text) => Some(invitation(&text, gateway, name, &facts)?),
-        None => None,
+    let (invitation, gateway) = match typed {
+        Some(text) => {
+            let invitation = invitation(&text, gateway, name, &facts)?;
+            let gateway = invitation.gateway.clone();
+            (Some(invitation), Some(gateway))
+        }
+        None => (None, gateway.map(address).transpose()?),
     };
     let capabilities = Registry::built_in(About::default()).declared();
     let key = folder.key()?;
@@ -125,7 +129,7 @@ async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
     // Not before: whoever sits at a prompt can leave it.
     let mut stop = StopSignals::listen()?;
     let identity = tokio::select! {
-        paired = carry_on(applicant, interrupted, invitation) => paired?,
+        paired = carry_on(applicant, interrupted, invitation, gateway) => paired?,
         () = stop.recv() => return Err(Interrupted.into()),
     };
     terminal::say(&terminal::of_identity(&identity));
@@ -158,16 +162,23 @@ fn warn_of_the_clock(view: &View, identity: &Identity) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Goes on with what was interrupted, unless the person brought another code.
+/// Goes on with what was interrupted, unless the person brought another code; at `gateway`, where the person named one:
+/// the one before may be gone for good, and any of them knows the key.
 async fn carry_on(
     applicant: Applicant<'_>,
     interrupted: Option<Saved>,
     invitation: Option<Invitation>,
+    gateway: Option<String>,
 ) -> Result<Identity, enrol::Error> {
     let mut tell = |progress: Progress<'_>| terminal::say(&terminal::of_progress(&progress));
+    let redirect = |saved| match gateway {
+        Some(gateway) => applicant.folder.redirect_pairing(saved, gateway),
+        None => Ok(saved),
+    };
     match (interrupted, invitation) {
-        (Some(saved), None) => enrol::resume(applicant, saved, &mut tell).await,
+        (Some(saved), None) => enrol::resume(applicant, redirect(saved)?, &mut tell).await,
         (Some(saved), Some(invitation)) if is_same(&saved, &invitation) => {
+            let saved = redirect(saved)?;
             match enrol::resume(applicant, saved, &mut tell).await {
                 // The stop came before the proof left. The person brought the code once more.
                 Err(enrol::Error::NotAdmitted) => {
@@ -236,15 +247,20 @@ fn invitation(
             ));
         }
     };
-    if !is_address(&gateway) {
-        return Err(usage("the gateway's address is not HOST:PORT"));
-    }
     Ok(Invitation {
-        gateway,
+        gateway: address(gateway)?,
         code,
         pin,
         requested_name,
     })
+}
+
+fn address(gateway: String) -> anyhow::Result<String> {
+    if is_address(&gateway) {
+        Ok(gateway)
+    } else {
+        Err(usage("the gateway's address is not HOST:PORT"))
+    }
 }
 
 fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {

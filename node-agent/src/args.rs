@@ -50,7 +50,7 @@ pub struct Pair {
     /// Asked for on a terminal where it is missing. A code given here can be seen by other users of this machine.
     #[arg(env = "FAIRLEAD_CODE", hide_env_values = true)]
     pub code: Option<String>,
-    /// Address of a gateway; a URI brings its own.
+    /// Address of a gateway; a URI brings its own. A pairing that was interrupted goes on there.
     #[arg(long, env = "FAIRLEAD_GATEWAY", value_name = "HOST:PORT")]
     pub gateway: Option<String>,
     /// Name to ask for; the approver may choose another [default: the host's name].

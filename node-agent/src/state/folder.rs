@@ -201,6 +201,17 @@ impl Folder {
         Ok(Saved::loaded(pairing))
     }
 
+    /// Sends a pairing to another gateway, durably. Whom it believes stays: the authority that it began with.
+    pub fn redirect_pairing(&self, saved: Saved, gateway: String) -> Result<Saved, Error> {
+        if saved.pairing().gateway == gateway {
+            return Ok(saved);
+        }
+        self.save_pairing(Pairing {
+            gateway,
+            ..saved.pairing().clone()
+        })
+    }
+
     pub fn forget_pairing(&self) -> Result<(), Error> {
         self.remove(&[PAIRING])
     }
@@ -331,6 +342,21 @@ mod tests {
         assert!(matches!(opened.key(), Err(Error::NoKey { .. })));
         opened.clear().unwrap();
         assert_ne!(opened.key().unwrap().fingerprint(), fingerprint);
+    }
+
+    #[test]
+    fn a_pairing_that_is_sent_elsewhere_stays_the_same_otherwise() {
+        let (_temporary, path) = folder();
+        let opened = Folder::open(&path).unwrap();
+        let saved = opened.save_pairing(Pairing::for_tests()).unwrap();
+        let elsewhere = "elsewhere.example:1".to_owned();
+        let moved = opened.redirect_pairing(saved, elsewhere.clone()).unwrap();
+        assert_eq!(opened.view().pairing().unwrap().as_ref(), Some(&moved));
+        let expected = Pairing {
+            gateway: elsewhere,
+            ..Pairing::for_tests()
+        };
+        assert_eq!(moved.pairing(), &expected);
     }
 
     #[test]

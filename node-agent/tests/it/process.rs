@@ -12,8 +12,8 @@ use node_agent::{
 };
 use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
 use proto::node::{
-    Application, Challenge, Dispatch, Issued, Outcome, Pending, ResultAck, enroll_request::Step,
-    enroll_response::Step as Answer, gateway_event::Event as FromGateway,
+    Application, Challenge, Describe, Dispatch, Issued, Outcome, Pending, ResultAck,
+    enroll_request::Step, enroll_response::Step as Answer, gateway_event::Event as FromGateway,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -178,6 +178,37 @@ async fn who_waits_for_approval_can_be_stopped_and_goes_on_later() {
         assert!(is(status, exit), "{command}: {status}");
         assert_eq!(host.status().await["standing"], "Pairing");
     }
+}
+
+#[tokio::test]
+async fn an_interrupted_pairing_goes_on_at_the_gateway_that_is_named() {
+    let authority = Authority::new("ours");
+    for code in [None, Some("7KQ2-ABCDEF")] {
+        let mut gateway = Gateway::start(&authority, Manners::default()).await;
+        let host = Host::new();
+        // Where it began, there is nobody any more.
+        interrupted(&host, "127.0.0.1:1", &authority);
+        let address = gateway.address.to_string();
+        let arguments = ["pair"].into_iter().chain(code);
+        let arguments: Vec<_> = arguments.chain(["--gateway", &address]).collect();
+        let pairing = host.command(&arguments).spawn().unwrap();
+        let mut call = gateway.enrolment().await;
+        assert!(matches!(call.next().await, Step::Resume(_)));
+        // A stop from here on must not lead back.
+        assert_eq!(host.status().await["gateways"][0], address);
+        call.answer(Answer::Describe(Describe {})).await;
+        let Step::Application(application) = call.next().await else {
+            unreachable!("the application is asked for");
+        };
+        call.answer(issued(&authority, &application)).await;
+        let output = soon(pairing.wait_with_output()).await.unwrap();
+        assert!(is(output.status, Exit::Done), "{}", text(&output.stderr));
+    }
+
+    let host = Host::new();
+    interrupted(&host, "127.0.0.1:1", &authority);
+    let output = host.call(&["pair", "--gateway", "nowhere"]).await;
+    assert!(is(output.status, Exit::Usage), "{}", text(&output.stderr));
 }
 
 /// `pair` with a URI on standard input.

@@ -18,7 +18,7 @@ use crate::{
     agent::{self, plan::Limits},
     args::{Args, Command, Output, Pair},
     capability::{About, Registry},
-    enrol::{self, Applicant, Invitation, Progress},
+    enrol::{self, Applicant, Invitation, PROOF_SETTLES, Progress},
     exit::{Exit, Interrupted, Refusal},
     host::{Facts, clock},
     journal::{Bounds, Journal},
@@ -125,6 +125,7 @@ async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
         key: &key,
         facts: &facts,
         capabilities: &capabilities,
+        settles: PROOF_SETTLES,
     };
     // Not before: whoever sits at a prompt can leave it.
     let mut stop = StopSignals::listen()?;
@@ -332,6 +333,7 @@ async fn finish_pairing(folder: &Folder, saved: Saved, facts: &Facts) -> anyhow:
         key: &key,
         facts,
         capabilities: &capabilities,
+        settles: PROOF_SETTLES,
     };
     let mut tell = |progress: Progress<'_>| match progress {
         Progress::Pending { request, .. } => tracing::info!(

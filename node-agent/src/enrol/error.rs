@@ -117,6 +117,18 @@ impl Error {
         }
     }
 
+    /// What it means where a proof may still be on its way into the gateways' knowledge: that they do not know this key
+    /// says nothing then. To believe it would throw a pairing away whose code is used up.
+    pub(super) fn settled(self, settled: bool) -> Self {
+        if settled || !matches!(self, Self::NotAdmitted) {
+            return self;
+        }
+        Self::Lost {
+            reason: "the gateway does not know of this device's proof yet".to_owned(),
+            retry_after: None,
+        }
+    }
+
     /// Whether an interrupted pairing may go on by itself, and the least pause before it does. Only what says nothing
     /// about the request itself; a code is never proved twice by this.
     pub(super) fn may_resume(&self) -> Option<Duration> {
@@ -190,6 +202,16 @@ mod tests {
             assert_eq!(error.may_resume().is_some(), resumes, "{code:?}");
             assert_eq!(error.ends_the_pairing(), ends, "{code:?}");
         }
+    }
+
+    #[test]
+    fn that_a_key_is_not_known_counts_only_once_its_proof_must_be() {
+        let not_found = || Error::of_status(&Status::not_found("this key never proved a code"));
+        let early = not_found().settled(false);
+        assert!(early.may_resume().is_some() && !early.ends_the_pairing());
+        let late = not_found().settled(true);
+        assert!(late.may_resume().is_none() && late.ends_the_pairing());
+        assert!(Error::RequestExpired.settled(false).ends_the_pairing());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use proto::node::{self, Application, Denied, Failed, enroll_response::Step as An
 
 use self::dial::Applied;
 use crate::{
-    host::Facts,
+    host::{Facts, clock},
     state::{
         DeviceKey, Folder, Identity, Pairing, Saved,
         pairing::{Method, Request},
@@ -31,6 +31,10 @@ use crate::{
     terminal::printable,
     upstream::{backoff, connect::chain},
 };
+
+/// How long a gateway may take to know of a proof that it was sent: it writes that down first, and another gateway reads
+/// it a moment later still.
+pub const PROOF_SETTLES: Duration = Duration::from_secs(10);
 
 /// What a person brought.
 #[derive(Clone, Debug)]
@@ -51,6 +55,8 @@ pub struct Applicant<'a> {
     pub key: &'a DeviceKey,
     pub facts: &'a Facts,
     pub capabilities: &'a [node::Capability],
+    /// [`PROOF_SETTLES`].
+    pub settles: Duration,
 }
 
 /// What happens meanwhile.
@@ -155,6 +161,8 @@ async fn follow(
     tell: &mut Listener<'_>,
 ) -> Result<Identity, Error> {
     let mut interruptions = 0;
+    // The proof left just now; or in an earlier process, and how long ago that was nobody knows.
+    let begun = clock::now();
     loop {
         let mut heard = false;
         let error = match converse(applicant, &mut saved, applied.take(), &mut heard, tell).await {
@@ -164,6 +172,11 @@ async fn follow(
             }
             Err(error) => error,
         };
+        let since_proof = match saved.pairing().request {
+            Some(_) => Duration::MAX,
+            None => clock::now().since(begun),
+        };
+        let error = error.settled(since_proof >= applicant.settles);
         if error.ends_the_pairing() {
             applicant.folder.forget_pairing()?;
         }

@@ -1,10 +1,10 @@
 //! From a code to an identity, against honest gateways, wrong ones, and ones that die.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use node_agent::{
     capability::{About, Registry},
-    enrol::{self, Applicant, Error, Invitation, Progress},
+    enrol::{self, Applicant, Error, Invitation, PROOF_SETTLES, Progress},
     host::Facts,
     state::{
         Folder, Identity, Pairing,
@@ -104,6 +104,7 @@ impl World {
             Device {
                 path: temporary.path().join("state"),
                 address,
+                settles: PROOF_SETTLES,
                 told,
             },
         )
@@ -114,6 +115,7 @@ impl World {
 struct Device<'a> {
     path: PathBuf,
     address: String,
+    settles: Duration,
     told: &'a Mutex<Vec<String>>,
 }
 
@@ -147,6 +149,7 @@ impl Device<'_> {
             key: &key,
             facts: &facts,
             capabilities: &capabilities,
+            settles: self.settles,
         };
         let mut tell = |progress: Progress<'_>| {
             let text = node_agent::terminal::of_progress(&progress);
@@ -492,7 +495,8 @@ async fn a_forged_certificate_is_refused_and_the_pairing_stays() {
 #[tokio::test]
 async fn a_key_that_is_not_admitted_is_told_to_begin_again() {
     let mut world = World::new().await;
-    let (gateway, cluster, device) = world.split();
+    let (gateway, cluster, mut device) = world.split();
+    device.settles = Duration::ZERO;
     let (paired, ()) = tokio::join!(device.pair(CODE, None), async {
         let mut call = gateway.enrolment().await;
         let exporter = call.exporter;
@@ -506,6 +510,30 @@ async fn a_key_that_is_not_admitted_is_told_to_begin_again() {
     });
     assert!(matches!(paired, Err(Error::NotAdmitted)), "{paired:?}");
     assert_eq!(world.pairing(), None);
+}
+
+#[tokio::test]
+async fn a_proof_that_the_gateways_do_not_know_of_yet_is_waited_for() {
+    let mut world = World::new().await;
+    let (gateway, cluster, device) = world.split();
+    let (paired, ()) = tokio::join!(device.pair(CODE, None), async {
+        let mut call = gateway.enrolment().await;
+        let application = cluster.admit(&mut call).await;
+        // Dies while it writes down that the code was proved.
+        drop(call);
+        let mut call = gateway.enrolment().await;
+        assert!(matches!(call.next().await, Step::Resume(_)));
+        call.fail(Status::not_found("this key never proved a code"))
+            .await;
+        drop(call);
+        let mut call = gateway.enrolment().await;
+        assert!(matches!(call.next().await, Step::Resume(_)));
+        call.answer(pending()).await;
+        call.answer(Answer::Issued(cluster.issued(&application)))
+            .await;
+    });
+    paired.unwrap();
+    assert!(world.told("does not know of this device's proof yet"));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::record::{Found, HEADER, Record, header_of};
-use crate::state::atomic;
+use crate::state::atomic::{self, Replaced};
 
 /// The beginning of the file: what it is, and the version of its format.
 const MAGIC: &[u8; 8] = b"FLJRNL01";
@@ -48,8 +48,9 @@ pub(super) struct Log {
     end: u64,
     /// Up to where the disk has room for certain.
     room: u64,
-    /// A sync failed: what the file holds past an earlier sync is not known any more.
+    /// A sync failed: what the file holds past an earlier sync is not known any more, or whether it keeps its name.
     doubtful: bool,
+    sync_folder: atomic::FolderSync,
 }
 
 /// A file that cannot be the journal.
@@ -122,7 +123,17 @@ impl Log {
             end,
             room: end,
             doubtful: false,
+            sync_folder: File::sync_all,
         }
+    }
+
+    /// Goes on with the file that has the name now. Where that may not last, the next record waits until it does.
+    fn adopt(&mut self, Replaced { file, doubt }: Replaced, end: u64) -> io::Result<()> {
+        self.file = file;
+        self.end = end;
+        self.room = end;
+        self.doubtful = doubt.is_some();
+        doubt.map_or(Ok(()), Err)
     }
 
     /// Bytes of the file.
@@ -195,11 +206,11 @@ impl Log {
     }
 
     /// Writes the file anew with what is given and nothing else. Returns where each piece is now. After an error the old
-    /// file stands.
+    /// file stands, for as long as this lives and after a power cut.
     pub(super) fn rewrite(&mut self, pieces: &[Piece]) -> io::Result<Vec<Span>> {
         let mut spans = Vec::with_capacity(pieces.len());
         let mut end = START;
-        let file = atomic::replace(&self.path, |file| {
+        let replaced = atomic::replace_or_doubt(&self.path, self.sync_folder, |file| {
             let mut out = io::BufWriter::new(file);
             out.write_all(MAGIC)?;
             for piece in pieces {
@@ -217,14 +228,17 @@ impl Log {
             }
             out.flush()
         })?;
-        *self = Self::at(&self.path, file, end);
+        // A power cut may bring the old file back, which says the same. Nothing is added before that is settled.
+        if let Err(error) = self.adopt(replaced, end) {
+            tracing::warn!(%error, "Making the new journal's name durable failed; it is tried again");
+        }
         Ok(spans)
     }
 
     /// After a failed sync: a new file with everything that was there before.
     fn heal(&mut self) -> io::Result<()> {
         let end = self.end;
-        let file = atomic::replace(&self.path, |new| {
+        let replaced = atomic::replace_or_doubt(&self.path, self.sync_folder, |new| {
             let mut old = &self.file;
             old.seek(SeekFrom::Start(0))?;
             let copied = io::copy(&mut old.take(end), new)?;
@@ -234,8 +248,7 @@ impl Log {
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
         })?;
-        *self = Self::at(&self.path, file, end);
-        Ok(())
+        self.adopt(replaced, end)
     }
 }
 
@@ -396,5 +409,25 @@ mod tests {
         drop(log);
         let (_, found) = open(&path);
         assert_eq!(found, [records(), records()].concat());
+    }
+
+    #[test]
+    fn what_is_added_after_a_replacement_that_may_not_last_is_in_the_file_that_has_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        let spans = log.append(&records(), 0).unwrap();
+        log.sync_folder = |_| Err(io::ErrorKind::Other.into());
+        let [_, accepted, finished, acked] = records().try_into().unwrap();
+        let spans = log.rewrite(&[Piece::Copy(spans[1]), Piece::Copy(spans[2])]);
+        // The new places count, for the new file is the one that is read.
+        assert_eq!(log.read(spans.unwrap()[1]).unwrap(), finished);
+        // A power cut could take away what is added now.
+        log.append(std::slice::from_ref(&acked), 0).unwrap_err();
+        log.sync_folder = File::sync_all;
+        log.append(std::slice::from_ref(&acked), 0).unwrap();
+        drop(log);
+        let (_, found) = open(&path);
+        assert_eq!(found, [accepted, finished, acked]);
     }
 }

@@ -14,17 +14,33 @@ enum Step {
     Create,
     Write,
     SyncFile,
+    /// Before the rename: after it, only what cannot be undone may fail.
+    OpenFolder,
     Rename,
     SyncFolder,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step::Create,
     Step::Write,
     Step::SyncFile,
+    Step::OpenFolder,
     Step::Rename,
     Step::SyncFolder,
 ];
+
+/// How a folder is made durable. A test may have it fail.
+pub(crate) type FolderSync = fn(&File) -> io::Result<()>;
+
+/// A file that has replaced another.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    /// Open for reading and writing. Its content is durable.
+    pub(crate) file: File,
+    /// Why a power cut may bring the other one back. Until then this one has the name: who goes on with the other writes
+    /// into a file that nobody will find.
+    pub(crate) doubt: Option<io::Error>,
+}
 
 /// Replaces `target` by what `content` writes; the file is for its owner alone. Returns the new file, open for reading
 /// and writing.
@@ -34,8 +50,19 @@ pub(crate) fn replace(
     target: &Path,
     content: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<File> {
+    let Replaced { file, doubt } = replace_or_doubt(target, File::sync_all, content)?;
+    doubt.map_or(Ok(file), Err)
+}
+
+/// The same, for who holds the old file open and must know which of the two has the name: after an error it is the old
+/// one.
+pub(crate) fn replace_or_doubt(
+    target: &Path,
+    sync_folder: FolderSync,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<Replaced> {
     let new = sibling(target);
-    let result = perform(target, &new, content);
+    let result = perform(target, &new, sync_folder, content);
     if result.is_err() {
         // What is left would be in nobody's way: the next replacement removes it first.
         let _ = fs::remove_file(&new);
@@ -46,31 +73,41 @@ pub(crate) fn replace(
 fn perform(
     target: &Path,
     new: &Path,
+    sync_folder: FolderSync,
     content: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<File> {
+) -> io::Result<Replaced> {
     let mut content = Some(content);
     let mut file = None;
+    let mut folder = None;
+    let mut doubt = None;
     for step in STEPS {
-        match (step, &mut file) {
-            (Step::Create, _) => file = Some(create(new)?),
-            (Step::Write, Some(file)) => {
+        match (step, &mut file, &folder) {
+            (Step::Create, ..) => file = Some(create(new)?),
+            (Step::Write, Some(file), _) => {
                 if let Some(content) = content.take() {
                     content(file)?;
                 }
             }
-            (Step::SyncFile, Some(file)) => file.sync_all()?,
-            (Step::Rename, _) => fs::rename(new, target)?,
-            (Step::SyncFolder, _) => sync_folder_of(target)?,
-            (Step::Write | Step::SyncFile, None) => return Err(io::ErrorKind::NotFound.into()),
+            (Step::SyncFile, Some(file), _) => file.sync_all()?,
+            (Step::OpenFolder, ..) => folder = Some(open_folder_of(target)?),
+            (Step::Rename, ..) => fs::rename(new, target)?,
+            (Step::SyncFolder, _, Some(folder)) => doubt = sync_folder(folder).err(),
+            (Step::Write | Step::SyncFile, None, _) | (Step::SyncFolder, _, None) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
         }
     }
-    file.ok_or_else(|| io::ErrorKind::NotFound.into())
+    let file = file.ok_or(io::ErrorKind::NotFound)?;
+    Ok(Replaced { file, doubt })
 }
 
 /// Makes a rename or a removal in the folder of `path` durable.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
-    File::open(folder)?.sync_all()
+    open_folder_of(path)?.sync_all()
+}
+
+fn open_folder_of(path: &Path) -> io::Result<File> {
+    File::open(path.parent().ok_or(io::ErrorKind::NotFound)?)
 }
 
 /// A new file, whatever a power cut left there before, with the right mode from its first moment.
@@ -158,6 +195,7 @@ mod tests {
         let careless = [
             Step::Create,
             Step::Write,
+            Step::OpenFolder,
             Step::Rename,
             Step::SyncFile,
             Step::SyncFolder,
@@ -181,6 +219,17 @@ mod tests {
         replace(&target, |file| file.write_all(NEW)).unwrap();
         assert_eq!(fs::read(&target).unwrap(), NEW);
         assert!(!sibling(&target).exists());
+    }
+
+    #[test]
+    fn what_may_not_last_is_the_new_one_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("journal");
+        fs::write(&target, OLD).unwrap();
+        let fails: FolderSync = |_| Err(io::ErrorKind::Other.into());
+        let replaced = replace_or_doubt(&target, fails, |file| file.write_all(NEW)).unwrap();
+        assert!(replaced.doubt.is_some());
+        assert_eq!(fs::read(&target).unwrap(), NEW);
     }
 
     #[test]

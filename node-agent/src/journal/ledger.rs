@@ -300,7 +300,7 @@ impl Ledger {
 impl Ledger {
     /// Takes a record in as if it had been written.
     pub(crate) fn add(&mut self, record: &Record) {
-        let length = u32::try_from(record.encode().len()).unwrap();
+        let length = u32::try_from(record.encode(0).len()).unwrap();
         self.take(record, Span { offset: 0, length }, Moment::default());
     }
 

@@ -1,11 +1,12 @@
 //! The journal's file: records are added at its end, and a record that was synced is never lost.
 //!
-//! A power cut can leave a part of what was being added. Opening keeps every record up to the first that is not whole,
-//! and cuts the rest off: nobody was told of it.
+//! A power cut can leave any part of what was added since the last sync. Opening keeps every record up to the first that is
+//! not whole, and cuts the rest off: nobody was told of it. Where the rest holds a record that was written after that one
+//! was durable, no power cut did it but a disk or a person, and the file is left as it is for somebody to decide.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, BufReader, Read as _, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -15,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::record::{Found, HEADER, Record, header_of};
+use super::record::{HEADER, Record, Whole, header_of};
 use crate::state::atomic::{self, Replaced};
 
 /// The beginning of the file: what it is, and the version of its format.
@@ -23,6 +24,10 @@ const MAGIC: &[u8; 8] = b"FLJRNL01";
 const START: u64 = MAGIC.len() as u64;
 /// Bytes of the disk that are set aside at once, beyond what is needed.
 const STEP: u64 = 64 * 1024;
+/// What a record says that is on the disk, with all before it, before anybody can see it.
+const ALL_SYNCED: u64 = u64::MAX;
+/// Bytes that are searched at once.
+const CHUNK: usize = 64 * 1024;
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +51,8 @@ pub(super) struct Log {
     file: File,
     /// Where the next record goes.
     end: u64,
+    /// Up to where it is durable.
+    synced: u64,
     /// Up to where the disk has room for certain.
     room: u64,
     /// A sync failed: what the file holds past an earlier sync is not known any more, or whether it keeps its name.
@@ -58,6 +65,12 @@ pub(super) struct Log {
 pub enum OpenError {
     #[error("{} is not a journal of this version: move it away if you know that nothing of it is needed", .0.display())]
     NotAJournal(PathBuf),
+    #[error(
+        "the journal {} is damaged at byte {at}, and records behind that were safe on the disk: restore the file from a \
+         backup; or move it away, if it does no harm that an invocation which is still open runs a second time, and that \
+         results which were not delivered yet are lost", path.display()
+    )]
+    Damaged { path: PathBuf, at: u64 },
     #[error("open the journal {}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -84,17 +97,17 @@ impl Log {
             let file = atomic::replace(path, |file| file.write_all(MAGIC)).map_err(io)?;
             return Ok(Self::at(path, file, START));
         }
-        let end = scan(&mut file, each)
-            .map_err(io)?
-            .ok_or_else(|| OpenError::NotAJournal(path.to_owned()))?;
+        let end = scan(path, &mut file, each)?;
         if end < length {
             tracing::warn!(
                 bytes = length - end,
                 "Dropped the torn end of the journal, which a stop left behind"
             );
             file.set_len(end).map_err(io)?;
-            file.sync_all().map_err(io)?;
         }
+        // Whoever wrote it may have been killed before its own sync, and what was read is believed from here on.
+        file.sync_all().map_err(io)?;
+        atomic::sync_folder_of(path).map_err(io)?;
         Ok(Self::at(path, file, end))
     }
 
@@ -111,9 +124,7 @@ impl Log {
         if file.metadata().map_err(io)?.len() < START {
             return Ok(0);
         }
-        scan(&mut file, each)
-            .map_err(io)?
-            .ok_or_else(|| OpenError::NotAJournal(path.to_owned()))
+        scan(path, &mut file, each)
     }
 
     fn at(path: &Path, file: File, end: u64) -> Self {
@@ -121,6 +132,7 @@ impl Log {
             path: path.to_owned(),
             file,
             end,
+            synced: end,
             room: end,
             doubtful: false,
             sync_folder: File::sync_all,
@@ -131,6 +143,7 @@ impl Log {
     fn adopt(&mut self, Replaced { file, doubt }: Replaced, end: u64) -> io::Result<()> {
         self.file = file;
         self.end = end;
+        self.synced = end;
         self.room = end;
         self.doubtful = doubt.is_some();
         doubt.map_or(Ok(()), Err)
@@ -150,7 +163,7 @@ impl Log {
         let mut bytes = Vec::new();
         let mut spans = Vec::with_capacity(records.len());
         for record in records {
-            let encoded = record.encode();
+            let encoded = record.encode(self.synced);
             spans.push(span(self.end + bytes.len() as u64, encoded.len())?);
             bytes.extend_from_slice(&encoded);
         }
@@ -161,13 +174,15 @@ impl Log {
             self.room = self.end;
             return Err(error);
         }
-        if records.iter().any(Record::must_last)
-            && let Err(error) = self.file.sync_data()
-        {
+        let must_last = records.iter().any(Record::must_last);
+        if must_last && let Err(error) = self.file.sync_data() {
             self.doubtful = true;
             return Err(error);
         }
         self.end += bytes.len() as u64;
+        if must_last {
+            self.synced = self.end;
+        }
         Ok(spans)
     }
 
@@ -193,16 +208,10 @@ impl Log {
 
     /// One record, read back. Fails where the disk does not give back what it was given.
     pub(super) fn read(&self, span: Span) -> io::Result<Record> {
-        match Record::decode(&self.bytes_of(span)?) {
-            Found::Record(record, _) => Ok(*record),
-            Found::Torn => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    fn bytes_of(&self, span: Span) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; span.length as usize];
         self.file.read_exact_at(&mut bytes, span.offset)?;
-        Ok(bytes)
+        let whole = Record::decode(&bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(whole.record)
     }
 
     /// Writes the file anew with what is given and nothing else. Returns where each piece is now. After an error the old
@@ -215,12 +224,9 @@ impl Log {
             out.write_all(MAGIC)?;
             for piece in pieces {
                 let bytes = match piece {
-                    Piece::Copy(span) => {
-                        // Not blindly: what is copied without a look is lost with everything behind it.
-                        self.read(*span)?;
-                        self.bytes_of(*span)?
-                    }
-                    Piece::New(record) => record.encode(),
+                    // Not blindly: what is copied without a look is lost with everything behind it.
+                    Piece::Copy(span) => self.read(*span)?.encode(ALL_SYNCED),
+                    Piece::New(record) => record.encode(ALL_SYNCED),
                 };
                 out.write_all(&bytes)?;
                 spans.push(span(end, bytes.len())?);
@@ -235,18 +241,24 @@ impl Log {
         Ok(spans)
     }
 
-    /// After a failed sync: a new file with everything that was there before.
+    /// After a failed sync: a new file with everything that was durable, and of the rest what can still be read. What was
+    /// not synced yet are acks alone.
     fn heal(&mut self) -> io::Result<()> {
-        let end = self.end;
-        let replaced = atomic::replace_or_doubt(&self.path, self.sync_folder, |new| {
-            let mut old = &self.file;
-            old.seek(SeekFrom::Start(0))?;
-            let copied = io::copy(&mut old.take(end), new)?;
-            if copied == end {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
+        let mut end = START;
+        let replaced = atomic::replace_or_doubt(&self.path, self.sync_folder, |file| {
+            let mut out = io::BufWriter::new(file);
+            out.write_all(MAGIC)?;
+            while end < self.end {
+                let Some((bytes, _)) = whole_at(&self.file, end)? else {
+                    if end < self.synced {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
+                    break;
+                };
+                out.write_all(&bytes)?;
+                end += bytes.len() as u64;
             }
+            out.flush()
         })?;
         self.adopt(replaced, end)
     }
@@ -257,8 +269,30 @@ fn span(offset: u64, length: usize) -> io::Result<Span> {
     Ok(Span { offset, length })
 }
 
-/// Tells of each whole record. Returns where they end; `None` where the beginning is another file's.
-fn scan(file: &mut File, each: &mut dyn FnMut(Record, Span)) -> io::Result<Option<u64>> {
+/// Tells of each whole record up to the first that is not. Returns where that is.
+fn scan(
+    path: &Path,
+    file: &mut File,
+    each: &mut dyn FnMut(Record, Span),
+) -> Result<u64, OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let Some(end) = scan_whole(file, each).map_err(io)? else {
+        return Err(OpenError::NotAJournal(path.to_owned()));
+    };
+    if stands_before_a_later_one(file, end).map_err(io)? {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            at: end,
+        });
+    }
+    Ok(end)
+}
+
+/// `None` where the beginning is another file's.
+fn scan_whole(file: &mut File, each: &mut dyn FnMut(Record, Span)) -> io::Result<Option<u64>> {
     let mut reader = BufReader::new(file);
     let mut magic = [0; MAGIC.len()];
     reader.read_exact(&mut magic)?;
@@ -280,13 +314,68 @@ fn scan(file: &mut File, each: &mut dyn FnMut(Record, Span)) -> io::Result<Optio
             .by_ref()
             .take(length as u64)
             .read_to_end(&mut bytes)?;
-        let Found::Record(record, length) = Record::decode(&bytes) else {
+        let Some(Whole { record, length, .. }) = Record::decode(&bytes) else {
             break;
         };
-        each(*record, span(end, length)?);
+        each(record, span(end, length)?);
         end += length as u64;
     }
     Ok(Some(end))
+}
+
+/// Whether a record stands anywhere behind `bad` that was written when `bad` was durable already. Looks at every byte:
+/// where the next record begins is not known, for the length of the bad one may be what is damaged.
+fn stands_before_a_later_one(file: &File, bad: u64) -> io::Result<bool> {
+    let mut chunk = Vec::new();
+    let mut start = bad + 1;
+    loop {
+        chunk.resize(CHUNK, 0);
+        let read = read_at(file, &mut chunk, start)?;
+        chunk.truncate(read);
+        if read < HEADER {
+            return Ok(false);
+        }
+        let candidates = (start..).zip(chunk.windows(HEADER));
+        for (at, header) in candidates {
+            if header_of(header).is_some()
+                && let Some((_, Whole { synced, .. })) = whole_at(file, at)?
+                && synced > bad
+            {
+                return Ok(true);
+            }
+        }
+        start += (read - HEADER + 1) as u64;
+    }
+}
+
+/// The record at a place and its bytes, where there is one.
+fn whole_at(file: &File, at: u64) -> io::Result<Option<(Vec<u8>, Whole)>> {
+    let mut bytes = vec![0; HEADER];
+    if read_at(file, &mut bytes, at)? < HEADER {
+        return Ok(None);
+    }
+    let Some((length, _)) = header_of(&bytes) else {
+        return Ok(None);
+    };
+    bytes.resize(HEADER + length, 0);
+    if read_at(file, &mut bytes, at)? < HEADER + length {
+        return Ok(None);
+    }
+    Ok(Record::decode(&bytes).map(|whole| (bytes, whole)))
+}
+
+/// As many bytes as there are, and fit.
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -402,7 +491,7 @@ mod tests {
         log.append(&records(), 0).unwrap();
         // Half of a record, as a failed sync may leave it.
         log.file
-            .write_all_at(&records()[0].encode()[..5], log.end)
+            .write_all_at(&records()[0].encode(log.synced)[..5], log.end)
             .unwrap();
         log.doubtful = true;
         log.append(&records(), 0).unwrap();
@@ -429,5 +518,82 @@ mod tests {
         drop(log);
         let (_, found) = open(&path);
         assert_eq!(found, [accepted, finished, acked]);
+    }
+
+    /// A journal of which each record was synced by itself, and where each begins.
+    fn synced_one_by_one(path: &Path) -> (Vec<u8>, Vec<u64>) {
+        let (mut log, _) = open(path);
+        let mut begins = Vec::new();
+        for record in [records(), records()].concat() {
+            begins.push(log.bytes());
+            log.append(&[record], 0).unwrap();
+        }
+        drop(log);
+        (fs::read(path).unwrap(), begins)
+    }
+
+    #[test]
+    fn damage_in_front_of_what_was_safe_is_refused_and_nothing_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (whole, begins) = synced_one_by_one(&path);
+        // In the length, in the checksum, in the content; in the first record and in the last but two.
+        for begin in [begins[0], begins[5]] {
+            for byte in [0, 2, 5, 12] {
+                let mut damaged = whole.clone();
+                let at = usize::try_from(begin).unwrap() + byte;
+                damaged[at] ^= 0xff;
+                fs::write(&path, &damaged).unwrap();
+                let refused = Log::open(&path, &mut |_, _| ()).unwrap_err();
+                assert!(
+                    matches!(refused, OpenError::Damaged { at, .. } if at == begin),
+                    "{refused}"
+                );
+                assert!(refused.to_string().contains("backup"), "{refused}");
+                Log::peek(&path, &mut |_, _| ()).unwrap_err();
+                assert_eq!(fs::read(&path).unwrap(), damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_in_what_was_not_synced_is_what_a_power_cut_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        log.append(&records()[..2], 0).unwrap();
+        let synced = usize::try_from(log.bytes()).unwrap();
+        // Two records in one write; of the first, the disk got nothing.
+        log.append(&records()[2..], 0).unwrap();
+        drop(log);
+        let mut cut = fs::read(&path).unwrap();
+        let first = records()[2].encode(synced as u64).len();
+        cut[synced..synced + first].fill(0);
+        fs::write(&path, &cut).unwrap();
+        let (_, found) = open(&path);
+        assert_eq!(found, records()[..2]);
+        assert_eq!(fs::read(&path).unwrap().len(), synced);
+    }
+
+    #[test]
+    fn what_is_made_anew_leaves_out_acks_that_were_lost_and_never_what_was_safe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut log, _) = open(&path);
+        log.append(&records()[..3], 0).unwrap();
+        let synced = log.bytes();
+        let ack = &records()[3..];
+        // An ack is not synced. The next sync fails, and takes it along.
+        log.append(ack, 0).unwrap();
+        log.file.write_all_at(&[0; 12], synced).unwrap();
+        log.doubtful = true;
+        log.append(ack, 0).unwrap();
+        let (_, found) = open(&path);
+        assert_eq!(found, records());
+
+        log.file.write_all_at(&[0; 12], START).unwrap();
+        log.doubtful = true;
+        let error = log.append(ack, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

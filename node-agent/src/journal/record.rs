@@ -59,6 +59,8 @@ struct Wire {
     name: String,
     #[prost(message, optional, tag = "4")]
     result: Option<node::Result>,
+    #[prost(uint64, tag = "5")]
+    synced: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
@@ -71,13 +73,15 @@ enum Kind {
     Acked = 4,
 }
 
-/// What stands at a place of the file.
+/// A record that was written whole.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Found {
-    /// A record, and how many bytes it takes.
-    Record(Box<Record>, usize),
-    /// Nothing that was written whole.
-    Torn,
+pub(super) struct Whole {
+    pub(super) record: Record,
+    /// Bytes that it takes.
+    pub(super) length: usize,
+    /// Up to where the file was durable when it was written. With it, damage can be told from what a power cut leaves:
+    /// of what was added after the last sync any part may be missing, of what was there before none.
+    pub(super) synced: u64,
 }
 
 impl Record {
@@ -99,8 +103,11 @@ impl Record {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let content = Wire::from(self).encode_to_vec();
+    /// See [`Whole::synced`].
+    pub(super) fn encode(&self, synced: u64) -> Vec<u8> {
+        let mut wire = Wire::from(self);
+        wire.synced = synced;
+        let content = wire.encode_to_vec();
         // Nothing is recorded that is near 4 GiB; what is read is bounded by MAX_RECORD.
         let length = u32::try_from(content.len())
             .unwrap_or(u32::MAX)
@@ -112,22 +119,20 @@ impl Record {
         bytes
     }
 
-    /// Reads what stands at the beginning of `bytes`.
-    pub(super) fn decode(bytes: &[u8]) -> Found {
-        Self::read(bytes).map_or(Found::Torn, |(record, length)| {
-            Found::Record(Box::new(record), length)
-        })
-    }
-
-    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+    /// Reads what stands at the beginning of `bytes`; `None` where nothing was written whole.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Whole> {
         let (header, rest) = bytes.split_at_checked(HEADER)?;
         let (length, sum) = header_of(header)?;
         let content = rest.get(..length)?;
         if checksum(u32::try_from(length).ok()?.to_le_bytes(), content) != sum {
             return None;
         }
-        let record = Self::try_from(Wire::decode(content).ok()?).ok()?;
-        Some((record, HEADER + length))
+        let wire = Wire::decode(content).ok()?;
+        Some(Whole {
+            synced: wire.synced,
+            record: Self::try_from(wire).ok()?,
+            length: HEADER + length,
+        })
     }
 }
 
@@ -161,6 +166,7 @@ impl From<&Record> for Wire {
             uid: record.uid().0.clone(),
             name,
             result,
+            synced: 0,
         }
     }
 }
@@ -223,29 +229,31 @@ pub(crate) mod tests {
     #[test]
     fn what_was_written_is_read() {
         for record in records() {
-            let bytes = record.encode();
-            assert_eq!(
-                Record::decode(&bytes),
-                Found::Record(Box::new(record), bytes.len())
-            );
+            let bytes = record.encode(7);
+            let expected = Whole {
+                record,
+                length: bytes.len(),
+                synced: 7,
+            };
+            assert_eq!(Record::decode(&bytes), Some(expected));
         }
     }
 
     #[test]
     fn a_record_with_any_bit_turned_or_any_byte_missing_is_none() {
         for record in records() {
-            let bytes = record.encode();
+            let bytes = record.encode(7);
             for length in 0..bytes.len() {
-                assert_eq!(Record::decode(&bytes[..length]), Found::Torn);
+                assert_eq!(Record::decode(&bytes[..length]), None);
             }
             for bit in 0..bytes.len() * 8 {
                 let mut bytes = bytes.clone();
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(Record::decode(&bytes), Found::Torn, "bit {bit}");
+                assert_eq!(Record::decode(&bytes), None, "bit {bit}");
             }
         }
         // What a file system may leave at the end of a file.
-        assert_eq!(Record::decode(&[0; 64]), Found::Torn);
+        assert_eq!(Record::decode(&[0; 64]), None);
     }
 
     #[test]

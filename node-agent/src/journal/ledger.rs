@@ -250,24 +250,22 @@ impl Ledger {
                 continue;
             };
             let name = entry.name.clone();
+            let uid = uid.clone();
+            let new = |record| Piece::New(Box::new(record));
             let piece = match entry.state {
                 State::Ended(Kept::Log(span)) => Piece::Copy(span),
                 State::Waiting | State::Ended(Kept::Lost { started: false }) => {
-                    Piece::New(Record::Waiting {
-                        uid: uid.clone(),
-                        name,
-                    })
+                    let uid = uid.clone();
+                    new(Record::Waiting { uid, name })
                 }
                 State::Running | State::Ended(Kept::Lost { started: true }) => {
-                    Piece::New(Record::Accepted {
-                        uid: uid.clone(),
-                        name,
-                    })
+                    let uid = uid.clone();
+                    new(Record::Accepted { uid, name })
                 }
             };
             pieces.push((uid.clone(), piece));
             if entry.acked {
-                pieces.push((uid.clone(), Piece::New(Record::Acked { uid: uid.clone() })));
+                pieces.push((uid.clone(), new(Record::Acked { uid })));
             }
         }
         pieces
@@ -496,7 +494,7 @@ mod tests {
             let to = span(1_000 + index as u64 * 10);
             let record = match &piece {
                 Piece::Copy(_) => finished(uid.as_str()),
-                Piece::New(record) => record.clone(),
+                Piece::New(record) => Record::clone(record),
             };
             after.take(&record, to, AT);
             moved.push((uid, piece, to));

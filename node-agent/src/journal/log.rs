@@ -41,7 +41,7 @@ pub struct Span {
 pub(super) enum Piece {
     /// A record that is in the file already.
     Copy(Span),
-    New(Record),
+    New(Box<Record>),
 }
 
 /// The open file. Blocking: never used in the async loop itself.
@@ -474,7 +474,7 @@ mod tests {
         let (mut log, _) = open(&path);
         let spans = log.append(&records(), 0).unwrap();
         let [_, accepted, finished, acked] = records().try_into().unwrap();
-        let pieces = [Piece::New(accepted.clone()), Piece::Copy(spans[2])];
+        let pieces = [Piece::New(accepted.clone().into()), Piece::Copy(spans[2])];
         let spans = log.rewrite(&pieces).unwrap();
         assert_eq!(log.read(spans[1]).unwrap(), finished);
         log.append(std::slice::from_ref(&acked), 0).unwrap();

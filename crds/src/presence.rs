@@ -11,25 +11,19 @@ use crate::v1alpha1::device::{
 };
 
 /// What is known of the Lease of the gateway that a session names.
+///
+/// Whether it was renewed in time is told by when its `renewTime` was seen to change, never by what it says: clocks of
+/// two machines differ. See the operator's `gateways`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum GatewayLease {
     /// It was renewed in time.
     Live,
+    /// It is there, but has not been watched for long enough to tell. Nobody is declared dead, or alive again, by it.
+    Unknown,
     /// It was last renewed then, too long ago.
     Expired { renewed_at: Timestamp },
     /// There is none: the gateway stopped in good order, or was never seen.
     Absent,
-}
-
-impl GatewayLease {
-    /// Judges a Lease by its last renewal and its duration.
-    pub fn judge(renewed_at: Option<Timestamp>, duration_seconds: i64, now: Timestamp) -> Self {
-        match renewed_at {
-            None => Self::Absent,
-            Some(renewed_at) if now < after(renewed_at, duration_seconds) => Self::Live,
-            Some(renewed_at) => Self::Expired { renewed_at },
-        }
-    }
 }
 
 /// Moments are read from objects, and may be at the end of time.
@@ -48,7 +42,8 @@ pub struct Verdict {
     pub changes_at: Option<Timestamp>,
 }
 
-/// Whether the device is there. `lease` is that of `status.session.gateway`.
+/// Whether the device is there. `lease` is that of `status.session.gateway`; where it is unknown, who has nothing better
+/// to believe gets what the session says.
 pub fn presence(
     status: &DeviceStatus,
     lease: GatewayLease,
@@ -65,7 +60,7 @@ pub fn presence(
     let connected_at = session.connected_at.as_ref().map(|time| time.0);
     let (since, reason) = match (session.ended_at.as_ref(), lease) {
         (Some(ended_at), _) => (Some(ended_at.0), PresenceReason::SessionEnded),
-        (None, GatewayLease::Live) => return connected(status),
+        (None, GatewayLease::Live | GatewayLease::Unknown) => return connected(status),
         // A Lease that ran out before the session began says nothing about it but that it began.
         (None, GatewayLease::Expired { renewed_at }) => (
             Some(renewed_at).max(connected_at),

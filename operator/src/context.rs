@@ -7,7 +7,13 @@ use jiff::Timestamp;
 use kube::{Client, runtime::reflector::Store};
 use pairing::opaque::Setup;
 
-use crate::{authority::Authority, gateways::Gateways, report::Report, watch::Guard};
+use crate::{
+    authority::Authority,
+    gateways::Gateways,
+    invocation::backlog::Backlog,
+    report::Report,
+    watch::{Guard, Sight},
+};
 
 /// What the loops share.
 pub struct Context {
@@ -24,6 +30,10 @@ pub struct Context {
     pub devices: Store<Guard<Device>>,
     /// Those that have not ended.
     pub invocations: Store<Guard<CapabilityInvocation>>,
+    /// Since when they have been seen without a break.
+    pub invocations_sight: Sight,
+    /// How many of them there are, by device and by namespace.
+    pub backlog: Backlog,
     pub gateways: Gateways,
     pub report: Report,
     /// Held while a code is made usable: no two live ones may share an id.
@@ -37,4 +47,51 @@ pub struct Context {
 )]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! A context without a cluster.
+
+    use http::{Request, Response};
+    use kube::{client::Body, runtime::reflector::store::Writer};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// An API server that takes requests and never answers.
+    pub fn hanging() -> Client {
+        let service = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+        });
+        Client::new(service, "system")
+    }
+
+    /// Nothing was seen yet.
+    pub fn context(client: Client) -> Context {
+        let (certificate, key) = Authority::generate("test.example", now()).unwrap();
+        let authority = Authority::from_pem(&certificate, &key, "test.example").unwrap();
+        let metrics = Metrics::register(&mut Registry::default());
+        Context {
+            gateway_address: "gateway.example:7443".to_owned(),
+            authority: Arc::new(authority),
+            setup: Setup::generate(),
+            user: None,
+            codes: Writer::new(()).as_reader(),
+            requests: Writer::new(()).as_reader(),
+            devices: Writer::new(()).as_reader(),
+            invocations: Writer::new(()).as_reader(),
+            invocations_sight: Sight::default(),
+            backlog: Backlog::default(),
+            gateways: Gateways::new(
+                Writer::new(()).as_reader(),
+                Sight::default(),
+                "system".to_owned(),
+            ),
+            report: Report::new(client.clone(), "operator-0", metrics),
+            drawing: tokio::sync::Mutex::default(),
+            client,
+        }
+    }
 }

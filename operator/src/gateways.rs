@@ -1,71 +1,91 @@
 //! Which gateways live, by their Leases, and who must be woken when one dies or comes back.
 //!
+//! A Lease is judged as in a leader election: by when this process saw its `renewTime` change, on a clock that only goes
+//! forward. What the `renewTime` says is a gateway's clock, which may be an hour off; a gateway that renews is alive
+//! whatever it thinks the time is. Nor does time count while the Leases are not seen: a gateway that could not be heard
+//! is not dead.
+//!
 //! A Lease that runs out makes no event: a timer stands in for it. Renewals wake nobody.
 
-use std::{collections::HashMap, pin::pin};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crds::presence::GatewayLease;
 use futures::{
     SinkExt as _, StreamExt as _,
     channel::mpsc::{Receiver, Sender, channel},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    context::now,
-    watch::{Guard, readable},
-};
+use crate::watch::{Guard, Moment, Sight, readable};
 
 /// More gateways than anybody has: bounds what waits for a listener.
 const QUEUE: usize = 64;
 
-/// The Leases of the gateways.
+/// The Leases of the gateways. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateways {
     leases: Store<Guard<Lease>>,
+    sight: Sight,
     namespace: String,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Gateways {
-    pub fn new(leases: Store<Guard<Lease>>, namespace: String) -> Self {
-        Self { leases, namespace }
+    pub fn new(leases: Store<Guard<Lease>>, sight: Sight, namespace: String) -> Self {
+        Self {
+            leases,
+            sight,
+            namespace,
+            seen: Arc::default(),
+        }
     }
 
-    /// What is known of the Lease of a gateway.
-    pub fn lease(&self, gateway: &str, now: Timestamp) -> GatewayLease {
-        readable(&self.leases, gateway, &self.namespace)
-            .map_or(GatewayLease::Absent, |lease| judge(&lease, now))
+    /// What is known of the Lease of a gateway now.
+    pub fn lease(&self, gateway: &str) -> GatewayLease {
+        let Some(lease) = readable(&self.leases, gateway, &self.namespace) else {
+            return GatewayLease::Absent;
+        };
+        let now = Moment::now();
+        self.seen().see(&lease, now).judge(self.sight.since(), now)
     }
-}
 
-fn judge(lease: &Lease, now: Timestamp) -> GatewayLease {
-    let (renewed_at, duration) = terms(lease);
-    GatewayLease::judge(renewed_at, duration, now)
-}
+    /// The gateways that came or went since the last look.
+    fn look(&self) -> Vec<String> {
+        let leases: Vec<Lease> = self
+            .leases
+            .state()
+            .iter()
+            .filter_map(|lease| lease.0.as_ref().ok().cloned())
+            .collect();
+        self.seen().look(&leases, self.sight.since(), Moment::now())
+    }
 
-fn terms(lease: &Lease) -> (Option<Timestamp>, i64) {
-    let spec = lease.spec.as_ref();
-    let renewed_at = spec
-        .and_then(|spec| spec.renew_time.as_ref())
-        .map(|time| time.0);
-    let duration = spec
-        .and_then(|spec| spec.lease_duration_seconds)
-        .unwrap_or(crds::names::GATEWAY_LEASE_SECONDS);
-    // A Lease is written by whoever may: no duration may make time overflow.
-    (renewed_at, i64::from(duration).clamp(1, 3600))
+    /// When the next Lease runs out, if nobody renews it.
+    fn next_end(&self) -> Option<Instant> {
+        self.seen().next_end(self.sight.since())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Notices when gateways die and come back.
 #[derive(Default)]
 pub struct Wake {
     listeners: Vec<Sender<String>>,
-    seen: Seen,
 }
 
 impl Wake {
@@ -76,26 +96,21 @@ impl Wake {
         receiver
     }
 
-    /// Looks at each Lease that is touched, and at all when one runs out; until told to stop.
+    /// Looks at the Leases when one is touched, and when one runs out; until told to stop.
     pub async fn run(
         mut self,
-        store: Store<Guard<Lease>>,
+        gateways: Gateways,
         touched: Receiver<ObjectRef<Guard<Lease>>>,
         stop: CancellationToken,
     ) {
         let mut touched = pin!(touched.take_until(stop.cancelled_owned()));
         loop {
-            let until = self.seen.next_end().map(|end| wait(end, now()));
+            let until = gateways.next_end();
             tokio::select! {
                 object = touched.next() => if object.is_none() { return },
-                () = tokio::time::sleep(until.unwrap_or_default()), if until.is_some() => {}
+                () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             }
-            let leases: Vec<Lease> = store
-                .state()
-                .iter()
-                .filter_map(|lease| lease.0.as_ref().ok().cloned())
-                .collect();
-            for gateway in self.seen.look(&leases, now()) {
+            for gateway in gateways.look() {
                 tracing::info!(gateway, "A gateway came or went");
                 for listener in &mut self.listeners {
                     let _ = listener.send(gateway.clone()).await;
@@ -105,122 +120,136 @@ impl Wake {
     }
 }
 
-/// How long until a moment; never so short that a clock that is read coarsely makes a loop.
-fn wait(until: Timestamp, now: Timestamp) -> std::time::Duration {
-    let left = until
-        .duration_since(now)
-        .max(SignedDuration::from_millis(20));
-    left.unsigned_abs()
+/// What was seen of a Lease.
+#[derive(Clone, Debug)]
+struct Renewals {
+    /// As the gateway's clock has it: compared for change alone.
+    renew_time: Option<Timestamp>,
+    duration: Duration,
+    /// When this renewal was first seen.
+    seen: Moment,
+    /// Whether it was seen to happen. What is found at the beginning may be of long ago.
+    happened: bool,
+    /// What was told of it last.
+    told: Option<Told>,
 }
 
-/// The ends of the Leases that were live when they were last looked at.
+/// How a Lease was judged, without its moments.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Told {
+    Unknown,
+    Live,
+    Expired,
+}
+
+impl Renewals {
+    fn judge(&self, sight: Option<Moment>, now: Moment) -> GatewayLease {
+        let Some(renew_time) = self.renew_time else {
+            return GatewayLease::Absent;
+        };
+        match self.end(sight) {
+            Some(end) if now.instant >= end => GatewayLease::Expired {
+                renewed_at: if self.happened {
+                    self.seen.time
+                } else {
+                    // The only word on it there is. A clock that is ahead must not make the device less away.
+                    renew_time.min(self.seen.time)
+                },
+            },
+            Some(_) if self.happened => GatewayLease::Live,
+            Some(_) | None => GatewayLease::Unknown,
+        }
+    }
+
+    /// When it runs out. `None` while the Leases are not seen.
+    fn end(&self, sight: Option<Moment>) -> Option<Instant> {
+        Some(self.seen.instant.max(sight?.instant) + self.duration)
+    }
+}
+
+/// What was seen of all of them.
 #[derive(Debug, Default)]
-struct Seen(HashMap<String, Timestamp>);
+struct Seen {
+    renewals: HashMap<String, Renewals>,
+    /// Whether the Leases that were there at the beginning were looked at.
+    began: bool,
+}
 
 impl Seen {
-    fn next_end(&self) -> Option<Timestamp> {
-        self.0.values().min().copied()
+    /// Takes in what a Lease says now.
+    fn see(&mut self, lease: &Lease, now: Moment) -> &mut Renewals {
+        let (renew_time, duration) = terms(lease);
+        let began = self.began;
+        let renewals = self
+            .renewals
+            .entry(lease.name_any())
+            .or_insert_with(|| Renewals {
+                renew_time,
+                duration,
+                seen: now,
+                happened: began,
+                told: None,
+            });
+        if renewals.renew_time != renew_time {
+            renewals.renew_time = renew_time;
+            renewals.seen = now;
+            renewals.happened = true;
+        }
+        renewals.duration = duration;
+        renewals
+    }
+
+    fn next_end(&self, sight: Option<Moment>) -> Option<Instant> {
+        self.renewals
+            .values()
+            .filter(|renewals| renewals.told != Some(Told::Expired))
+            .filter(|renewals| renewals.renew_time.is_some())
+            .filter_map(|renewals| renewals.end(sight))
+            .min()
     }
 
     /// Returns the gateways that came or went since the last look.
-    fn look(&mut self, leases: &[Lease], now: Timestamp) -> Vec<String> {
-        let live: HashMap<String, Timestamp> = leases
-            .iter()
-            .filter(|lease| judge(lease, now) == GatewayLease::Live)
-            .filter_map(|lease| {
-                let (renewed_at, duration) = terms(lease);
-                Some((
-                    lease.name_any(),
-                    renewed_at?
-                        .checked_add(SignedDuration::from_secs(duration))
-                        .ok()?,
-                ))
-            })
-            .collect();
-        let mut changed: Vec<String> = self
-            .0
-            .keys()
-            .filter(|name| !live.contains_key(*name))
-            .cloned()
-            .collect();
-        changed.extend(
-            live.keys()
-                .filter(|name| !self.0.contains_key(*name))
-                .cloned(),
-        );
+    fn look(&mut self, leases: &[Lease], sight: Option<Moment>, now: Moment) -> Vec<String> {
+        let mut changed = Vec::new();
+        for lease in leases {
+            let renewals = self.see(lease, now);
+            let told = match renewals.judge(sight, now) {
+                GatewayLease::Live => Some(Told::Live),
+                GatewayLease::Unknown => Some(Told::Unknown),
+                GatewayLease::Expired { .. } => Some(Told::Expired),
+                GatewayLease::Absent => None,
+            };
+            // What nobody can tell yet is no news.
+            if renewals.told != told && told != Some(Told::Unknown) {
+                changed.push(lease.name_any());
+            }
+            renewals.told = told;
+        }
+        self.began = true;
+        self.renewals.retain(|name, renewals| {
+            let stays = leases.iter().any(|lease| lease.name_any() == *name);
+            if !stays && renewals.told != Some(Told::Expired) {
+                changed.push(name.clone());
+            }
+            stays
+        });
         changed.sort();
-        self.0 = live;
         changed
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::{
-        api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime,
-    };
-
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn lease(name: &str, renewed: i64) -> Lease {
-        let mut lease = Lease {
-            spec: Some(LeaseSpec {
-                renew_time: Some(MicroTime(at(renewed))),
-                lease_duration_seconds: Some(15),
-                ..LeaseSpec::default()
-            }),
-            ..Lease::default()
-        };
-        lease.metadata.name = Some(name.to_owned());
-        lease
-    }
-
-    #[test]
-    fn only_the_coming_and_going_of_a_gateway_wakes() {
-        let mut seen = Seen::default();
-        assert_eq!(
-            seen.look(&[lease("a", 0), lease("b", 0)], at(1)),
-            ["a", "b"]
-        );
-        assert_eq!(seen.next_end(), Some(at(15)));
-        assert_eq!(
-            seen.look(&[lease("a", 5), lease("b", 5)], at(5)),
-            [""; 0],
-            "a renewal"
-        );
-        assert_eq!(seen.next_end(), Some(at(20)));
-        assert_eq!(
-            seen.look(&[lease("a", 10), lease("b", 5)], at(21)),
-            ["b"],
-            "ran out"
-        );
-        assert_eq!(seen.look(&[lease("a", 20), lease("b", 5)], at(22)), [""; 0]);
-        assert_eq!(
-            seen.look(&[lease("a", 20), lease("b", 23)], at(23)),
-            ["b"],
-            "came back"
-        );
-        assert_eq!(
-            seen.look(&[lease("b", 23)], at(24)),
-            ["a"],
-            "stopped in good order"
-        );
-    }
-
-    #[test]
-    fn a_lease_without_terms_is_of_no_gateway_that_lives() {
-        let mut bare = Lease::default();
-        bare.metadata.name = Some("a".to_owned());
-        assert_eq!(judge(&bare, at(0)), GatewayLease::Absent);
-        let mut absurd = lease("a", 0);
-        absurd.spec.as_mut().unwrap().lease_duration_seconds = Some(-5);
-        assert_eq!(
-            judge(&absurd, at(2)),
-            GatewayLease::Expired { renewed_at: at(0) }
-        );
-    }
+fn terms(lease: &Lease) -> (Option<Timestamp>, Duration) {
+    let spec = lease.spec.as_ref();
+    let renew_time = spec
+        .and_then(|spec| spec.renew_time.as_ref())
+        .map(|time| time.0);
+    let seconds = spec
+        .and_then(|spec| spec.lease_duration_seconds)
+        .unwrap_or(crds::names::GATEWAY_LEASE_SECONDS);
+    // A Lease is written by whoever may: no duration may make time overflow.
+    let seconds = u64::try_from(seconds.clamp(1, 3600)).unwrap_or(1);
+    (renew_time, Duration::from_secs(seconds))
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,15 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
-    device,
     gateways::{Gateways, Wake},
-    invocation,
+    invocation::{self, backlog::Backlog},
     leader::{Begun, Leader},
-    pairing_code,
-    pairing_request::{
-        self,
-        plan::{Stage, stage},
-    },
+    pairing_request::plan::{Stage, stage},
     reconcile::drive,
     watch::{Guard, Watch},
 };
@@ -51,11 +46,10 @@ struct Watches {
 pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
     let mut watches = Watches::new(leader);
     let context = Arc::new(watches.context(leader, begun));
-    let lease_store = watches.leases.store();
     let lease_news = watches.leases.listen();
     let mut wake = Wake::default();
     // Nobody decides before everything was seen once: a Lease that was not read yet is no dead gateway.
-    let synced = synced(leader, &context, &lease_store, &term)
+    let synced = synced(leader, &context, &watches.leases.store(), &term)
         .boxed()
         .shared();
     let loops = loops(&mut watches, &mut wake, &context, &synced);
@@ -72,7 +66,7 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         devices.run(term.clone()),
         invocations.run(term.clone()),
         leases.run(term.clone()),
-        wake.run(lease_store, lease_news, term.clone()),
+        wake.run(context.gateways.clone(), lease_news, term.clone()),
         invocation::retention::run(leader.client.clone(), leader.metrics.clone(), term.clone()),
         loops,
     );
@@ -111,7 +105,13 @@ impl Watches {
             requests: self.requests.store(),
             devices: self.devices.store(),
             invocations: self.invocations.store(),
-            gateways: Gateways::new(self.leases.store(), leader.app.namespace.clone()),
+            invocations_sight: self.invocations.sight(),
+            backlog: Backlog::default(),
+            gateways: Gateways::new(
+                self.leases.store(),
+                self.leases.sight(),
+                leader.app.namespace.clone(),
+            ),
             report: leader.report(),
             drawing: tokio::sync::Mutex::default(),
         }
@@ -173,7 +173,11 @@ fn loops(
         }),
     );
     let of_invocations = stream::select(
-        invocations.listen(),
+        // Counted before it is looked at.
+        each(invocations.listen(), shared(), |context, invocation| {
+            let seen = context.invocations.get(invocation);
+            context.backlog.note(invocation, seen.as_deref())
+        }),
         stream::select(
             each(devices.listen(), shared(), |context, device| {
                 invocations_of(&context.invocations, device)
@@ -184,32 +188,24 @@ fn loops(
         ),
     );
     let codes = drive(
-        pairing_code::KIND,
         context.codes.clone(),
         held(synced.clone(), of_codes),
         shared(),
-        pairing_code::reconcile,
     );
     let requests = drive(
-        pairing_request::KIND,
         context.requests.clone(),
         held(synced.clone(), of_requests),
         shared(),
-        pairing_request::reconcile,
     );
     let devices = drive(
-        device::KIND,
         context.devices.clone(),
         held(synced.clone(), of_devices),
         shared(),
-        device::reconcile,
     );
     let invocations = drive(
-        invocation::KIND,
         context.invocations.clone(),
         held(synced.clone(), of_invocations),
         shared(),
-        invocation::reconcile,
     );
     async move {
         futures::join!(codes, requests, devices, invocations);

@@ -2,9 +2,9 @@
 //!
 //! Never a pairing code, a key or a certificate: who may read events may not read those.
 
+use crds::Invalid;
 use kube::{
     Client, Resource, ResourceExt as _,
-    core::error_boundary::InvalidObject,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
@@ -111,7 +111,7 @@ impl Report {
     }
 
     /// Tells that an object cannot be read as its kind. Nothing more happens to it until it changes.
-    pub async fn invalid<K: Resource<DynamicType = ()>>(&self, object: &K, error: &InvalidObject) {
+    pub async fn invalid<K: Resource<DynamicType = ()>>(&self, object: &K, error: &Invalid) {
         let message = format!(
             "the object cannot be read, so nothing happens to it: {}",
             error.error

@@ -2,7 +2,14 @@
 //!
 //! kube's `Controller` opens a watch for each pair of controller and kind; here four loops share five watches.
 
-use std::{collections::HashSet, fmt::Debug, pin::pin};
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+pub use crds::Guarded as Guard;
 
 use futures::{
     SinkExt as _, StreamExt as _,
@@ -10,7 +17,6 @@ use futures::{
 };
 use kube::{
     Api, Resource,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
         reflector::{ObjectRef, Store, store::Writer},
@@ -18,10 +24,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a store holds: an object, or what can be said of one that cannot be read.
-pub type Guard<K> = DeserializeGuard<K>;
+use crate::context::now;
 
 /// How many objects may wait for a listener. It takes them in no time: a full queue only slows the watch down.
 const QUEUE: usize = 1024;
@@ -35,6 +41,7 @@ where
     config: watcher::Config,
     writer: Writer<Guard<K>>,
     listeners: Vec<Sender<ObjectRef<Guard<K>>>>,
+    sight: Sight,
 }
 
 impl<K> Watch<K>
@@ -47,12 +54,18 @@ where
             config,
             writer: Writer::new(()),
             listeners: Vec::new(),
+            sight: Sight::default(),
         }
     }
 
     /// What was seen so far.
     pub fn store(&self) -> Store<Guard<K>> {
         self.writer.as_reader()
+    }
+
+    /// Since when it shows what happens.
+    pub fn sight(&self) -> Sight {
+        self.sight.clone()
     }
 
     /// Every object that was made, changed or deleted from now on; the store already knows.
@@ -69,6 +82,7 @@ where
             config,
             mut writer,
             mut listeners,
+            sight,
         } = self;
         let store = writer.as_reader();
         let mut touched = Touched::default();
@@ -76,17 +90,26 @@ where
             .default_backoff()
             .take_until(stop.cancelled_owned());
         let mut events = pin!(events);
+        let mut sees = false;
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
+                    // What happens from here on is not seen, whatever was seen before.
+                    sight.begin();
+                    sees = false;
                     let kind = K::kind(&());
                     tracing::warn!(error = &error as &dyn std::error::Error, %kind, "Watching failed");
                     continue;
                 }
             };
             let woken = touched.by(&event, &store);
+            let listing = matches!(event, Event::Init | Event::InitApply(_));
             writer.apply_watcher_event(&event);
+            if !sees && !listing {
+                sight.begin();
+                sees = true;
+            }
             for object in woken {
                 for listener in &mut listeners {
                     // A listener that is gone stops with the process.
@@ -94,6 +117,38 @@ where
                 }
             }
         }
+    }
+}
+
+/// Since when a watch has shown what happens, without a break. Whoever concludes something from silence counts from here:
+/// what was not seen may have happened.
+#[derive(Clone, Debug, Default)]
+pub struct Sight(Arc<Mutex<Option<Moment>>>);
+
+/// A moment, on the clock that only goes forward and on that of people.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Moment {
+    pub instant: Instant,
+    pub time: jiff::Timestamp,
+}
+
+impl Moment {
+    pub fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            time: now(),
+        }
+    }
+}
+
+impl Sight {
+    /// `None` while nothing was seen yet.
+    pub fn since(&self) -> Option<Moment> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Moment::now());
     }
 }
 
@@ -151,7 +206,7 @@ mod tests {
     fn device(name: &str) -> Guard<Device> {
         let mut device = Device::new(name, crds::v1alpha1::DeviceSpec::default());
         device.metadata.namespace = Some("kitchen".to_owned());
-        DeserializeGuard(Ok(device))
+        Guard(Ok(device))
     }
 
     #[test]

@@ -44,9 +44,13 @@ fn the_day_ends_as_it_should() {
             "code automatic: Used",
             "code new: Expired",
             "code used: Used",
+            "device clock: Trusted, certificate 2",
+            "device early: Trusted, certificate 1",
             "device fan: Trusted, certificate 1",
+            "device kettle: Trusted, certificate 2",
             "device lamp: Trusted, certificate 1",
             "device pod: Trusted, certificate 1",
+            "request again: Issued -> kettle",
             "request automatic: Issued -> fan",
             "request denied: Denied",
             "request garbage: Failed InvalidCsr",
@@ -54,12 +58,23 @@ fn the_day_ends_as_it_should() {
             "request pod: Issued -> pod",
             "request raced: Failed Superseded",
             "request waiting: Expired",
+            "secret clock-mtls: ca.crt tls.crt",
             "secret fan-mtls: ca.crt tls.crt",
+            "secret kettle-mtls: ca.crt tls.crt",
             "secret lamp-mtls: ca.crt tls.crt",
             "secret pod-mtls: ca.crt tls.crt tls.key",
         ]
     );
-    assert_eq!(end.signed, 3);
+    assert_eq!(end.signed, 5);
+    assert_eq!(end.stale_secrets(), [""; 0]);
+    let renewed = end.renewal("clock");
+    assert_eq!(
+        (renewed.generation, renewed.secret_generation),
+        (Some(2), Some(2))
+    );
+    let early = end.renewal("early");
+    assert!(early.chain.is_none());
+    assert!(early.refused.unwrap().starts_with("too early"));
 }
 
 #[test]
@@ -95,6 +110,7 @@ fn an_operator_that_dies_before_any_effect_is_carried_on_by_the_next() {
             end.signed, undisturbed.signed,
             "nothing is signed twice: died before effect {dies_at}"
         );
+        assert_eq!(end.stale_secrets(), [""; 0], "died before effect {dies_at}");
     }
 }
 

@@ -54,15 +54,15 @@ impl PublicKeyData for DeviceKey {
 /// Why nothing is signed for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    #[error("spec.csr is no PEM-encoded PKCS#10 certificate signing request")]
+    #[error("csr is no PEM-encoded PKCS#10 certificate signing request")]
     Syntax,
-    #[error("the signature of spec.csr is not that of its key")]
+    #[error("the signature of csr is not that of its key")]
     Signature,
     #[error(
-        "the key of spec.csr is of a kind that is not accepted: use ECDSA P-256, ECDSA P-384 or Ed25519"
+        "the key of csr is of a kind that is not accepted: use ECDSA P-256, ECDSA P-384 or Ed25519"
     )]
     KeyKind,
-    #[error("spec.csr is for another key than spec.publicKeySha256 names")]
+    #[error("csr is for another key than spec.publicKeySha256 names")]
     AnotherKey,
 }
 

@@ -1,11 +1,21 @@
 //! Makes a plan for a device happen.
 
-use crds::Device;
+use crds::{
+    Device,
+    v1alpha1::{
+        DeviceStatus,
+        device::{DeviceCertificate, Renewal},
+    },
+};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt as _};
 
 use super::plan::Change;
 use crate::{
-    context::Context,
+    authority::{self, Issued, chain, csr::DeviceKey},
+    context::{Context, now},
+    pairing_request::write_secret,
     reconcile::{Error, write_status},
 };
 
@@ -16,10 +26,66 @@ pub async fn apply(context: &Context, device: &Device, changes: &[Change]) -> Re
     );
     for change in changes {
         match change {
+            Change::Renew { key } => renew(context, &devices, device, key).await?,
+            Change::WriteSecret { chain } => {
+                write_secret(context, device, chain, context.authority.certificate()).await?;
+            }
             Change::WriteStatus(status) => {
                 write_status(&devices, device, device.status.as_ref(), &**status).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Signs and writes in one step, onto the version that was observed: of two signatures one reaches the status.
+async fn renew(
+    context: &Context,
+    devices: &Api<Device>,
+    device: &Device,
+    key: &DeviceKey,
+) -> Result<(), Error> {
+    let issued = context
+        .authority
+        .sign_device(
+            key,
+            &device.namespace().unwrap_or_default(),
+            &device.name_any(),
+            SignedDuration::from_secs(device.spec.certificate.ttl_seconds),
+            now(),
+        )
+        .map_err(Error::Sign)?;
+    let status = renewed(device, &issued).map_err(Error::Sign)?;
+    write_status(devices, device, device.status.as_ref(), &status).await?;
+    context.report.metrics.certificate("renewal");
+    Ok(())
+}
+
+/// The status of a Device that asked for this certificate.
+pub fn renewed(device: &Device, issued: &Issued) -> Result<DeviceStatus, authority::Error> {
+    let before = device.status.clone().unwrap_or_default();
+    let leaf = chain::leaf(&issued.chain).ok_or(authority::Error::Certificate)?;
+    let generation = before
+        .certificate
+        .as_ref()
+        .map_or(1, |certificate| certificate.generation.saturating_add(1));
+    let asked = before.renewal.clone().unwrap_or_default();
+    Ok(DeviceStatus {
+        certificate: Some(DeviceCertificate {
+            serial: issued.serial.clone(),
+            fingerprint: leaf.fingerprint,
+            generation,
+            not_before: Time(issued.not_before),
+            not_after: Time(issued.not_after),
+        }),
+        renewal: Some(Renewal {
+            csr: asked.csr,
+            requested_at: asked.requested_at,
+            chain: Some(issued.chain.clone()),
+            generation: Some(generation),
+            refused: None,
+            secret_generation: None,
+        }),
+        ..before
+    })
 }

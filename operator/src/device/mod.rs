@@ -1,4 +1,5 @@
-//! Reconciles `Device`s: whether one is trusted, whether its certificate can be used, and whether it is there.
+//! Reconciles `Device`s: whether one is trusted, whether its certificate can be used, whether it is there; and renews its
+//! certificate when it asks.
 //!
 //! Gateways write sessions; what follows from the passing of time, from a decision or from the death of a gateway is
 //! written here, and only when it changes.
@@ -12,16 +13,22 @@ use std::sync::Arc;
 use crds::Device;
 use jiff::Timestamp;
 
-use crate::{context::Context, reconcile::Error};
+use crate::{
+    context::Context,
+    reconcile::{Error, Kind},
+};
 
-/// Kind, as metrics and logs name it.
-pub const KIND: &str = "Device";
+pub use apply::renewed;
 
-/// One pass. A device with which all is well costs no request.
-pub async fn reconcile(device: Device, context: Arc<Context>) -> Result<Option<Timestamp>, Error> {
-    let observed = observe::observe(&context, device);
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &observed.device, &plan.changes).await?;
-    context.report.tell(&observed.device, &plan.notes).await;
-    Ok(plan.requeue_at)
+impl Kind for Device {
+    const NAME: &'static str = "Device";
+
+    /// A device with which all is well costs no request.
+    async fn reconcile(self, context: Arc<Context>) -> Result<Option<Timestamp>, Error> {
+        let observed = observe::observe(&context, self).await?;
+        let plan = plan::plan(&observed);
+        apply::apply(&context, &observed.device, &plan.changes).await?;
+        context.report.tell(&observed.device, &plan.notes).await;
+        Ok(plan.requeue_at)
+    }
 }

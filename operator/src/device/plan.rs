@@ -1,4 +1,6 @@
-//! What is true of a device now. Pure.
+//! What is true of a device now, and what it gets. Pure.
+
+mod renewal;
 
 use crds::{
     Device,
@@ -11,8 +13,12 @@ use crds::{
     },
 };
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
 
-use crate::{reconcile::settle, report::Note};
+pub use self::renewal::not_handed_out;
+use crate::{
+    authority::csr::DeviceKey, pairing_request::plan::SecretState, reconcile::settle, report::Note,
+};
 
 /// Everything that the plan may depend on.
 #[derive(Clone, Debug)]
@@ -21,6 +27,8 @@ pub struct Observed {
     pub device: Device,
     /// Of the gateway that the session names.
     pub lease: GatewayLease,
+    /// Of the device, where it may lack the newest certificate.
+    pub secret: SecretState,
 }
 
 /// What must happen.
@@ -34,6 +42,15 @@ pub struct Plan {
 /// One effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
+    /// Sign for the key, and write the certificate and the chain into the status, in one step.
+    Renew {
+        key: DeviceKey,
+    },
+    /// Give a renewed certificate to pods that mount it.
+    WriteSecret {
+        /// PEM, leaf first.
+        chain: String,
+    },
     WriteStatus(Box<DeviceStatus>),
 }
 
@@ -51,9 +68,46 @@ pub fn plan(observed: &Observed) -> Plan {
             ..Plan::default()
         };
     }
+    let refused = match renewal::asked(observed) {
+        // What is written brings the next pass.
+        Some(Ok(key)) => return renewed(&before, key),
+        Some(Err(refused)) => Some(refused),
+        None => None,
+    };
     let trust = trust(observed, &before);
     let presence = presence_now(observed, &before);
     let mut status = before.clone();
+    let mut changes = Vec::new();
+    let mut notes = Vec::new();
+    if let (Some(renewal), Some(refused)) = (&mut status.renewal, refused) {
+        notes.push(Note::warning(
+            "RenewalRefused",
+            "Renewing",
+            format!("the certificate is not renewed: {refused}"),
+        ));
+        renewal.refused = Some(refused);
+    }
+    if let Some(chain) = not_handed_out(&before) {
+        match &observed.secret {
+            SecretState::NotRead => {}
+            SecretState::Foreign => notes.push(Note::warning(
+                "SecretConflict",
+                "Renewing",
+                format!(
+                    "the Secret {} exists and is not this device's: the renewed certificate is in status.renewal only",
+                    names::device_secret(&device.name_any())
+                ),
+            )),
+            SecretState::Absent | SecretState::Ours { .. } => {
+                changes.push(Change::WriteSecret {
+                    chain: chain.to_owned(),
+                });
+                if let Some(renewal) = &mut status.renewal {
+                    renewal.secret_generation = renewal.generation;
+                }
+            }
+        }
+    }
     status.trust = Some(trust.trust);
     if let Some(verdict) = presence.verdict {
         status.presence = Some(verdict.presence);
@@ -75,17 +129,33 @@ pub fn plan(observed: &Observed) -> Plan {
         );
         status.conditions = conditions::set(status.conditions, next);
     }
-    let notes = notes(&before, &status, &trust);
-    match settle(device.status.as_ref(), status) {
-        None => Plan {
-            requeue_at: earliest(trust.changes_at, presence.changes_at),
+    let requeue_at = earliest(trust.changes_at, presence.changes_at);
+    notes.extend(changed(&before, &status, &trust));
+    let Some(status) = settle(device.status.as_ref(), status) else {
+        return Plan {
+            requeue_at,
             ..Plan::default()
-        },
-        Some(status) => Plan {
-            changes: vec![Change::WriteStatus(status)],
-            notes,
-            requeue_at: earliest(trust.changes_at, presence.changes_at),
-        },
+        };
+    };
+    // After the Secret: it says what is in there.
+    changes.push(Change::WriteStatus(status));
+    Plan {
+        changes,
+        notes,
+        requeue_at,
+    }
+}
+
+fn renewed(before: &DeviceStatus, key: DeviceKey) -> Plan {
+    let generation = before
+        .certificate
+        .as_ref()
+        .map_or(1, |certificate| certificate.generation.saturating_add(1));
+    let message = format!("the device asked in time and gets certificate {generation}");
+    Plan {
+        changes: vec![Change::Renew { key }],
+        notes: vec![Note::normal("CertificateRenewed", "Renewing", message)],
+        requeue_at: None,
     }
 }
 
@@ -207,6 +277,17 @@ struct PresenceNow {
 }
 
 fn presence_now(observed: &Observed, status: &DeviceStatus) -> PresenceNow {
+    let is_open = status
+        .session
+        .as_ref()
+        .is_some_and(|session| session.ended_at.is_none());
+    if is_open && observed.lease == GatewayLease::Unknown {
+        // Whoever tells wakes us.
+        return PresenceNow {
+            verdict: None,
+            changes_at: None,
+        };
+    }
     let verdict = presence(
         status,
         observed.lease,
@@ -237,7 +318,7 @@ fn presence_now(observed: &Observed, status: &DeviceStatus) -> PresenceNow {
 }
 
 /// What is told: decisions, the ends of certificates, and absences; not every coming and going.
-fn notes(before: &DeviceStatus, after: &DeviceStatus, trust: &Trusted) -> Vec<Note> {
+fn changed(before: &DeviceStatus, after: &DeviceStatus, trust: &Trusted) -> Vec<Note> {
     let mut notes = Vec::new();
     if before.trust != after.trust {
         let (_, reason, message) = &trust.ready;

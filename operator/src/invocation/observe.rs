@@ -30,19 +30,24 @@ pub async fn observe(
             .map_err(api("get the Device"))?
             .map_or(Target::Absent, Target::known),
     };
-    let now = now();
     let lease = match &device {
         Target::Known(device) => device
             .status
             .as_ref()
             .and_then(|status| status.session.as_ref())
             .map_or(GatewayLease::Absent, |session| {
-                context.gateways.lease(&session.gateway, now)
+                context.gateways.lease(&session.gateway)
             }),
         Target::Absent | Target::Unreadable => GatewayLease::Absent,
     };
+    let now = now();
     Ok(Observed {
         now,
+        standing: context.backlog.standing(&invocation),
+        seen_since: context
+            .invocations_sight
+            .since()
+            .map_or(now, |since| since.time),
         invocation,
         device,
         lease,

@@ -1,10 +1,10 @@
 //! Whether an invocation must be ended by the operator, and when to look again. Pure.
 //!
 //! While a live gateway holds the device's stream, the gateway decides; the operator comes in last, when even the
-//! answer's time is over.
+//! answer's time is over. What is too large, too many or unreadable is ended whoever holds the device.
 
 use crds::{
-    CapabilityInvocation, Device,
+    CapabilityInvocation, Device, Invalid,
     conditions::{self, READY, condition},
     deadline, names,
     presence::{GatewayLease, presence},
@@ -17,6 +17,7 @@ use crds::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::backlog::Standing;
 use crate::report::Note;
 
 /// How long after a session's end the device may be on its way to another gateway.
@@ -25,6 +26,8 @@ const MOVING: SignedDuration = SignedDuration::from_secs(5);
 const SETTLING: SignedDuration = SignedDuration::from_secs(1);
 /// How long after the last moment for an answer a gateway may take to write it.
 const LATE: SignedDuration = SignedDuration::from_secs(deadline::ANSWER_SECONDS + 5);
+/// How long a gateway may take to write what it holds, after nobody could write.
+const CATCHING_UP: SignedDuration = SignedDuration::from_secs(15);
 
 /// Everything that the plan may depend on.
 #[derive(Clone, Debug)]
@@ -34,6 +37,10 @@ pub struct Observed {
     pub device: Target,
     /// Of the gateway that the device's session names.
     pub lease: GatewayLease,
+    /// Whether it may be open, beside the others.
+    pub standing: Standing,
+    /// Since when invocations have been seen without a break.
+    pub seen_since: Timestamp,
 }
 
 /// The device that is meant.
@@ -102,7 +109,7 @@ pub fn plan(observed: &Observed) -> Plan {
     if phase.is_terminal() {
         return Plan::default();
     }
-    let over_at = later(deadline, LATE);
+    let over_at = over_at(observed, deadline);
     let next = if observed.now >= over_at {
         Next::End(End {
             phase: InvocationPhase::Unknown,
@@ -125,7 +132,53 @@ pub fn plan(observed: &Observed) -> Plan {
     }
 }
 
+/// When even the answer's time is over. A gateway that holds the device may hold its result, too, and have been kept
+/// from writing it by what kept this process from seeing it.
+fn over_at(observed: &Observed, deadline: Timestamp) -> Timestamp {
+    let over_at = later(deadline, LATE);
+    let may_be_held = match &observed.device {
+        Target::Absent => false,
+        Target::Unreadable => true,
+        Target::Known(device) => holder(device, observed) == Holder::Gateway,
+    };
+    if may_be_held {
+        over_at.max(later(observed.seen_since, CATCHING_UP))
+    } else {
+        over_at
+    }
+}
+
+/// What nobody should have to hold, or to run.
+fn excess(observed: &Observed) -> Option<End> {
+    let spec = &observed.invocation.spec;
+    let bytes = spec.input_bytes();
+    if bytes > names::MAX_INPUT_BYTES {
+        let most = names::MAX_INPUT_BYTES;
+        return Some(failed(
+            ErrorCode::InputTooLarge,
+            "InputTooLarge",
+            format!("spec.input has {bytes} bytes, {most} is the most"),
+        ));
+    }
+    let message = match observed.standing {
+        Standing::Within => return None,
+        Standing::BeyondDevice => format!(
+            "Device {} has {} older open invocations: wait until some have ended",
+            spec.device_ref.name,
+            names::MAX_OPEN_PER_DEVICE
+        ),
+        Standing::BeyondNamespace => format!(
+            "the namespace has {} older open invocations: wait until some have ended",
+            names::MAX_OPEN_PER_NAMESPACE
+        ),
+    };
+    Some(failed(ErrorCode::QueueFull, "QueueFull", message))
+}
+
 fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
+    if let Some(end) = excess(observed) {
+        return Next::End(end);
+    }
     let spec = &observed.invocation.spec;
     let name = &spec.device_ref.name;
     let device = match &observed.device {
@@ -222,7 +275,7 @@ fn holder(device: &Device, observed: &Observed) -> Holder {
                 renewed_at,
                 SignedDuration::from_secs(i64::from(names::GATEWAY_LEASE_SECONDS)),
             )),
-            GatewayLease::Live | GatewayLease::Absent => session
+            GatewayLease::Live | GatewayLease::Unknown | GatewayLease::Absent => session
                 .and_then(|session| session.connected_at.as_ref())
                 .map(|time| time.0),
         }),
@@ -272,6 +325,27 @@ fn ended(observed: &Observed, end: End) -> Plan {
         changes: vec![Change::End(Box::new(status))],
         notes: vec![Note::warning(reason, "Ending", message)],
         requeue_at: None,
+    }
+}
+
+/// The end of an open invocation that cannot be read: no gateway can run it.
+pub fn unreadable(now: Timestamp, invalid: &Invalid) -> CapabilityInvocationStatus {
+    let generation = invalid.metadata.generation;
+    let message = format!(
+        "the invocation is nested too deeply or not readable: {}",
+        invalid.error
+    );
+    let ready = condition(now, generation, READY, false, "InvalidInput", &*message);
+    CapabilityInvocationStatus {
+        phase: InvocationPhase::Failed,
+        finished_at: Some(Time(now)),
+        error: Some(InvocationError {
+            code: ErrorCode::InvalidInput,
+            message,
+        }),
+        observed_generation: generation,
+        conditions: vec![ready],
+        ..CapabilityInvocationStatus::default()
     }
 }
 

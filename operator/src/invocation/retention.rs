@@ -22,16 +22,25 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::now, metrics::Metrics, watch::Guard};
+use crate::{
+    context::now,
+    metrics::Metrics,
+    reconcile::{Error, api, within},
+    watch::Guard,
+};
 
 /// How long after a deletion that failed it is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
+/// How long one deletion may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long an invocation that cannot be read is kept after it was seen to have ended: nobody can tell what it asks for.
+const UNREADABLE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Runs until told to stop.
 pub async fn run(client: Client, metrics: Metrics, stop: CancellationToken) {
     let ended = Api::<Guard<CapabilityInvocation>>::all(client.clone());
     let events = watcher(ended, Config::default().fields(&has_ended())).default_backoff();
-    let mut events = pin!(events.take_until(stop.cancelled_owned()));
+    let mut events = pin!(events.take_until(stop.clone().cancelled_owned()));
     let mut kept = Kept::default();
     loop {
         let left = kept.next().map(|at| wait(at, now()));
@@ -44,8 +53,11 @@ pub async fn run(client: Client, metrics: Metrics, stop: CancellationToken) {
                 }
             },
             () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
-                for (place, uid) in kept.due(now()) {
-                    match delete(&client, &place, &uid).await {
+                while let Some((place, uid)) = kept.due(now()) {
+                    let Some(deleted) = delete(&client, &place, &uid, &stop).await else {
+                        return;
+                    };
+                    match deleted {
                         Ok(()) => metrics.transition(super::KIND, "Deleted"),
                         Err(error) => {
                             tracing::warn!(
@@ -73,7 +85,22 @@ fn has_ended() -> String {
     .join(",")
 }
 
-async fn delete(client: &Client, place: &Place, uid: &str) -> kube::Result<()> {
+/// `None` if told to stop: the next leader deletes it.
+async fn delete(
+    client: &Client,
+    place: &Place,
+    uid: &str,
+    stop: &CancellationToken,
+) -> Option<Result<(), Error>> {
+    let delete = async {
+        try_delete(client, place, uid)
+            .await
+            .map_err(api("delete the invocation"))
+    };
+    stop.run_until_cancelled(within(LIMIT, delete)).await
+}
+
+async fn try_delete(client: &Client, place: &Place, uid: &str) -> kube::Result<()> {
     let only_this = Preconditions {
         uid: Some(uid.to_owned()),
         ..Preconditions::default()
@@ -116,10 +143,17 @@ impl Kept {
                 let uid = invocation.uid().unwrap_or_default();
                 self.keep(place(invocation), uid, until(invocation, now));
             }
+            Event::Apply(unreadable) | Event::InitApply(unreadable) => {
+                let place = place(unreadable);
+                // Counted from the first sight.
+                if !self.by_place.contains_key(&place) {
+                    let uid = unreadable.uid().unwrap_or_default();
+                    self.keep(place, uid, now + UNREADABLE);
+                }
+            }
             Event::Delete(invocation) => self.forget(&place(invocation)),
             Event::Init => *self = Self::default(),
-            // What cannot be read has no moment: a person must look.
-            Event::Apply(_) | Event::InitApply(_) | Event::InitDone => {}
+            Event::InitDone => {}
         }
     }
 
@@ -139,19 +173,17 @@ impl Kept {
         self.by_moment.first().map(|(until, _)| *until)
     }
 
-    /// Takes out those whose moment has come.
-    fn due(&mut self, now: Timestamp) -> Vec<(Place, String)> {
-        let mut due = Vec::new();
-        while let Some((until, place)) = self.by_moment.pop_first() {
-            if until > now {
-                self.by_moment.insert((until, place));
-                break;
-            }
-            if let Some((_, uid)) = self.by_place.remove(&place) {
-                due.push((place, uid));
-            }
-        }
-        due
+    /// Takes out one whose moment has come.
+    fn due(&mut self, now: Timestamp) -> Option<(Place, String)> {
+        let first = self
+            .by_moment
+            .first()
+            .filter(|(until, _)| *until <= now)?
+            .clone();
+        self.by_moment.remove(&first);
+        let (_, place) = first;
+        let (_, uid) = self.by_place.remove(&place)?;
+        Some((place, uid))
     }
 }
 
@@ -197,11 +229,13 @@ mod tests {
             finished_at: Some(Time(at(finished_at))),
             ..CapabilityInvocationStatus::default()
         });
-        kube::core::DeserializeGuard(Ok(invocation))
+        Guard(Ok(invocation))
     }
 
-    fn names(due: &[(Place, String)]) -> Vec<&str> {
-        due.iter().map(|(place, _)| place.name.as_str()).collect()
+    fn due(kept: &mut Kept, now: Timestamp) -> Vec<String> {
+        std::iter::from_fn(|| kept.due(now))
+            .map(|(place, _)| place.name)
+            .collect()
     }
 
     #[test]
@@ -212,13 +246,14 @@ mod tests {
         kept.see(&Event::Apply(ended("gone", 0, 5)), at(1));
         kept.see(&Event::Delete(ended("gone", 0, 5)), at(2));
         assert_eq!(kept.next(), Some(at(10)));
-        assert_eq!(names(&kept.due(at(9))), [""; 0]);
-        assert_eq!(names(&kept.due(at(10))), ["short"]);
+        assert_eq!(due(&mut kept, at(9)), [""; 0]);
+        assert_eq!(due(&mut kept, at(10)), ["short"]);
         assert_eq!(kept.next(), Some(at(100)));
         assert_eq!(
             kept.due(at(500)),
-            [(place(&ended("long", 0, 0)), "long-uid".to_owned())]
+            Some((place(&ended("long", 0, 0)), "long-uid".to_owned()))
         );
+        assert_eq!(kept.due(at(500)), None);
         assert_eq!(kept.next(), None);
     }
 
@@ -229,7 +264,39 @@ mod tests {
         kept.see(&Event::Init, at(2));
         kept.see(&Event::InitApply(ended("new", 0, 20)), at(2));
         kept.see(&Event::InitDone, at(2));
-        assert_eq!(names(&kept.due(at(500))), ["new"]);
+        assert_eq!(due(&mut kept, at(500)), ["new"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_for_a_day_from_the_first_sight() {
+        let mut kept = Kept::default();
+        let unreadable = || {
+            let mut metadata = kube::Resource::meta(&ended("deep", 0, 0)).clone();
+            metadata.resource_version = Some("1".to_owned());
+            let error = "nested".to_owned();
+            Guard(Err(crds::Invalid { metadata, error }))
+        };
+        kept.see(&Event::InitApply(unreadable()), at(1));
+        kept.see(&Event::Apply(unreadable()), at(50));
+        assert_eq!(kept.next(), Some(at(86_401)));
+        assert_eq!(due(&mut kept, at(86_401)), ["deep"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_that_hangs_is_given_up_and_a_stop_is_heard_during_it() {
+        let client = crate::context::tests::hanging();
+        let place = place(&ended("i", 0, 0));
+        let stop = CancellationToken::new();
+        let given_up = delete(&client, &place, "uid", &stop).await;
+        assert_eq!(given_up.unwrap().unwrap_err().category(), "timeout");
+        let started = tokio::time::Instant::now();
+        let stopped = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        let (stopped, ()) = futures::join!(delete(&client, &place, "uid", &stop), stopped);
+        assert!(stopped.is_none());
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Makes a plan for a code happen.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{
     PairingCode, names,
@@ -15,8 +17,12 @@ use pairing::code::{Alphabet, PairingCode as Drawn};
 use super::{plan::Change, secret};
 use crate::{
     context::Context,
-    reconcile::{Error, api, write_status},
+    reconcile::{Error, api, within, write_status},
 };
+
+/// How long one code may keep the others from being activated. Shorter than a pass: who waits for it must not be given
+/// up with it.
+const ACTIVATION: Duration = Duration::from_secs(10);
 
 pub async fn apply(context: &Context, code: &PairingCode, changes: &[Change]) -> Result<(), Error> {
     for change in changes {
@@ -76,6 +82,21 @@ async fn activate(
         .password_file(drawn)
         .map_err(Error::PasswordFile)?;
     let _drawing = context.drawing.lock().await;
+    within(
+        ACTIVATION,
+        activate_alone(context, code, drawn, secret_uid, status, &password_file),
+    )
+    .await
+}
+
+async fn activate_alone(
+    context: &Context,
+    code: &PairingCode,
+    drawn: &Drawn,
+    secret_uid: &str,
+    status: &PairingCodeStatus,
+    password_file: &[u8],
+) -> Result<(), Error> {
     let same_id = ListParams::default().fields(&format!("status.codeId={}", drawn.id()));
     let same_id = Api::<PairingCode>::all(context.client.clone())
         .list(&same_id)

@@ -13,31 +13,32 @@ use std::sync::Arc;
 use crds::PairingCode;
 use jiff::Timestamp;
 
-use crate::{context::Context, reconcile::Error};
-
-/// Kind, as metrics and logs name it.
-pub const KIND: &str = "PairingCode";
+use crate::{
+    context::Context,
+    reconcile::{Error, Kind},
+};
 
 /// To draw, to activate, and once more after a Secret of a former object of that name was cleared away.
 const MOST_STEPS: usize = 4;
 
-/// One pass. Secrets are not watched, so what follows from the making of one follows here.
-pub async fn reconcile(
-    code: PairingCode,
-    context: Arc<Context>,
-) -> Result<Option<Timestamp>, Error> {
-    let mut requeue_at = None;
-    for _ in 0..MOST_STEPS {
-        let Some(observed) = observe::observe(&context, &code).await? else {
-            return Ok(None);
-        };
-        let plan = plan::plan(&observed);
-        apply::apply(&context, &observed.code, &plan.changes).await?;
-        context.report.tell(&observed.code, &plan.notes).await;
-        requeue_at = plan.requeue_at;
-        if !plan.look_again {
-            break;
+impl Kind for PairingCode {
+    const NAME: &'static str = "PairingCode";
+
+    /// Secrets are not watched, so what follows from the making of one follows here.
+    async fn reconcile(self, context: Arc<Context>) -> Result<Option<Timestamp>, Error> {
+        let mut requeue_at = None;
+        for _ in 0..MOST_STEPS {
+            let Some(observed) = observe::observe(&context, &self).await? else {
+                return Ok(None);
+            };
+            let plan = plan::plan(&observed);
+            apply::apply(&context, &observed.code, &plan.changes).await?;
+            context.report.tell(&observed.code, &plan.notes).await;
+            requeue_at = plan.requeue_at;
+            if !plan.look_again {
+                break;
+            }
         }
+        Ok(requeue_at)
     }
-    Ok(requeue_at)
 }

@@ -14,8 +14,10 @@ use jiff::SignedDuration;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{ObjectMeta, Patch, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
+
+use serde_json::json;
 
 use super::plan::{Change, WANTED_BY};
 use crate::{
@@ -50,17 +52,30 @@ pub async fn apply(
             } => {
                 issue(context, request, key, device, *ttl_seconds, status).await?;
             }
+            Change::Grant {
+                device,
+                capabilities,
+                labels,
+            } => {
+                // Onto the version that was observed: what an administrator grants meanwhile is not undone unseen.
+                let patch = json!({
+                    "metadata": { "resourceVersion": device.resource_version(), "labels": labels },
+                    "spec": { "grants": { "capabilities": capabilities } },
+                });
+                let params = PatchParams {
+                    field_manager: Some(names::OPERATOR.to_owned()),
+                    ..PatchParams::default()
+                };
+                devices(context, request)
+                    .patch(&device.name_any(), &params, &Patch::Merge(patch))
+                    .await
+                    .map_err(api("write the Device's grants"))?;
+            }
             Change::WriteSecret {
                 device,
-                certificate,
+                chain,
                 ca_bundle,
-            } => {
-                let secret = build_secret(device, certificate, ca_bundle);
-                secrets(context, request)
-                    .patch(&secret.name_any(), &applied(), &Patch::Apply(&secret))
-                    .await
-                    .map_err(api("write the device's Secret"))?;
-            }
+            } => write_secret(context, device, chain, ca_bundle).await?,
             Change::Record {
                 device,
                 certificate,
@@ -166,8 +181,24 @@ async fn issue(
     Ok(())
 }
 
+/// Writes the Secret of a device.
+pub async fn write_secret(
+    context: &Context,
+    device: &Device,
+    chain: &str,
+    ca_bundle: &str,
+) -> Result<(), Error> {
+    let secret = build_secret(device, chain, ca_bundle);
+    let namespace = device.namespace().unwrap_or_default();
+    Api::<Secret>::namespaced(context.client.clone(), &namespace)
+        .patch(&secret.name_any(), &applied(), &Patch::Apply(&secret))
+        .await
+        .map_err(api("write the device's Secret"))?;
+    Ok(())
+}
+
 /// The Secret of a device, for pods that mount it. Server-side apply leaves a key in it that was there before.
-pub fn build_secret(device: &Device, certificate: &IssuedCertificate, ca_bundle: &str) -> Secret {
+pub fn build_secret(device: &Device, chain: &str, ca_bundle: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(names::device_secret(&device.name_any())),
@@ -182,7 +213,7 @@ pub fn build_secret(device: &Device, certificate: &IssuedCertificate, ca_bundle:
         // Not kubernetes.io/tls: that type demands a key, and most devices keep theirs.
         type_: Some("Opaque".to_owned()),
         data: Some(BTreeMap::from([
-            text("tls.crt", certificate.chain.clone()),
+            text("tls.crt", chain.to_owned()),
             text("ca.crt", ca_bundle.to_owned()),
         ])),
         ..Secret::default()

@@ -14,23 +14,26 @@ use std::sync::Arc;
 use crds::PairingRequest;
 use jiff::Timestamp;
 
-use crate::{context::Context, reconcile::Error};
+use crate::{
+    context::Context,
+    reconcile::{Error, Kind},
+};
 
+pub(crate) use apply::write_secret;
 pub use apply::{build_secret, record};
+pub(crate) use observe::{owned_by, secret as device_secret};
 
-/// Kind, as metrics and logs name it.
-pub const KIND: &str = "PairingRequest";
+impl Kind for PairingRequest {
+    const NAME: &'static str = "PairingRequest";
 
-/// One pass. What it writes into the status brings the next one.
-pub async fn reconcile(
-    request: PairingRequest,
-    context: Arc<Context>,
-) -> Result<Option<Timestamp>, Error> {
-    let Some(observed) = Box::pin(observe::observe(&context, request)).await? else {
-        return Ok(None);
-    };
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &observed.request, &plan.changes).await?;
-    context.report.tell(&observed.request, &plan.notes).await;
-    Ok(plan.requeue_at)
+    /// What it writes into the status brings the next pass.
+    async fn reconcile(self, context: Arc<Context>) -> Result<Option<Timestamp>, Error> {
+        let Some(observed) = Box::pin(observe::observe(&context, self)).await? else {
+            return Ok(None);
+        };
+        let plan = plan::plan(&observed);
+        apply::apply(&context, &observed.request, &plan.changes).await?;
+        context.report.tell(&observed.request, &plan.notes).await;
+        Ok(plan.requeue_at)
+    }
 }

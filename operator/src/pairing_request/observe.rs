@@ -136,7 +136,8 @@ async fn decided(
         }))
 }
 
-async fn secret(
+/// What the Secret of a device is, if it has one.
+pub(crate) async fn secret(
     context: &Context,
     namespace: &str,
     device: &str,
@@ -162,7 +163,8 @@ fn managed(secret: &Secret) -> bool {
         .is_some_and(|by| by == MANAGED_BY.1)
 }
 
-fn owned_by(secret: &Secret, device: &Device) -> bool {
+/// Whether the Secret is that of this very Device.
+pub(crate) fn owned_by(secret: &Secret, device: &Device) -> bool {
     secret
         .owner_references()
         .iter()

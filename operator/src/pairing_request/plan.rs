@@ -4,6 +4,8 @@ mod approved;
 mod checks;
 mod issued;
 
+use std::collections::BTreeMap;
+
 use crds::{
     Device, PairingCode, PairingRequest,
     conditions::{self, READY, condition},
@@ -12,7 +14,7 @@ use crds::{
         PairingRequestStatus,
         device::DeviceCertificate,
         pairing_code::{AdmittedKey, Approval},
-        pairing_request::{Decision, IssuedCertificate, KeyCustody, RequestPhase, Verdict},
+        pairing_request::{Decision, KeyCustody, RequestPhase, Verdict},
     },
 };
 use jiff::Timestamp;
@@ -104,6 +106,13 @@ pub enum Change {
         device: String,
     },
     CreateDevice(Box<Device>),
+    /// Give a Device that was there before what was decided now. Before the certificate, so that it has no day with
+    /// more than that.
+    Grant {
+        device: Box<Device>,
+        capabilities: Vec<String>,
+        labels: BTreeMap<String, String>,
+    },
     /// Sign, and write the certificate into the status, which lacks it.
     Issue {
         key: DeviceKey,
@@ -114,7 +123,8 @@ pub enum Change {
     /// Give the certificate to pods that mount it.
     WriteSecret {
         device: Box<Device>,
-        certificate: IssuedCertificate,
+        /// PEM, leaf first.
+        chain: String,
         ca_bundle: String,
     },
     /// Say in the Device which certificate it has.

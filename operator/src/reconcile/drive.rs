@@ -22,7 +22,9 @@ use kube::{
 };
 use tracing::Instrument as _;
 
-use super::Error;
+use crds::Invalid;
+
+use super::{Error, PASS, within};
 use crate::{
     context::{Context, now},
     metrics::Timer,
@@ -35,27 +37,41 @@ const CONCURRENCY: u16 = 16;
 /// Tells the reconciles of the log apart.
 static RECONCILES: AtomicU64 = AtomicU64::new(1);
 
-/// Runs until `woken` ends and what it started is done. The reconciler says when time alone will change its mind.
-pub async fn drive<K, R, F>(
-    kind: &'static str,
+/// A kind that has a loop.
+pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
+    /// As metrics and logs name it.
+    const NAME: &'static str;
+
+    /// One pass. Says when time alone will change its mind.
+    fn reconcile(
+        self,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Result<Option<Timestamp>, Error>> + Send;
+
+    /// What happens to an object that cannot be read, after it was told: nothing, until it changes.
+    fn unreadable(
+        _invalid: Invalid,
+        _context: Arc<Context>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Runs until `woken` ends and what it started is done.
+pub async fn drive<K: Kind>(
     store: Store<Guard<K>>,
     woken: impl Stream<Item = ObjectRef<Guard<K>>> + Send + 'static,
     context: Arc<Context>,
-    reconcile: R,
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
-    R: Fn(K, Arc<Context>) -> F + Copy + Send + Sync + 'static,
-    F: Future<Output = Result<Option<Timestamp>, Error>> + Send + 'static,
-{
-    let reconciler = move |object: Arc<Guard<K>>, context: Arc<Context>| {
+) {
+    let reconciler = |object: Arc<Guard<K>>, context: Arc<Context>| {
         let span = tracing::info_span!(
             "reconcile",
-            kind,
+            kind = K::NAME,
             namespace = object.namespace().unwrap_or_default(),
             name = object.name_any(),
             reconcile_id = RECONCILES.fetch_add(1, Ordering::Relaxed),
         );
-        Box::pin(once(kind, object, context, reconcile).instrument(span))
+        Box::pin(once(object, context).instrument(span))
     };
     applier(
         reconciler,
@@ -74,7 +90,7 @@ pub async fn drive<K, R, F>(
             Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    kind,
+                    kind = K::NAME,
                     "Reconciling was interrupted"
                 );
             }
@@ -83,39 +99,29 @@ pub async fn drive<K, R, F>(
     .await;
 }
 
-async fn once<K, R, F>(
-    kind: &'static str,
-    object: Arc<Guard<K>>,
-    context: Arc<Context>,
-    reconcile: R,
-) -> Result<Action, Error>
-where
-    K: Resource<DynamicType = ()> + Clone,
-    R: Fn(K, Arc<Context>) -> F,
-    F: Future<Output = Result<Option<Timestamp>, Error>>,
-{
+async fn once<K: Kind>(object: Arc<Guard<K>>, context: Arc<Context>) -> Result<Action, Error> {
     let metrics = &context.report.metrics;
     let timer = Timer::start();
-    let readable = match &object.0 {
-        Ok(readable) => readable,
-        Err(invalid) => {
-            context.report.invalid(&*object, invalid).await;
-            metrics.reconciled(kind, "invalid_object", &timer);
-            return Ok(Action::await_change());
-        }
-    };
     // Dependents go by their owner references; nothing is left to decide.
-    if readable.meta().deletion_timestamp.is_some() {
+    if object.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let done = reconcile(readable.clone(), Arc::clone(&context)).await;
-    match &done {
-        Ok(_) => metrics.reconciled(kind, "ok", &timer),
-        Err(error) => {
-            metrics.reconciled(kind, error.category(), &timer);
-            if error.is_refusal() {
-                context.report.refused(readable, error).await;
+    let pass = async {
+        match &object.0 {
+            Ok(readable) => K::reconcile(readable.clone(), Arc::clone(&context)).await,
+            Err(invalid) => {
+                context.report.invalid(&*object, invalid).await;
+                K::unreadable(invalid.clone(), Arc::clone(&context)).await?;
+                Ok(None)
             }
+        }
+    };
+    let done = within(PASS, pass).await;
+    match &done {
+        Ok(_) if object.0.is_err() => metrics.reconciled(K::NAME, "invalid_object", &timer),
+        Ok(_) => metrics.reconciled(K::NAME, "ok", &timer),
+        Err(error) => {
+            metrics.reconciled(K::NAME, error.category(), &timer);
             if error.is_race() {
                 tracing::debug!(error = error as &dyn std::error::Error, "Reconciling again");
             } else {
@@ -123,6 +129,11 @@ where
                     error = error as &dyn std::error::Error,
                     "Reconciling failed"
                 );
+            }
+            if error.is_refusal() {
+                // An event that hangs is given up with the pass.
+                let told = context.report.refused(&*object, error);
+                let _ = tokio::time::timeout(PASS, told).await;
             }
         }
     }
@@ -138,7 +149,48 @@ fn wait(at: Timestamp, now: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use crds::{Device, PairingCode, v1alpha1::PairingCodeSpec};
+
     use super::*;
+    use crate::context::tests::{context, hanging};
+
+    impl Kind for k8s_openapi::api::core::v1::ConfigMap {
+        const NAME: &'static str = "ConfigMap";
+
+        /// Asks an API server that does not answer, with the lock held that all codes are drawn under.
+        async fn reconcile(self, context: Arc<Context>) -> Result<Option<Timestamp>, Error> {
+            let _drawing = context.drawing.lock().await;
+            let codes: kube::Api<PairingCode> = kube::Api::all(context.client.clone());
+            let code = PairingCode::new("code", PairingCodeSpec::default());
+            codes
+                .create(&kube::api::PostParams::default(), &code)
+                .await
+                .map_err(super::super::api("create the code"))?;
+            Ok(None)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_whose_request_hangs_is_given_up_with_what_it_holds() {
+        let context = Arc::new(context(hanging()));
+        let object = k8s_openapi::api::core::v1::ConfigMap::default();
+        let done = once(Arc::new(Guard(Ok(object))), Arc::clone(&context)).await;
+        let error = done.unwrap_err();
+        assert_eq!(error.category(), "timeout");
+        assert_eq!(error.retry(), Action::requeue(Duration::from_secs(5)));
+        assert!(context.drawing.try_lock().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_cannot_be_read_and_not_be_told_of_either_is_given_up() {
+        let invalid = Invalid {
+            metadata: kube::api::ObjectMeta::default(),
+            error: "broken".to_owned(),
+        };
+        let object: Guard<Device> = Guard(Err(invalid));
+        let done = once(Arc::new(object), Arc::new(context(hanging()))).await;
+        assert_eq!(done.unwrap_err().category(), "timeout");
+    }
 
     #[test]
     fn a_moment_that_has_passed_is_no_hot_loop() {

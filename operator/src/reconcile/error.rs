@@ -28,6 +28,9 @@ pub enum Error {
     /// Another live code has this id. The next try draws another one.
     #[error("another live code has the id that was drawn")]
     IdTaken,
+    /// A request of it hung.
+    #[error("not done within {} seconds", .0.as_secs())]
+    TimedOut(Duration),
     /// What the plan was made for is no longer there.
     #[error("{0} changed meanwhile")]
     Changed(&'static str),
@@ -66,6 +69,7 @@ impl Error {
             Self::Qr(_) => "qr",
             Self::Json(_) => "json",
             Self::IdTaken => "id_taken",
+            Self::TimedOut(_) => "timeout",
             Self::Changed(_) => "conflict",
         }
     }
@@ -100,6 +104,7 @@ impl Error {
                 }
             }
             Self::IdTaken | Self::Changed(_) => Class::Race,
+            Self::TimedOut(_) => Class::Transient,
             Self::Sign(_) | Self::PasswordFile(_) | Self::Qr(_) | Self::Json(_) => Class::Refusal,
         }
     }

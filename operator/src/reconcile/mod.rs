@@ -1,9 +1,12 @@
-//! What every kind's loop has in common: how it is driven, how a status is written, how errors are retried.
+//! What every kind's loop has in common: how it is driven, how long a pass may take, how a status is written, how errors
+//! are retried.
 
 mod drive;
 mod error;
+mod limit;
 mod status;
 
-pub use drive::drive;
+pub use drive::{Kind, drive};
 pub use error::{Error, api};
+pub use limit::{PASS, within};
 pub use status::{settle, write_status};

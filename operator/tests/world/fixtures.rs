@@ -6,9 +6,11 @@ use std::{
 };
 
 use crds::{
-    PairingCode, PairingRequest, digest,
+    Device, PairingCode, PairingRequest, digest,
     v1alpha1::{
-        ObjectReference, PairingCodeSpec, PairingCodeStatus, PairingRequestSpec,
+        DeviceSpec, DeviceStatus, Grants, ObjectReference, PairingCodeSpec, PairingCodeStatus,
+        PairingRequestSpec,
+        device::{DeviceCertificate, Renewal},
         pairing_code::{AdmittedKey, Approval, CodePhase},
         pairing_request::{Decision, KeyCustody, Method, Source, Verdict},
     },
@@ -47,7 +49,7 @@ fn identities() -> &'static Identities {
         Identities {
             authority: Arc::new(authority),
             pod: DeviceKey::of(&new_key().unwrap()).unwrap(),
-            devices: (0..5).map(|_| device()).collect(),
+            devices: (0..8).map(|_| device()).collect(),
         }
     })
 }
@@ -62,6 +64,7 @@ impl World {
             requests: BTreeMap::default(),
             devices: BTreeMap::default(),
             device_secrets: BTreeMap::default(),
+            mounted: BTreeMap::default(),
             authority: Arc::clone(&identities.authority),
             pod_key: identities.pod.clone(),
             versions: 0,
@@ -100,6 +103,18 @@ impl World {
             decided(by_hand(with_key("door", 2)), Verdict::Denied),
         );
         world.add_request("waiting", by_hand(with_key("window", 3)));
+        // One that was paired before, and is given less this time.
+        world.add_device("kettle", 5, -60_000, |_| {});
+        let mut again = approved(by_hand(with_key("kettle", 5)));
+        let approval = again.status.as_mut().unwrap().approval.as_mut().unwrap();
+        approval.grants = Some(Grants {
+            labels: BTreeMap::from([("site".to_owned(), "north".to_owned())]),
+            capabilities: Some(vec!["echo".to_owned()]),
+        });
+        world.add_request("again", again);
+        // Two that ask for another certificate, one of them much too soon.
+        world.add_device("clock", 6, -60_000, asks(6));
+        world.add_device("early", 7, 0, asks(7));
         let mut garbage = with_key("roof", 4);
         garbage.csr = Some("garbage".to_owned());
         world.add_request("garbage", by_hand(garbage));
@@ -137,6 +152,39 @@ impl World {
         });
     }
 
+    /// With a certificate since that second, for a day.
+    fn add_device(
+        &mut self,
+        name: &str,
+        identity: usize,
+        since: i64,
+        change: impl FnOnce(&mut DeviceStatus),
+    ) {
+        let mut spec = DeviceSpec {
+            public_key_sha256: identities().devices[identity].1.clone(),
+            ..DeviceSpec::default()
+        };
+        spec.grants.capabilities = vec!["echo".to_owned(), "shell".to_owned()];
+        let mut device = Device::new(name, spec);
+        device.metadata.namespace = Some("kitchen".to_owned());
+        device.metadata.uid = Some(self.version());
+        device.metadata.resource_version = Some(self.version());
+        device.metadata.creation_timestamp = Some(Time(at(since)));
+        let mut status = DeviceStatus {
+            certificate: Some(DeviceCertificate {
+                serial: "01".to_owned(),
+                fingerprint: "00".repeat(32),
+                generation: 1,
+                not_before: Time(at(since)),
+                not_after: Time(at(since + 86_400)),
+            }),
+            ..DeviceStatus::default()
+        };
+        change(&mut status);
+        device.status = Some(status);
+        self.devices.insert(name.to_owned(), device);
+    }
+
     fn admit(&mut self, code: &str, request: &PairingRequest) {
         let status = self.codes.get_mut(code).unwrap().status.as_mut().unwrap();
         status.admitted.push(AdmittedKey {
@@ -148,6 +196,16 @@ impl World {
     fn add_request(&mut self, label: &str, mut request: PairingRequest) {
         request.metadata.resource_version = Some(self.version());
         self.requests.insert(label.to_owned(), request);
+    }
+}
+
+fn asks(identity: usize) -> impl FnOnce(&mut DeviceStatus) {
+    move |status| {
+        status.renewal = Some(Renewal {
+            csr: identities().devices[identity].0.clone(),
+            requested_at: Some(Time(at(5))),
+            ..Renewal::default()
+        });
     }
 }
 

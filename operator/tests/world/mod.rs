@@ -8,14 +8,15 @@ use crds::{
     Device, PairingCode, PairingRequest, conditions, names,
     presence::GatewayLease,
     v1alpha1::{
-        DeviceStatus, PairingCodeStatus, PairingRequestStatus, pairing_request::IssuedCertificate,
+        DeviceStatus, PairingCodeStatus, PairingRequestStatus, device::Renewal,
+        pairing_request::IssuedCertificate,
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Resource, ResourceExt as _};
+use kube::{Resource, ResourceExt};
 use operator::{
-    authority::{Authority, csr::DeviceKey},
+    authority::{Authority, chain::leaf, csr::DeviceKey},
     device, pairing_code, pairing_request,
 };
 use pairing::code::PairingCode as Drawn;
@@ -53,6 +54,8 @@ pub struct World {
     devices: BTreeMap<String, Device>,
     /// Keys of the data of the devices' Secrets.
     device_secrets: BTreeMap<String, Vec<String>>,
+    /// The chains in there.
+    mounted: BTreeMap<String, String>,
     authority: Arc<Authority>,
     /// The key that the operator makes for a pod.
     pod_key: DeviceKey,
@@ -156,6 +159,7 @@ impl World {
                     now: self.now,
                     device: device.clone(),
                     lease: GatewayLease::Absent,
+                    secret: self.observe_secret(&device),
                 };
                 let plan = device::plan::plan(&observed);
                 plan.changes
@@ -163,6 +167,18 @@ impl World {
                     .map(|change| Effect::Device(device.clone(), change))
                     .collect()
             }
+        }
+    }
+
+    fn observe_secret(&self, device: &Device) -> pairing_request::plan::SecretState {
+        use pairing_request::plan::SecretState;
+
+        let status = device.status.as_ref();
+        let secret = names::device_secret(&device.name_any());
+        match status.and_then(device::plan::not_handed_out) {
+            None => SecretState::NotRead,
+            Some(_) if self.device_secrets.contains_key(&secret) => SecretState::Ours { key: None },
+            Some(_) => SecretState::Absent,
         }
     }
 
@@ -240,9 +256,7 @@ impl World {
         let done = match effect {
             Effect::Code(code, change) => self.change_code(code, change),
             Effect::Request(request, change) => self.change_request(request, change),
-            Effect::Device(device, device::plan::Change::WriteStatus(status)) => {
-                self.write_device(device, (**status).clone())
-            }
+            Effect::Device(device, change) => self.change_device(device, change),
         };
         match done {
             Ok(()) => self.effects += 1,
@@ -315,6 +329,18 @@ impl World {
                 self.devices.insert(device.name_any(), device);
                 Ok(())
             }
+            Change::Grant {
+                device,
+                capabilities,
+                labels,
+            } => {
+                let version = self.version();
+                let device = unchanged(&mut self.devices, &**device)?;
+                device.spec.grants.capabilities.clone_from(capabilities);
+                device.metadata.labels = Some(labels.clone()).filter(|labels| !labels.is_empty());
+                device.metadata.resource_version = Some(version);
+                Ok(())
+            }
             Change::Issue {
                 key,
                 device,
@@ -343,14 +369,10 @@ impl World {
             }
             Change::WriteSecret {
                 device,
-                certificate,
+                chain,
                 ca_bundle,
             } => {
-                let secret = pairing_request::build_secret(device, certificate, ca_bundle);
-                let keys = self.device_secrets.entry(secret.name_any()).or_default();
-                keys.extend(secret.data.into_iter().flatten().map(|(key, _)| key));
-                keys.sort();
-                keys.dedup();
+                self.write_secret(device, chain, ca_bundle);
                 Ok(())
             }
             Change::Record {
@@ -359,6 +381,61 @@ impl World {
             } => self.write_device(device, pairing_request::record(device, certificate)),
             Change::WriteStatus(status) => self.write_request(request, (**status).clone()),
         }
+    }
+
+    fn change_device(
+        &mut self,
+        device: &Device,
+        change: &device::plan::Change,
+    ) -> Result<(), Conflict> {
+        use device::plan::Change;
+
+        match change {
+            Change::Renew { key } => {
+                let ttl = SignedDuration::from_secs(device.spec.certificate.ttl_seconds);
+                let issued = self
+                    .authority
+                    .sign_device(key, "kitchen", &device.name_any(), ttl, self.now)
+                    .unwrap();
+                self.signed += 1;
+                self.write_device(device, device::renewed(device, &issued).unwrap())?;
+                self.signed_into_a_status += 1;
+                Ok(())
+            }
+            Change::WriteSecret { chain } => {
+                self.write_secret(device, chain, "bundle");
+                Ok(())
+            }
+            Change::WriteStatus(status) => self.write_device(device, (**status).clone()),
+        }
+    }
+
+    fn write_secret(&mut self, device: &Device, chain: &str, ca_bundle: &str) {
+        let secret = pairing_request::build_secret(device, chain, ca_bundle);
+        self.mounted.insert(secret.name_any(), chain.to_owned());
+        let keys = self.device_secrets.entry(secret.name_any()).or_default();
+        keys.extend(secret.data.into_iter().flatten().map(|(key, _)| key));
+        keys.sort();
+        keys.dedup();
+    }
+
+    /// The devices whose newest certificate is not the one in their Secret.
+    pub fn stale_secrets(&self) -> Vec<String> {
+        let is_stale = |device: &&Device| {
+            let secret = names::device_secret(&device.name_any());
+            let status = device.status.as_ref();
+            let newest = status.and_then(|status| status.certificate.as_ref());
+            let mounted = self.mounted.get(&secret).and_then(|chain| leaf(chain));
+            mounted.is_some_and(|mounted| Some(&mounted.serial) != newest.map(|it| &it.serial))
+        };
+        let stale = self.devices.values().filter(is_stale);
+        stale.map(ResourceExt::name_any).collect()
+    }
+
+    /// What became of the renewal of a device.
+    pub fn renewal(&self, device: &str) -> Renewal {
+        let status = self.devices[device].status.clone();
+        status.and_then(|status| status.renewal).unwrap()
     }
 
     fn write_code(
@@ -410,6 +487,19 @@ impl World {
     fn write_device(&mut self, seen: &Device, status: DeviceStatus) -> Result<(), Conflict> {
         let version = self.version();
         let device = unchanged(&mut self.devices, seen)?;
+        // The API server's own rule, and that a certificate is counted once.
+        let generation = |status: Option<&DeviceStatus>| {
+            let certificate = status.and_then(|status| status.certificate.as_ref());
+            certificate.map_or((0, String::new()), |it| (it.generation, it.serial.clone()))
+        };
+        let (before, after) = (
+            generation(device.status.as_ref()),
+            generation(Some(&status)),
+        );
+        assert!(
+            before == after || after.0 == before.0 + 1,
+            "{before:?} {after:?}"
+        );
         device.status = Some(status);
         device.metadata.resource_version = Some(version);
         Ok(())

@@ -43,13 +43,14 @@ fn decide(now: i64, device: &Device, lease: GatewayLease) -> Plan {
         now: at(now),
         device: device.clone(),
         lease,
+        secret: SecretState::NotRead,
     })
 }
 
 fn after(device: &Device, plan: &Plan) -> Device {
     let mut device = device.clone();
-    for Change::WriteStatus(status) in &plan.changes {
-        device.status = Some((**status).clone());
+    if !plan.changes.is_empty() {
+        device.status = Some(status(plan).clone());
     }
     device
 }
@@ -209,6 +210,26 @@ fn a_gateway_whose_lease_was_not_seen_yet_is_not_taken_for_dead() {
         status(&plan).presence_reason,
         Some(PresenceReason::GatewayGone)
     );
+}
+
+#[test]
+fn while_nobody_can_tell_whether_the_gateway_lives_nothing_is_said_of_presence() {
+    let online = connected(None);
+    let online = after(&online, &decide(1, &online, GatewayLease::Live));
+    let dead = GatewayLease::Expired {
+        renewed_at: at(1000),
+    };
+    let away = connected(None);
+    let away = after(&away, &decide(1400, &away, dead));
+    for device in [online, away] {
+        let plan = decide(1401, &device, GatewayLease::Unknown);
+        assert_eq!(plan.changes, []);
+        assert_eq!(plan.requeue_at, Some(at(86_400)));
+    }
+    // A session that has ended ages whoever held it.
+    let ended = connected(Some(100));
+    let plan = decide(400, &ended, GatewayLease::Unknown);
+    assert_eq!(status(&plan).presence, Some(Presence::Stale));
 }
 
 #[test]

@@ -63,6 +63,8 @@ fn decide(
         invocation: invocation.clone(),
         device,
         lease,
+        standing: Standing::Within,
+        seen_since: at(0),
     })
 }
 
@@ -218,6 +220,8 @@ fn an_invocation_of_no_device_or_one_that_is_not_trusted_fails() {
         invocation: minimal(),
         device: Target::Absent,
         lease: GatewayLease::Absent,
+        standing: Standing::Within,
+        seen_since: at(0),
     };
     assert_eq!(
         end(&plan(&nobody)),
@@ -275,6 +279,8 @@ fn a_device_that_cannot_be_read_is_no_reason_to_fail_but_time_is() {
             invocation: minimal(),
             device: Target::Unreadable,
             lease: GatewayLease::Absent,
+            standing: Standing::Within,
+            seen_since: at(0),
         })
     };
     assert_eq!(unreadable(1001), waits_until(1040));
@@ -282,4 +288,108 @@ fn a_device_that_cannot_be_read_is_no_reason_to_fail_but_time_is() {
         end(&unreadable(1040)),
         (InvocationPhase::Unknown, ErrorCode::NoAnswer)
     );
+}
+
+#[test]
+fn a_gateway_that_holds_the_device_may_write_what_it_holds_after_an_outage() {
+    let sent = with(|invocation| {
+        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
+    });
+    // Its time was over at second 1040; nothing was seen before second 1100.
+    let decide = |now, invocation: &CapabilityInvocation, device: Target, lease| {
+        plan(&Observed {
+            now: at(now),
+            invocation: invocation.clone(),
+            device,
+            lease,
+            standing: Standing::Within,
+            seen_since: at(1100),
+        })
+    };
+    let unknown = (InvocationPhase::Unknown, ErrorCode::NoAnswer);
+    let connected = || Target::known(lamp(None));
+    for invocation in [&sent, &minimal()] {
+        for lease in [GatewayLease::Live, GatewayLease::Unknown] {
+            assert_eq!(
+                decide(1100, invocation, connected(), lease),
+                waits_until(1115)
+            );
+            let plan = decide(1115, invocation, connected(), lease);
+            assert_eq!(end(&plan), unknown);
+        }
+    }
+    let unreadable = decide(1101, &sent, Target::Unreadable, GatewayLease::Absent);
+    assert_eq!(unreadable, waits_until(1115));
+    // Nobody holds it: there is nothing to wait for.
+    let gone = GatewayLease::Expired {
+        renewed_at: at(1000),
+    };
+    for (device, lease) in [
+        (Target::known(lamp(Some(1001))), GatewayLease::Live),
+        (connected(), gone),
+        (connected(), GatewayLease::Absent),
+        (Target::Absent, GatewayLease::Absent),
+    ] {
+        assert_eq!(end(&decide(1100, &sent, device, lease)), unknown);
+    }
+}
+
+#[test]
+fn nobody_is_given_up_by_a_lease_that_was_not_watched_for_long() {
+    assert_eq!(
+        decide(1010, &minimal(), &lamp(None), GatewayLease::Unknown),
+        waits_until(1040)
+    );
+}
+
+#[test]
+fn an_input_that_is_too_large_ends_the_invocation_whoever_holds_the_device() {
+    let sized = |bytes: usize| {
+        with(|invocation| {
+            // Two bytes are the quotes.
+            invocation.spec.input = Some("x".repeat(bytes - 2).into());
+        })
+    };
+    assert_eq!(
+        decide(1001, &sized(32_768), &lamp(None), GatewayLease::Live),
+        waits_until(1040)
+    );
+    let too_large = (InvocationPhase::Failed, ErrorCode::InputTooLarge);
+    for device in [lamp(None), lamp(Some(999))] {
+        let plan = decide(1001, &sized(32_769), &device, GatewayLease::Live);
+        assert_eq!(end(&plan), too_large);
+    }
+    let sent = with(|invocation| {
+        *invocation = sized(32_769);
+        invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
+    });
+    assert_eq!(
+        decide(1001, &sent, &lamp(None), GatewayLease::Live),
+        waits_until(1040),
+        "it may run"
+    );
+}
+
+#[test]
+fn one_of_too_many_ends_at_once_unless_it_was_sent() {
+    let decide = |standing, invocation: CapabilityInvocation| {
+        plan(&Observed {
+            now: at(1000),
+            invocation,
+            device: Target::known(lamp(None)),
+            lease: GatewayLease::Live,
+            standing,
+            seen_since: at(0),
+        })
+    };
+    for standing in [Standing::BeyondDevice, Standing::BeyondNamespace] {
+        assert_eq!(
+            end(&decide(standing, queue(600))),
+            (InvocationPhase::Failed, ErrorCode::QueueFull)
+        );
+        let sent = with(|invocation| {
+            invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
+        });
+        assert_eq!(decide(standing, sent), waits_until(1040), "it may run");
+    }
 }

@@ -1,9 +1,11 @@
 //! Carries out an approval: the Device, then the certificate.
 
+use std::collections::BTreeMap;
+
 use crds::{
     Device, names,
     v1alpha1::{
-        DeviceSpec, ObjectReference, PairingRequestStatus,
+        DeclaredCapability, DeviceSpec, Grants, ObjectReference, PairingRequestStatus,
         device::{DeviceGrants, TrustDecision},
         pairing_request::RequestPhase,
     },
@@ -37,8 +39,15 @@ pub(super) fn decided(observed: &Observed) -> Result<Plan, Failure> {
         }
     };
     let mut changes = Vec::new();
+    let mut notes = Vec::new();
     let (device, ttl_seconds) = match device(observed, &key)? {
-        Ok(device) => (device.name_any(), device.spec.certificate.ttl_seconds),
+        Ok(device) => {
+            if let Some((grant, note)) = granted_anew(observed, device)? {
+                changes.push(grant);
+                notes.push(note);
+            }
+            (device.name_any(), device.spec.certificate.ttl_seconds)
+        }
         Err(name) => {
             let device = new_device(observed, &key, &name)?;
             let ttl_seconds = device.spec.certificate.ttl_seconds;
@@ -62,9 +71,10 @@ pub(super) fn decided(observed: &Observed) -> Result<Plan, Failure> {
         ttl_seconds,
         status: Box::new(status),
     });
+    notes.push(Note::normal("CertificateIssued", "Issuing", message));
     Ok(Plan {
         changes,
-        notes: vec![Note::normal("CertificateIssued", "Issuing", message)],
+        notes,
         requeue_at: None,
     })
 }
@@ -113,8 +123,21 @@ fn device<'a>(
             ),
         ));
     }
-    if let Some(device) = of_key.first() {
-        return Ok(Ok(device));
+    if let Some(first) = of_key.first() {
+        let Some(name) = approval(&observed.request).and_then(|it| it.device_name.as_ref()) else {
+            return Ok(Ok(first));
+        };
+        let named = of_key.iter().find(|device| device.name_any() == *name);
+        return named.map(|device| Ok(*device)).ok_or_else(|| {
+            failure(
+                "KeyHasDevice",
+                format!(
+                    "the key is that of Device {0}, which cannot be renamed to {name}: pair again and approve without \
+                     deviceName or with {0}, or delete Device {0} first",
+                    first.name_any()
+                ),
+            )
+        });
     }
     let taken = |name: &String| {
         observed
@@ -136,20 +159,75 @@ fn device<'a>(
     }
 }
 
-fn new_device(observed: &Observed, key: &DeviceKey, name: &str) -> Result<Device, Failure> {
-    let request = &observed.request;
-    let given = approval(request).and_then(|approval| approval.grants.as_ref());
+/// A Device that was there before gets what was decided now. Where the approver says nothing of capabilities, it keeps
+/// those that the code allows. Labels that nobody speaks of stay: they may be anybody's.
+fn granted_anew(observed: &Observed, device: &Device) -> Result<Option<(Change, Note)>, Failure> {
+    let (given, ceiling) = grants(observed);
+    let before: Vec<DeclaredCapability> = device
+        .spec
+        .grants
+        .capabilities
+        .iter()
+        .map(|name| DeclaredCapability {
+            name: name.clone(),
+            ..DeclaredCapability::default()
+        })
+        .collect();
+    let capabilities = crds::grants::at_approval(&before, given, ceiling);
+    let mut labels = device.labels().clone();
+    labels.extend(decided_labels(observed)?);
+    // An order of somebody's own is no difference.
+    let mut sorted = device.spec.grants.capabilities.clone();
+    sorted.sort();
+    if sorted == capabilities && labels == *device.labels() {
+        return Ok(None);
+    }
+    let may_run = if capabilities.is_empty() {
+        "nothing".to_owned()
+    } else {
+        capabilities.join(", ")
+    };
+    let message = format!(
+        "Device {} was paired again and may now run {may_run}",
+        device.name_any()
+    );
+    let grant = Change::Grant {
+        device: Box::new(device.clone()),
+        capabilities,
+        labels,
+    };
+    Ok(Some((
+        grant,
+        Note::normal("DeviceGranted", "Granting", message),
+    )))
+}
+
+/// What the approver gave, and what the code allows.
+fn grants(observed: &Observed) -> (Option<&Grants>, Option<&Grants>) {
+    let given = approval(&observed.request).and_then(|approval| approval.grants.as_ref());
     let ceiling = observed
         .code
         .get()
         .and_then(|code| code.spec.grants.as_ref());
+    (given, ceiling)
+}
+
+fn decided_labels(observed: &Observed) -> Result<BTreeMap<String, String>, Failure> {
+    let (given, ceiling) = grants(observed);
     let labels = labels_at_approval(given, ceiling);
-    if let Some(key) = wrong_label(&labels) {
-        return Err(failure(
+    match wrong_label(&labels) {
+        None => Ok(labels),
+        Some(key) => Err(failure(
             "InvalidLabels",
             format!("Kubernetes does not take the label {key:?} or its value"),
-        ));
+        )),
     }
+}
+
+fn new_device(observed: &Observed, key: &DeviceKey, name: &str) -> Result<Device, Failure> {
+    let request = &observed.request;
+    let (given, ceiling) = grants(observed);
+    let labels = decided_labels(observed)?;
     let spec = DeviceSpec {
         public_key_sha256: key.fingerprint().to_string(),
         display_name: Some(request.spec.requested_name.clone()),

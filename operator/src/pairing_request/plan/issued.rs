@@ -37,7 +37,7 @@ pub(super) fn issued(observed: &Observed) -> Plan {
         )),
         SecretState::NotRead | SecretState::Absent | SecretState::Ours { .. } => changes.push(Change::WriteSecret {
             device: Box::new(device.clone()),
-            certificate: certificate.clone(),
+            chain: certificate.chain.clone(),
             ca_bundle: status.ca_bundle.clone().unwrap_or_default(),
         }),
     }

@@ -6,7 +6,7 @@ use crds::v1alpha1::{
     DeclaredCapability, DeviceSpec, Grants, ObjectReference, PairingCodeSpec, PairingCodeStatus,
     PairingRequestSpec,
     device::TrustDecision,
-    pairing_request::{Method, Source},
+    pairing_request::{IssuedCertificate, Method, Source},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -452,13 +452,26 @@ fn a_name_of_which_nothing_can_be_used_becomes_device() {
 fn a_key_that_has_a_device_gets_that_one_unless_it_is_revoked() {
     let mut old = device_named("old", &identity().1);
     old.spec.certificate.ttl_seconds = 7200;
-    let observed = |device: &Device| Observed {
-        devices: Devices::Known(vec![device.clone(), device_named("lamp", &another().1)]),
-        ..minimal(approved(of(spec()), |decision| {
-            decision.device_name = Some("lamp".to_owned());
-        }))
+    let named = |device: &Device, name: Option<&str>| {
+        plan(&Observed {
+            devices: Devices::Known(vec![device.clone(), device_named("lamp", &another().1)]),
+            ..minimal(approved(of(spec()), |decision| {
+                decision.device_name = name.map(str::to_owned);
+            }))
+        })
     };
-    let again = plan(&observed(&old));
+    let again = named(&old, None);
+    assert_eq!(named(&old, Some("old")).changes.len(), 1);
+    // An approver who chose a name is told that it cannot be, and not given another one.
+    for name in ["lamp", "free"] {
+        let renamed = named(&old, Some(name));
+        assert_eq!(outcome(&renamed), (RequestPhase::Failed, "KeyHasDevice"));
+        let message = &renamed.notes[0].message;
+        assert!(
+            message.contains("Device old") && message.contains(name),
+            "{message}"
+        );
+    }
     let [
         Change::Issue {
             device,
@@ -472,9 +485,109 @@ fn a_key_that_has_a_device_gets_that_one_unless_it_is_revoked() {
     assert_eq!((device.as_str(), *ttl_seconds), ("old", 7200));
     old.spec.trust = TrustDecision::Revoked;
     assert_eq!(
-        outcome(&plan(&observed(&old))),
+        outcome(&named(&old, None)),
         (RequestPhase::Failed, "Revoked")
     );
+}
+
+#[test]
+fn a_device_that_is_paired_again_gets_what_is_decided_now() {
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let grants = |names: Option<&[&str]>| Grants {
+        labels: BTreeMap::new(),
+        capabilities: names.map(set),
+    };
+    let had = ["system.health", "echo", "shell"];
+    for (given, ceiling, expected) in [
+        // Nobody says anything: it keeps what it has, and nothing is written.
+        (None, None, None),
+        (None, Some(None), None),
+        // Nothing beyond the code, whatever it had.
+        (None, Some(Some(&["echo", "root"][..])), Some(vec!["echo"])),
+        (Some(None), Some(Some(&["echo"][..])), Some(vec!["echo"])),
+        // What the approver gives replaces what it had.
+        (
+            Some(Some(&["root", "echo"][..])),
+            None,
+            Some(vec!["echo", "root"]),
+        ),
+        (
+            Some(Some(&["root", "echo"][..])),
+            Some(Some(&["root"][..])),
+            Some(vec!["root"]),
+        ),
+        (Some(Some(&[][..])), None, Some(vec![])),
+        // The same in another order is the same.
+        (
+            Some(Some(&["echo", "shell", "system.health"][..])),
+            None,
+            None,
+        ),
+    ] {
+        let mut old = device_named("old", &identity().1);
+        old.spec.grants.capabilities = set(&had);
+        let request = approved(of(spec()), |decision| decision.grants = given.map(grants));
+        let mut code = door(&request);
+        code.spec.grants = ceiling.map(grants);
+        let mut observed = Observed {
+            code: Code::known(code),
+            devices: Devices::Known(vec![old.clone()]),
+            ..minimal(request)
+        };
+        let first = plan(&observed);
+        let granted = match first.changes.as_slice() {
+            [Change::Issue { .. }] => None,
+            [Change::Grant { capabilities, .. }, Change::Issue { .. }] => {
+                Some(capabilities.clone())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            granted,
+            expected.map(|names| set(&names)),
+            "{given:?} {ceiling:?}"
+        );
+        // The operator died after the grant: what is left is to issue.
+        if let Some(granted) = granted {
+            assert_eq!(reasons(&first), ["DeviceGranted", "CertificateIssued"]);
+            old.spec.grants.capabilities = granted;
+            observed.devices = Devices::Known(vec![old]);
+            assert_eq!(plan(&observed).changes, first.changes[1..]);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_paired_again_gets_the_labels_of_the_decision_and_keeps_the_others() {
+    let labels = |labels: &[(&str, &str)]| -> BTreeMap<String, String> {
+        labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let mut old = device_named("old", &identity().1);
+    old.metadata.labels = Some(labels(&[("site", "south"), ("own", "x")]));
+    let request = approved(of(spec()), |_| {});
+    let mut code = door(&request);
+    code.spec.grants = Some(Grants {
+        labels: labels(&[("site", "north")]),
+        capabilities: None,
+    });
+    let again = plan(&Observed {
+        code: Code::known(code),
+        devices: Devices::Known(vec![old]),
+        ..minimal(request)
+    });
+    let [Change::Grant { labels: given, .. }, Change::Issue { .. }] = again.changes.as_slice()
+    else {
+        panic!("{again:?}")
+    };
+    assert_eq!(*given, labels(&[("site", "north"), ("own", "x")]));
 }
 
 #[test]

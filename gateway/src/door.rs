@@ -11,12 +11,14 @@ use std::{
 
 use futures::future::Either;
 use http::{Request, Response};
+use jiff::Timestamp;
 use proto::node::enrollment_server;
 use tokio::sync::Semaphore;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
+    clock,
     inflow::Inflow,
     peer::{Admission, Identity, Peer},
     status::full,
@@ -72,12 +74,12 @@ where
             let status = Status::internal("served over a connection that names no peer");
             return Either::Left(ready(Ok(status.into_http())));
         };
-        if let Err(status) = may_call(peer, request.uri().path()) {
+        if let Err(status) = may_call(peer, request.uri().path(), clock::now()) {
             return Either::Left(ready(Ok(status.into_http())));
         }
         // What strangers may send is small, and their number is bounded.
         let request = match peer.identity {
-            Identity::Device { .. } => {
+            Identity::Device(_) => {
                 let memory = Arc::clone(&self.memory);
                 request.map(|body| Body::new(Inflow::new(body, memory)))
             }
@@ -87,8 +89,9 @@ where
     }
 }
 
-/// Strangers may enrol and nothing else, and those without a place nothing.
-fn may_call(peer: &Peer, path: &str) -> Result<(), Status> {
+/// Strangers may enrol and nothing else; devices whatever they like while their certificate is valid; and those without
+/// a place nothing.
+fn may_call(peer: &Peer, path: &str, now: Timestamp) -> Result<(), Status> {
     if let Admission::TurnedAway { why, retry_after } = peer.admission {
         return Err(full(why, retry_after));
     }
@@ -97,11 +100,12 @@ fn may_call(peer: &Peer, path: &str) -> Result<(), Status> {
         .split('/')
         .next()
         .unwrap_or_default();
-    match peer.identity {
+    match &peer.identity {
         Identity::Enrollee { .. } if service != enrollment_server::SERVICE_NAME => Err(
             Status::permission_denied("enrol first: this certificate is self-signed"),
         ),
-        Identity::Enrollee { .. } | Identity::Device { .. } => Ok(()),
+        Identity::Enrollee { .. } => Ok(()),
+        Identity::Device(certified) => certified.check(now),
     }
 }
 
@@ -114,6 +118,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::{domain::fixtures::at, peer::Certified};
 
     const ENROLL: &str = "/fairlead.node.v1.Enrollment/Enroll";
     const REGISTER: &str = "/fairlead.node.v1.NodeService/Register";
@@ -128,10 +133,11 @@ mod tests {
 
     fn device() -> Identity {
         let id = SpiffeId::new("home.example", "kitchen", "lamp").unwrap();
-        Identity::Device {
+        Identity::Device(Certified {
             key: KeyFingerprint::of_spki(b"key"),
             id,
-        }
+            not_after: at(100),
+        })
     }
 
     fn stranger() -> Identity {
@@ -145,7 +151,7 @@ mod tests {
     fn a_stranger_reaches_enrolment_alone() {
         // The kind of place does not matter here.
         let stranger = peer(stranger(), Admission::Device);
-        assert!(may_call(&stranger, ENROLL).is_ok());
+        assert!(may_call(&stranger, ENROLL, at(0)).is_ok());
         for path in [
             REGISTER,
             "/",
@@ -154,12 +160,24 @@ mod tests {
             "//Enroll",
         ] {
             assert_eq!(
-                may_call(&stranger, path).unwrap_err().code(),
+                may_call(&stranger, path, at(0)).unwrap_err().code(),
                 Code::PermissionDenied,
                 "{path}"
             );
         }
-        assert!(may_call(&peer(device(), Admission::Device), REGISTER).is_ok());
+        assert!(may_call(&peer(device(), Admission::Device), REGISTER, at(0)).is_ok());
+    }
+
+    #[test]
+    fn a_device_is_served_until_its_certificate_expires_and_no_longer() {
+        let device = peer(device(), Admission::Device);
+        assert!(may_call(&device, REGISTER, at(100)).is_ok());
+        let refused = may_call(&device, REGISTER, at(101)).unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(
+            refused.message(),
+            "the certificate expired at 1970-01-01T00:01:40Z"
+        );
     }
 
     #[test]
@@ -168,7 +186,7 @@ mod tests {
             why: "full",
             retry_after: Duration::from_secs(1),
         };
-        let status = may_call(&peer(device(), full), REGISTER).unwrap_err();
+        let status = may_call(&peer(device(), full), REGISTER, at(0)).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.metadata().contains_key(RETRY_AFTER));
     }

@@ -273,7 +273,7 @@ impl Gate {
     /// Gives the peer what it may hold; `None` where there is not even a place for an answer.
     fn place(&self, identity: Identity, remote: SocketAddr) -> Option<(Arc<Peer>, Reserved)> {
         let placed = match &identity {
-            Identity::Device { key, .. } => self.place_device(*key),
+            Identity::Device(certified) => self.place_device(certified.key),
             Identity::Enrollee { .. } => self.place_stranger(remote),
         };
         let (admission, reserved) = placed

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use pairing::{certificate::Presented, exporter::Exporter, key::KeyFingerprint, spiffe::SpiffeId};
-use rustls::{Error, ServerConnection};
+use rustls::{CertificateError, Error, ServerConnection, pki_types::CertificateDer};
 use tonic::{Request, Status};
+use x509_parser::prelude::parse_x509_certificate;
 
 use crate::stay::Stay;
 
@@ -26,7 +28,16 @@ pub enum Identity {
         exporter: Exporter,
     },
     /// A device that our authority named. Whether it is still trusted is not known here.
-    Device { key: KeyFingerprint, id: SpiffeId },
+    Device(Certified),
+}
+
+/// A device, as the certificate of its connection says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Certified {
+    pub key: KeyFingerprint,
+    pub id: SpiffeId,
+    /// Until when the certificate is valid. The handshake looked at it once; a connection may last longer.
+    pub not_after: Timestamp,
 }
 
 /// What became of its wish to be served.
@@ -55,9 +66,37 @@ impl Identity {
                 key,
                 exporter: Exporter::of(connection)?,
             },
-            Presented::Device { key, id } => Self::Device { key, id },
+            Presented::Device { key, id } => Self::Device(Certified {
+                key,
+                id,
+                not_after: not_after(leaf)?,
+            }),
         })
     }
+}
+
+impl Certified {
+    /// Refuses once the certificate is not valid any more.
+    pub fn check(&self, now: Timestamp) -> Result<(), Status> {
+        if now <= self.not_after {
+            Ok(())
+        } else {
+            Err(expired(self.not_after))
+        }
+    }
+}
+
+/// What a device is told whose certificate was valid until then.
+pub fn expired(not_after: Timestamp) -> Status {
+    Status::permission_denied(format!("the certificate expired at {not_after}"))
+}
+
+fn not_after(leaf: &CertificateDer<'_>) -> Result<Timestamp, Error> {
+    let (_, certificate) =
+        parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    let seconds = certificate.validity().not_after.timestamp();
+    // Beyond the last moment that can be written: what never expires is dated so.
+    Ok(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
 /// The peer that a request came from.
@@ -69,9 +108,9 @@ pub fn of<T>(request: &Request<T>) -> Result<&Arc<Peer>, Status> {
 }
 
 /// The device that a request came from; refuses everybody else.
-pub fn device<T>(request: &Request<T>) -> Result<(SpiffeId, KeyFingerprint), Status> {
+pub fn device<T>(request: &Request<T>) -> Result<&Certified, Status> {
     match &of(request)?.identity {
-        Identity::Device { key, id } => Ok((id.clone(), *key)),
+        Identity::Device(certified) => Ok(certified),
         Identity::Enrollee { .. } => Err(Status::permission_denied(
             "enrol first: this certificate is self-signed",
         )),

@@ -46,6 +46,8 @@ pub enum StreamEnd {
     /// The device ended it, or its connection broke.
     Left,
     NotAdmitted,
+    /// The certificate of its connection expired.
+    Expired,
     NotRegistered,
     Malformed,
     Silent,

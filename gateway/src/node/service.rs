@@ -28,7 +28,9 @@ impl NodeService for Service {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let Caller { key, fingerprint } = caller(&request)?;
+        let Caller {
+            key, fingerprint, ..
+        } = caller(&request)?;
         self.0.admit(&key, &fingerprint).await?;
         let declared = register::read(request.into_inner()).map_err(Refusal::from)?;
         let registration = self
@@ -68,12 +70,10 @@ impl NodeService for Service {
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    let (id, fingerprint) = peer::device(request)?;
+    let device = peer::device(request)?;
     Ok(Caller {
-        key: DeviceKey {
-            namespace: id.namespace,
-            name: id.device,
-        },
-        fingerprint,
+        key: DeviceKey::new(&device.id.namespace, &device.id.device),
+        fingerprint: device.key,
+        not_after: device.not_after,
     })
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tonic::{Code, Status};
 
 use super::{live::Full, metrics::StreamEnd};
 use crate::{
     domain::{device::Denied, register::Invalid},
+    peer::expired,
     status::{full, later},
 };
 
@@ -17,6 +19,8 @@ pub enum Refusal {
     /// What the device said is not what the protocol allows.
     Malformed(String),
     Invalid(Invalid),
+    /// The certificate of its connection was valid until then.
+    Expired(Timestamp),
     /// No Hello came first, or in time, or its registration is not known here.
     NotRegistered,
     /// A newer stream of the same device took its place.
@@ -39,6 +43,7 @@ impl Refusal {
         match self {
             Self::NotAdmitted(_) => StreamEnd::NotAdmitted,
             Self::Malformed(_) | Self::Invalid(_) => StreamEnd::Malformed,
+            Self::Expired(_) => StreamEnd::Expired,
             Self::NotRegistered => StreamEnd::NotRegistered,
             Self::Replaced => StreamEnd::Replaced,
             Self::Moved(_) => StreamEnd::Moved,
@@ -74,6 +79,7 @@ impl From<Refusal> for Status {
             Refusal::NotAdmitted(denied) => Self::permission_denied(denied.to_string()),
             Refusal::Malformed(what) => Self::invalid_argument(what),
             Refusal::Invalid(invalid) => Self::invalid_argument(invalid.to_string()),
+            Refusal::Expired(not_after) => expired(not_after),
             Refusal::NotRegistered => {
                 Self::failed_precondition("register first, then say Hello with the registration")
             }
@@ -125,6 +131,7 @@ mod tests {
                 Refusal::Invalid(Invalid::DeclaredTwice { index: 0 }),
                 Code::InvalidArgument,
             ),
+            (Refusal::Expired(Timestamp::MIN), Code::PermissionDenied),
             (Refusal::NotRegistered, Code::FailedPrecondition),
             (Refusal::Replaced, Code::Aborted),
             (Refusal::Moved("gateway-b".to_owned()), Code::Aborted),

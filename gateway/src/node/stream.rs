@@ -5,6 +5,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use pairing::key::KeyFingerprint;
 use proto::node::{self, DeviceEvent, device_event, gateway_event::Event};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -45,6 +46,8 @@ const MAX_NAME: usize = 253;
 pub struct Caller {
     pub key: DeviceKey,
     pub fingerprint: KeyFingerprint,
+    /// Until when its certificate is valid: its stream lasts no longer.
+    pub not_after: Timestamp,
 }
 
 /// How a stream ends: by the device, or with a reason.
@@ -98,7 +101,9 @@ impl Arrival {
 
     /// Hello, with a registration that is known, from a device that is trusted.
     async fn hello(&mut self) -> Result<(Arc<Handle>, Declared), End> {
-        let Caller { key, fingerprint } = &self.caller;
+        let Caller {
+            key, fingerprint, ..
+        } = &self.caller;
         let first = timeout(HELLO_TIME, self.inbound.message())
             .await
             .map_err(|_| Refusal::NotRegistered)?;
@@ -144,6 +149,8 @@ struct Stream {
     device: Option<Arc<KnownDevice>>,
     /// When the device, which was told to leave, is cut.
     leave_at: Option<Instant>,
+    /// When the certificate of the connection expires; `None` where that is further away than this clock goes.
+    expires_at: Option<Instant>,
 }
 
 /// What a stream keeps while nothing happens, beside its task.
@@ -159,6 +166,8 @@ impl Stream {
             outbox,
         } = arrival;
         shared.metrics.streams.inc();
+        let left = Duration::try_from(caller.not_after.duration_since(now())).unwrap_or_default();
+        let expires_at = Instant::now().checked_add(left);
         Self {
             session: Session::new(Arc::clone(&shared), caller.key.clone()),
             dispatcher: Dispatcher::new(Arc::clone(&shared), caller.key.clone(), now()),
@@ -172,6 +181,7 @@ impl Stream {
             look: true,
             device: None,
             leave_at: None,
+            expires_at,
         }
     }
 
@@ -322,6 +332,9 @@ impl Stream {
         if self.leave_at.is_some_and(|at| at <= now) {
             return Err(Refusal::NoPlace(Full::Draining).into());
         }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return Err(Refusal::Expired(self.caller.not_after).into());
+        }
         if self.cut_at().is_some_and(|at| at <= now) {
             return Err(Refusal::NeverReads.into());
         }
@@ -341,6 +354,7 @@ impl Stream {
             silent_at,
             self.cut_at(),
             self.leave_at,
+            self.expires_at,
             self.dispatcher.due(),
             self.session.due(),
         ]

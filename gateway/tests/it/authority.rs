@@ -55,6 +55,27 @@ impl Authority {
         self.sign(vec![name], ExtendedKeyUsagePurpose::ClientAuth).0
     }
 
+    /// A chain for a key that a device has, leaf first, PEM.
+    pub fn renewed(&self, key: &DeviceKey) -> String {
+        let leaf = named("leaf").signed_by(&key.0, &self.issuer).unwrap();
+        format!("{}{}", certificate_pem(leaf.der()), self.pem())
+    }
+
+    /// A device whose certificate expires then.
+    pub fn brief_device(&self, name: &str, not_after: time::OffsetDateTime) -> Identity {
+        let uri = format!("spiffe://{TRUST_DOMAIN}/ns/kitchen/device/{name}");
+        let mut params = named("leaf");
+        params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = not_after;
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            chain: vec![leaf.der().clone(), self.certificate()],
+            key: private(&key),
+        }
+    }
+
     pub fn client_of_two_names(&self) -> Identity {
         let names = ["one", "two"].map(|name| {
             let uri = format!("spiffe://{TRUST_DOMAIN}/ns/kitchen/device/{name}");

@@ -1,5 +1,8 @@
 //! Who does not get past TLS. In TLS 1.3 the client learns of it with its first read.
 
+use std::time::Duration;
+
+use proto::node::{RegisterRequest, node_service_client::NodeServiceClient};
 use rustls::{AlertDescription, Error};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tonic::Code;
@@ -8,7 +11,8 @@ use crate::{
     authority::{Authority, DeviceKey, Identity, TRUST_DOMAIN, pretends_to_be_self_signed},
     hub::{Hub, SOON},
     stranger::{
-        Enrolling, Tls, config_of, connect, connect_without_certificate, handshake, register,
+        Enrolling, Tls, channel_over, config_of, connect, connect_without_certificate, handshake,
+        register,
     },
 };
 
@@ -133,6 +137,30 @@ async fn an_enrollee_is_no_device_and_a_device_does_not_enrol() {
     let refused = Enrolling::over(stream).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("already enrolled"), "{refused}");
+}
+
+/// The handshake looks at the certificate once; the connection may last longer.
+#[tokio::test]
+async fn a_device_is_refused_on_a_connection_that_outlived_its_certificate() {
+    let hub = Hub::start().await;
+    let not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let device = hub.authority.brief_device("lamp", not_after);
+    let channel = channel_over(connect(hub.address, device).await).await;
+    let mut node = NodeServiceClient::new(channel);
+    let refused = timeout(SOON, async {
+        let mut served = 0;
+        loop {
+            match node.register(RegisterRequest::default()).await {
+                Ok(_) => served += 1,
+                Err(status) => return (served, status),
+            }
+        }
+    });
+    let (served, status) = refused.await.expect("it is served no longer");
+    assert!(served > 0, "{status}");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let message = status.message();
+    assert!(message.contains("the certificate expired at"), "{status}");
 }
 
 #[tokio::test]

@@ -204,10 +204,10 @@ impl NodeService for BehindTheDoor {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let (id, _) = peer::device(&request)?;
+        let id = &peer::device(&request)?.id;
         Ok(Response::new(RegisterResponse {
-            namespace: id.namespace,
-            device: id.device,
+            namespace: id.namespace.clone(),
+            device: id.device.clone(),
             registration: String::new(),
         }))
     }

@@ -16,7 +16,9 @@ use tonic::{Code, Streaming, codec::Codec as _};
 
 use self::{
     cluster::Fault,
-    world::{FakeDevice, GATEWAY, World, device, invocation, register, settings, succeeded},
+    world::{
+        BRIEF, FakeDevice, GATEWAY, World, device, invocation, register, settings, succeeded,
+    },
 };
 use crate::domain::device::DeviceKey;
 
@@ -84,6 +86,23 @@ async fn a_device_that_is_not_trusted_may_not_register() {
         suspended.message().contains("suspended"),
         "{}",
         suspended.message()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_certificate_that_it_came_with() {
+    let world = World::new().await;
+    world.cluster.add_device(&device(BRIEF));
+    let mut device = world.welcomed(BRIEF).await;
+    for _ in 0..3 {
+        sleep(Duration::from_secs(15)).await;
+        device.heartbeat().await;
+    }
+    let end = device.end().await;
+    assert_eq!(end.code(), Code::PermissionDenied, "{end}");
+    assert!(
+        end.message().contains("the certificate expired at"),
+        "{end}"
     );
 }
 
@@ -376,6 +395,7 @@ async fn an_idle_stream_is_small() {
     let caller = super::stream::Caller {
         key: DeviceKey::new("kitchen", "lamp-1"),
         fingerprint: world::key_of("lamp-1"),
+        not_after: jiff::Timestamp::MAX,
     };
     let decoder = SmallBufferCodec::<GatewayEvent, DeviceEvent>::default().decoder();
     let inbound = Streaming::new_request(decoder, axum::body::Body::empty(), None, None);

@@ -25,10 +25,12 @@ use super::cluster::Cluster;
 use crate::{
     domain::fixtures,
     node::{Node, Settings},
-    peer::{Admission, Identity, Peer},
+    peer::{Admission, Certified, Identity, Peer},
 };
 
 pub const GATEWAY: &str = "gateway-a";
+/// A device whose certificates are valid for a minute.
+pub const BRIEF: &str = "brief";
 
 /// How long anything may take. The clock is paused, so this costs nothing.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -155,6 +157,15 @@ impl World {
     }
 }
 
+/// Until when the certificate of a device is valid that connects now.
+fn not_after_of(device: &str) -> Timestamp {
+    if device == BRIEF {
+        crate::clock::now() + Duration::from_mins(1)
+    } else {
+        Timestamp::MAX
+    }
+}
+
 /// What TLS does elsewhere.
 fn name_the_peer(mut request: Request<()>) -> Result<Request<()>, Status> {
     let named = request.metadata().get("test-device");
@@ -163,10 +174,11 @@ fn name_the_peer(mut request: Request<()>) -> Result<Request<()>, Status> {
         .unwrap_or_default();
     let id = SpiffeId::new("fairlead.example", "kitchen", device)
         .map_err(|error| Status::internal(error.to_string()))?;
-    let identity = Identity::Device {
+    let identity = Identity::Device(Certified {
         key: key_of(device),
         id,
-    };
+        not_after: not_after_of(device),
+    });
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     request.extensions_mut().insert(Arc::new(Peer {
         remote,

@@ -54,6 +54,10 @@ pub struct Args {
     /// TLS handshakes begun per second, devices and strangers together.
     #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND", default_value_t = Limits::default().handshakes_per_second, value_parser = clap::value_parser!(u32).range(1..))]
     pub handshakes_per_second: u32,
+    /// The same from one address, at most; half of all where it is not given. Raise it where many devices come from
+    /// behind one address.
+    #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub handshakes_per_second_per_address: Option<u32>,
     /// Most connections of enrollees that have not proved a code.
     #[arg(long, env = "FAIRLEAD_MAX_STRANGERS", default_value_t = Limits::default().strangers, value_parser = count)]
     pub max_strangers: usize,
@@ -84,6 +88,9 @@ impl Args {
             message_memory: self.message_memory_mib * MIB,
             handshakes: self.max_handshakes,
             handshakes_per_second: self.handshakes_per_second,
+            handshakes_per_second_per_address: self
+                .handshakes_per_second_per_address
+                .unwrap_or(self.handshakes_per_second.div_ceil(2)),
             strangers: self.max_strangers,
             strangers_per_address: self.max_strangers_per_address,
             waiting: self.max_waiting,

@@ -32,7 +32,7 @@ impl From<IpAddr> for Origin {
 pub struct Bucket {
     interval: Duration,
     burst: u32,
-    /// When the bucket will be full again. Never further ahead than `burst` intervals.
+    /// When the bucket will be full again. Never further ahead than `burst` intervals and the longest patience.
     full_at: Option<Instant>,
 }
 
@@ -48,14 +48,19 @@ impl Bucket {
 
     /// Takes one, or says how long until there is one.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.reserve(Duration::ZERO, now).map(|_| ())
+    }
+
+    /// Takes one, ahead of its time if need be, and says how long until then. Where that is longer than the patience,
+    /// nothing is taken.
+    pub fn reserve(&mut self, patience: Duration, now: Instant) -> Result<Duration, Duration> {
         let next = self.full_at.map_or(now, |at| at.max(now)) + self.interval;
-        match (next - now).checked_sub(self.interval * self.burst) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => {
-                self.full_at = Some(next);
-                Ok(())
-            }
+        let wait = (next - now).saturating_sub(self.interval * self.burst);
+        if wait > patience {
+            return Err(wait);
         }
+        self.full_at = Some(next);
+        Ok(wait)
     }
 
     fn is_full(&self, now: Instant) -> bool {
@@ -113,6 +118,38 @@ impl Tries {
 }
 
 const MIN_PRUNE: usize = 256;
+
+/// The pace of each origin.
+#[derive(Debug)]
+pub struct Paces {
+    each: Bucket,
+    origins: HashMap<Origin, Bucket>,
+}
+
+impl Paces {
+    /// Most origins whose pace is known: more than that in the time that it takes a bucket to fill are no single
+    /// person's doing, and those beyond go at the pace of all.
+    const MOST: usize = 4096;
+
+    pub fn new(each: Bucket) -> Self {
+        Self {
+            each,
+            origins: HashMap::new(),
+        }
+    }
+
+    /// How long until it is the origin's turn; `None` where that is longer than the patience.
+    pub fn turn(&mut self, origin: Origin, patience: Duration, now: Instant) -> Option<Duration> {
+        if self.origins.len() >= Self::MOST && !self.origins.contains_key(&origin) {
+            self.origins.retain(|_, bucket| !bucket.is_full(now));
+            if self.origins.len() >= Self::MOST {
+                return Some(Duration::ZERO);
+            }
+        }
+        let own = self.origins.entry(origin).or_insert(self.each);
+        own.reserve(patience, now).ok()
+    }
+}
 
 /// How many places each holder has: an origin, or a device by its key.
 #[derive(Debug)]
@@ -194,6 +231,46 @@ mod tests {
         // However long it was left alone, it holds no more than its burst.
         let later = now + 1000 * SECOND;
         assert_eq!((0..9).filter(|_| bucket.take(later).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn one_takes_its_turn_ahead_of_time_as_far_as_it_is_patient() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(10, SECOND, 1);
+        let turns: Vec<_> = (0..4).map(|_| bucket.reserve(SECOND / 5, now)).collect();
+        assert_eq!(
+            turns,
+            [
+                Ok(Duration::ZERO),
+                Ok(SECOND / 10),
+                Ok(SECOND / 5),
+                Err(SECOND * 3 / 10)
+            ]
+        );
+        assert_eq!(
+            bucket.reserve(SECOND / 5, now + SECOND / 10),
+            Ok(SECOND / 5)
+        );
+    }
+
+    #[test]
+    fn each_origin_has_its_own_pace_and_a_bounded_number_is_remembered() {
+        let now = Instant::now();
+        let mut paces = Paces::new(Bucket::new(10, SECOND, 2));
+        let turns = |paces: &mut Paces, from| {
+            (0..9)
+                .filter(|_| paces.turn(from, Duration::ZERO, now).is_some())
+                .count()
+        };
+        assert_eq!(turns(&mut paces, origin(1)), 2);
+        assert_eq!(turns(&mut paces, origin(2)), 2);
+        for number in 0..10_000_u32 {
+            let from = IpAddr::from(number.to_be_bytes()).into();
+            assert!(paces.turn(from, Duration::ZERO, now).is_some());
+        }
+        assert_eq!(paces.origins.len(), Paces::MOST);
+        paces.turn(origin(3), Duration::ZERO, now + SECOND).unwrap();
+        assert_eq!(paces.origins.len(), 1, "those that are quiet are forgotten");
     }
 
     #[test]

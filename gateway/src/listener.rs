@@ -20,14 +20,14 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
 use crate::{
-    limits::{Bucket, HeldPlace, Origin, Places},
+    limits::{Bucket, HeldPlace, Origin, Paces, Places},
     metrics::{Handshake, Kind, Metrics, Open},
     peer::{Admission, Identity, Peer},
     stay::{Place, Stay},
@@ -37,11 +37,14 @@ use crate::{
 /// windows and headers of a few kilobytes each, and so much for messages beyond that.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Handshakes in flight; more wait in the kernel's backlog. One address may have half of them.
+    /// Handshakes in flight; more wait. One address may have half of them, those that wait among them.
     pub handshakes: usize,
     pub handshake_time: Duration,
     /// Handshakes begun, on the average; a second's worth at once.
     pub handshakes_per_second: u32,
+    /// The same, of one address. Who connects more often waits for a moment, and beyond that is dropped, before he costs
+    /// the others anything.
+    pub handshakes_per_second_per_address: u32,
     /// Connections of devices.
     pub devices: usize,
     /// Those of one device. More than one, for it may be back before we know that it went.
@@ -66,6 +69,7 @@ impl Default for Limits {
             handshakes: 64,
             handshake_time: Duration::from_secs(5),
             handshakes_per_second: 200,
+            handshakes_per_second_per_address: 100,
             devices: 25_000,
             connections_per_device: 8,
             message_memory: 64 * 1024 * 1024,
@@ -86,6 +90,12 @@ const RETRY_DEVICE: Duration = Duration::from_secs(30);
 /// Pause after an `accept` that failed for want of a resource. It would fail again at once.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const MOST_ACCEPT_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long a connection may wait for the turn of its address.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Connections that were accepted and whose handshake is not over, for each of those that may shake hands. More wait in
+/// the kernel's backlog.
+const ACCEPTED_PER_HANDSHAKE: usize = 16;
 
 /// Bytes that the kernel keeps for a connection each way. By itself it lets them grow to megabytes, for one who never
 /// reads as for everybody else.
@@ -136,20 +146,18 @@ impl Listener {
     ) -> anyhow::Result<()> {
         let Self { tcp, gate } = self;
         let stop = tasks.token();
-        let handshakes = Arc::new(Semaphore::new(gate.limits.handshakes));
+        let limits = gate.limits;
+        let room = Arc::new(Semaphore::new(limits.handshakes * ACCEPTED_PER_HANDSHAKE));
+        let turns = Arc::new(Turns::new(limits));
         let origins = Places::default();
-        let per_second = gate.limits.handshakes_per_second;
-        let mut pace = Bucket::new(per_second, Duration::from_secs(1), per_second);
+        let mut paces = Paces::new(a_second_at_once(limits.handshakes_per_second_per_address));
         let mut backoff = ACCEPT_BACKOFF;
         loop {
             let next = async {
-                let slot = Arc::clone(&handshakes).acquire_owned().await?;
-                while let Err(wait) = pace.take(Instant::now()) {
-                    sleep(wait).await;
-                }
-                anyhow::Ok((slot, tcp.accept().await))
+                let place = Arc::clone(&room).acquire_owned().await?;
+                anyhow::Ok((place, tcp.accept().await))
             };
-            let (slot, connection) = tokio::select! {
+            let (place, connection) = tokio::select! {
                 next = next => next?,
                 () = stop.cancelled() => break,
                 () = accepted.closed() => break,
@@ -170,19 +178,31 @@ impl Listener {
                 }
             };
             backoff = ACCEPT_BACKOFF;
-            // Else one address could sit silently on all of them.
-            let most = gate.limits.handshakes.div_ceil(2);
-            let Some(of_origin) = origins.enter(Origin::from(remote.ip()), most) else {
+            // Before it takes anything of what all share: else one address could sit silently on all slots, or use up
+            // the pace of all.
+            let origin = Origin::from(remote.ip());
+            let entered = paces
+                .turn(origin, PATIENCE, Instant::now())
+                .and_then(|turn| {
+                    Some((turn, origins.enter(origin, limits.handshakes.div_ceil(2))?))
+                });
+            let Some((turn, of_origin)) = entered else {
                 gate.metrics.handshake(Handshake::Dropped);
                 continue;
             };
-            let (gate, accepted, stop) = (gate.clone(), accepted.clone(), stop.clone());
+            let (gate, turns) = (gate.clone(), Arc::clone(&turns));
+            let (accepted, stop) = (accepted.clone(), stop.clone());
             tasks.spawn(async move {
+                let admit = async {
+                    sleep(turn).await;
+                    let _slot = turns.slot().await?;
+                    gate.admit(tcp, remote).await
+                };
                 let admitted = tokio::select! {
-                    admitted = gate.admit(tcp, remote) => admitted,
+                    admitted = admit => admitted,
                     () = stop.cancelled() => None,
                 };
-                drop((slot, of_origin));
+                drop((place, of_origin));
                 if let Some(stream) = admitted {
                     // Fails only when the server is gone, and the connection with it.
                     let _ = accepted.send(Ok(stream)).await;
@@ -193,6 +213,36 @@ impl Listener {
         accepted.closed().await;
         Ok(())
     }
+}
+
+/// Who may shake hands now, of all: first come, first served.
+struct Turns {
+    slots: Semaphore,
+    pace: Mutex<Bucket>,
+}
+
+impl Turns {
+    fn new(limits: Limits) -> Self {
+        Self {
+            slots: Semaphore::new(limits.handshakes),
+            pace: Mutex::new(a_second_at_once(limits.handshakes_per_second)),
+        }
+    }
+
+    async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        let slot = self.slots.acquire().await.ok()?;
+        // Held while waiting: those who come later wait for it.
+        let mut pace = self.pace.lock().await;
+        while let Err(wait) = pace.take(Instant::now()) {
+            sleep(wait).await;
+        }
+        Some(slot)
+    }
+}
+
+fn a_second_at_once(per_second: u32) -> Bucket {
+    Bucket::new(per_second, Duration::from_secs(1), per_second)
 }
 
 /// Accepted connections inherit the buffers' size.

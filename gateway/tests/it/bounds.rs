@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use gateway::listener::Limits;
 use proto::{RETRY_AFTER, node::enroll_response::Step as Answer};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -237,14 +241,41 @@ async fn tries_of_codes_are_paced_per_address() {
 
 #[tokio::test]
 async fn handshakes_are_paced_and_nobody_is_lost() {
+    for (all, of_address) in [(5, 100), (100, 5)] {
+        let limits = Limits {
+            handshakes_per_second: all,
+            handshakes_per_second_per_address: of_address,
+            ..Limits::default()
+        };
+        let hub = Hub::with_limits(limits).await;
+        for _ in 0..7 {
+            assert_served(&hub).await;
+        }
+    }
+}
+
+/// Who opens connections by the hundred and says nothing costs the others neither slots nor pace.
+#[tokio::test]
+async fn one_address_that_floods_the_port_does_not_keep_devices_of_another_out() {
     let limits = Limits {
-        handshakes_per_second: 5,
+        handshakes: 8,
+        handshake_time: Duration::from_mins(5),
+        handshakes_per_second: 4,
+        handshakes_per_second_per_address: 2,
         ..Limits::default()
     };
     let hub = Hub::with_limits(limits).await;
-    for _ in 0..7 {
-        assert_served(&hub).await;
+    let mut flood = Vec::new();
+    for _ in 0..300 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        flood.push(socket.connect(hub.address).await.unwrap());
     }
+    assert_served(&hub).await;
+    let dropped = flood.last_mut().unwrap();
+    let _ = timeout(SOON, dropped.read_u8())
+        .await
+        .expect("what is too much is not kept");
 }
 
 fn assert_full(status: &Status) {

@@ -1,16 +1,25 @@
 //! Every open invocation, by device, in the order of creation.
 //!
-//! The watch's selector leaves out what has ended: an invocation that ends leaves the store.
+//! The watch's selector leaves out what has ended: an invocation that ends leaves the store. Of a device that has more
+//! open ones than it could run for a long time, the oldest are kept and the others known by name: what a tenant creates
+//! must not fill a gateway. They come to be kept, one by one, for a device that is served here.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use tokio::time::Instant;
+use jiff::Timestamp;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{read, write};
 use crate::domain::{device::DeviceKey, invocation::OpenInvocation};
+
+/// Most open invocations of a device that are kept.
+const MOST_KEPT: usize = 256;
+/// Most others of a device whose names are known. What is beyond them is not looked at until the watch begins anew: it
+/// ends at its deadline.
+const MOST_NAMED: usize = 4096;
 
 /// An open invocation.
 #[derive(Debug)]
@@ -18,125 +27,214 @@ pub struct Entry {
     pub invocation: Arc<OpenInvocation>,
     /// When it was first heard of.
     pub seen: Instant,
-    /// The API server's clock has whole seconds; within one, what was heard of first comes first.
-    order: u64,
 }
 
 /// Open invocations.
 #[derive(Default)]
-pub struct Invocations(RwLock<Store>);
+pub struct Invocations {
+    store: RwLock<Store>,
+    wanted: Mutex<HashSet<DeviceKey>>,
+    wants: Notify,
+}
+
+/// What a list brings, before it takes the place of all.
+#[derive(Default)]
+pub struct Listed(Store);
 
 #[derive(Default)]
 struct Store {
-    devices: HashMap<DeviceKey, Vec<Arc<Entry>>>,
+    devices: HashMap<DeviceKey, OfDevice>,
     heard: u64,
 }
 
+/// The kept ones are older than the others.
+#[derive(Default)]
+struct OfDevice {
+    known: HashMap<String, Known>,
+    kept: BTreeMap<Order, Arc<Entry>>,
+    /// Names.
+    others: BTreeMap<Order, String>,
+}
+
+/// The API server's clock has whole seconds; within one, what was heard of first comes first.
+type Order = (Timestamp, u64);
+
+struct Known {
+    uid: String,
+    order: Order,
+    seen: Instant,
+}
+
 impl Invocations {
-    /// Those of a device, in the order of creation.
+    /// Those of a device that are kept, in the order of creation. Where there are others and room for them, it is said
+    /// that they are wanted.
     pub fn of(&self, device: &DeviceKey) -> Vec<Arc<Entry>> {
-        read(&self.0)
-            .devices
-            .get(device)
-            .cloned()
-            .unwrap_or_default()
+        let store = read(&self.store);
+        let Some(of) = store.devices.get(device) else {
+            return Vec::new();
+        };
+        if of.next_other().is_some() {
+            lock(&self.wanted).insert(device.clone());
+            self.wants.notify_one();
+        }
+        of.kept.values().cloned().collect()
     }
 
-    /// The one with that uid.
+    /// The one with that uid, if it is kept.
     pub fn find(&self, device: &DeviceKey, uid: &str) -> Option<Arc<Entry>> {
-        let store = read(&self.0);
-        store
-            .devices
-            .get(device)?
-            .iter()
+        let store = read(&self.store);
+        let kept = &store.devices.get(device)?.kept;
+        kept.values()
             .find(|entry| entry.invocation.uid == uid)
             .cloned()
     }
 
+    /// Devices that have more open invocations than are kept, and are served here. Waits until there are some.
+    pub async fn wanted(&self) -> Vec<DeviceKey> {
+        loop {
+            let wanted = std::mem::take(&mut *lock(&self.wanted));
+            if !wanted.is_empty() {
+                return wanted.into_iter().collect();
+            }
+            self.wants.notified().await;
+        }
+    }
+
+    /// The name of the oldest that is not kept, where there is room for it.
+    pub fn next_other(&self, device: &DeviceKey) -> Option<String> {
+        let store = read(&self.store);
+        store.devices.get(device)?.next_other().cloned()
+    }
+
     pub fn insert(&self, invocation: OpenInvocation) {
-        write(&self.0).insert(invocation);
+        write(&self.store).insert(invocation, None);
     }
 
     pub fn remove(&self, device: &DeviceKey, name: &str) {
-        write(&self.0).remove(device, name);
+        write(&self.store).remove(device, name);
     }
 
-    /// Puts these in the place of all.
-    pub fn replace(&self, invocations: Vec<OpenInvocation>) {
-        let mut store = write(&self.0);
-        let before = std::mem::take(&mut store.devices);
-        for invocation in invocations {
-            // What was heard of before keeps its place and its moment.
-            if let Some(known) = before.get(&invocation.device).and_then(|entries| {
-                entries
-                    .iter()
-                    .find(|entry| entry.invocation.uid == invocation.uid)
-            }) {
-                let (seen, order) = (known.seen, known.order);
-                store.place(Entry {
-                    invocation: Arc::new(invocation),
-                    seen,
-                    order,
-                });
-            } else {
-                store.insert(invocation);
-            }
-        }
+    /// Adds to what takes the place of all. What was heard of before keeps its place and its moment.
+    pub fn list(&self, listed: &mut Listed, invocation: OpenInvocation) {
+        let known = {
+            let store = read(&self.store);
+            store.known(&invocation).map(|known| Known {
+                uid: known.uid.clone(),
+                ..*known
+            })
+        };
+        listed.0.insert(invocation, known);
+    }
+
+    /// Puts what was listed in the place of all.
+    pub fn replace(&self, listed: Listed) {
+        let mut next = listed.0;
+        let mut store = write(&self.store);
+        next.heard += store.heard;
+        let before = std::mem::replace(&mut *store, next);
+        drop(store);
+        drop(before);
     }
 }
 
 impl Store {
-    fn insert(&mut self, invocation: OpenInvocation) {
-        let entries = self.devices.entry(invocation.device.clone()).or_default();
-        match entries
-            .iter_mut()
-            .find(|entry| entry.invocation.name == invocation.name)
-        {
-            Some(known) if known.invocation.uid == invocation.uid => {
-                let (seen, order) = (known.seen, known.order);
-                *known = Arc::new(Entry {
-                    invocation: Arc::new(invocation),
-                    seen,
-                    order,
-                });
-                return;
-            }
-            // Deleted and made anew between two events.
-            Some(_) => entries.retain(|entry| entry.invocation.name != invocation.name),
-            None => {}
-        }
-        self.heard += 1;
-        let (seen, order) = (Instant::now(), self.heard);
-        self.place(Entry {
-            invocation: Arc::new(invocation),
-            seen,
-            order,
-        });
+    fn known(&self, invocation: &OpenInvocation) -> Option<&Known> {
+        let known = self
+            .devices
+            .get(&invocation.device)?
+            .known
+            .get(&invocation.name)?;
+        (known.uid == invocation.uid).then_some(known)
     }
 
-    fn place(&mut self, entry: Entry) {
-        let entries = self
-            .devices
-            .entry(entry.invocation.device.clone())
-            .or_default();
-        let key = |entry: &Entry| (entry.invocation.created, entry.order);
-        let at = entries.partition_point(|other| key(other) < key(&entry));
-        entries.insert(at, Arc::new(entry));
+    /// `before`: what was known of it elsewhere.
+    fn insert(&mut self, invocation: OpenInvocation, before: Option<Known>) {
+        self.heard += 1;
+        let heard = self.heard;
+        let of = self.devices.entry(invocation.device.clone()).or_default();
+        if of
+            .known
+            .get(&invocation.name)
+            .is_some_and(|known| known.uid != invocation.uid)
+        {
+            // Deleted and made anew between two events.
+            of.remove(&invocation.name);
+        }
+        let known = of.known.entry(invocation.name.clone()).or_insert_with(|| {
+            before.unwrap_or_else(|| Known {
+                uid: invocation.uid.clone(),
+                order: (invocation.created, heard),
+                seen: Instant::now(),
+            })
+        });
+        let (order, seen) = (known.order, known.seen);
+        of.place(order, seen, invocation);
     }
 
     fn remove(&mut self, device: &DeviceKey, name: &str) {
-        let Some(entries) = self.devices.get_mut(device) else {
+        let Some(of) = self.devices.get_mut(device) else {
             return;
         };
-        entries.retain(|entry| entry.invocation.name != name);
-        if entries.is_empty() {
+        of.remove(name);
+        if of.known.is_empty() {
             self.devices.remove(device);
         }
     }
 }
 
+impl OfDevice {
+    fn place(&mut self, order: Order, seen: Instant, invocation: OpenInvocation) {
+        // Nothing overtakes what is older and not kept.
+        let is_older_than_others = self
+            .others
+            .first_key_value()
+            .is_none_or(|(other, _)| order <= *other);
+        let is_older_than_last = self
+            .kept
+            .last_key_value()
+            .is_some_and(|(last, _)| order <= *last);
+        if is_older_than_last || (is_older_than_others && self.kept.len() < MOST_KEPT) {
+            self.others.remove(&order);
+            let invocation = Arc::new(invocation);
+            self.kept
+                .insert(order, Arc::new(Entry { invocation, seen }));
+            if self.kept.len() > MOST_KEPT
+                && let Some((order, entry)) = self.kept.pop_last()
+            {
+                self.others.insert(order, entry.invocation.name.clone());
+            }
+        } else {
+            self.others.insert(order, invocation.name);
+        }
+        if self.others.len() > MOST_NAMED
+            && let Some((_, name)) = self.others.pop_last()
+        {
+            self.known.remove(&name);
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(known) = self.known.remove(name) {
+            self.kept.remove(&known.order);
+            self.others.remove(&known.order);
+        }
+    }
+
+    fn next_other(&self) -> Option<&String> {
+        let (_, name) = self.others.first_key_value()?;
+        (self.kept.len() < MOST_KEPT).then_some(name)
+    }
+}
+
+/// A set is whole whenever a panic may have come.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::domain::fixtures::{at, invocation_object};
 
@@ -147,11 +245,23 @@ mod tests {
         OpenInvocation::read(object).unwrap()
     }
 
+    fn lamp() -> DeviceKey {
+        DeviceKey::new("kitchen", "lamp-1")
+    }
+
     fn names(invocations: &Invocations) -> Vec<String> {
-        let of = invocations.of(&DeviceKey::new("kitchen", "lamp-1"));
+        let of = invocations.of(&lamp());
         of.iter()
             .map(|entry| entry.invocation.name.clone())
             .collect()
+    }
+
+    fn list(invocations: &Invocations, all: Vec<OpenInvocation>) {
+        let mut listed = Listed::default();
+        for invocation in all {
+            invocations.list(&mut listed, invocation);
+        }
+        invocations.replace(listed);
     }
 
     #[tokio::test]
@@ -167,11 +277,10 @@ mod tests {
             ["early", "b", "a", "late"],
             "a new version keeps its place"
         );
-        invocations.replace(vec![
-            invocation("a", 5),
-            invocation("b", 5),
-            invocation("new", 2),
-        ]);
+        list(
+            &invocations,
+            vec![invocation("a", 5), invocation("b", 5), invocation("new", 2)],
+        );
         assert_eq!(names(&invocations), ["new", "b", "a"], "and so does a list");
     }
 
@@ -183,16 +292,68 @@ mod tests {
         anew.uid = "uid-2".to_owned();
         invocations.insert(anew);
         assert_eq!(names(&invocations), ["a"]);
-        let device = DeviceKey::new("kitchen", "lamp-1");
-        assert!(invocations.find(&device, "uid-2").is_some());
-        assert!(invocations.find(&device, "uid-of-a").is_none());
+        assert!(invocations.find(&lamp(), "uid-2").is_some());
+        assert!(invocations.find(&lamp(), "uid-of-a").is_none());
     }
 
     #[tokio::test]
     async fn a_device_without_any_costs_nothing() {
         let invocations = Invocations::default();
         invocations.insert(invocation("a", 1));
-        invocations.remove(&DeviceKey::new("kitchen", "lamp-1"), "a");
-        assert!(read(&invocations.0).devices.is_empty());
+        invocations.remove(&lamp(), "a");
+        assert!(read(&invocations.store).devices.is_empty());
+    }
+
+    /// `MOST_KEPT` and ten more, the newest first.
+    fn too_many() -> Invocations {
+        let invocations = Invocations::default();
+        for number in (0..MOST_KEPT + 10).rev() {
+            let created = i64::try_from(number).unwrap();
+            invocations.insert(invocation(&format!("n{number}"), created));
+        }
+        invocations
+    }
+
+    #[tokio::test]
+    async fn of_too_many_the_oldest_are_kept_and_the_others_follow_in_their_order() {
+        let invocations = too_many();
+        let oldest: Vec<String> = (0..MOST_KEPT).map(|number| format!("n{number}")).collect();
+        assert_eq!(names(&invocations), oldest);
+        assert!(invocations.wanted().now_or_never().is_none(), "no room");
+
+        invocations.remove(&lamp(), "n3");
+        // It must not overtake those that are not kept.
+        invocations.insert(invocation("newest", 10_000));
+        assert_eq!(names(&invocations).len(), MOST_KEPT - 1);
+        assert_eq!(invocations.wanted().now_or_never(), Some(vec![lamp()]));
+        let next = format!("n{MOST_KEPT}");
+        assert_eq!(invocations.next_other(&lamp()), Some(next.clone()));
+        invocations.insert(invocation(&next, i64::try_from(MOST_KEPT).unwrap()));
+        assert_eq!(names(&invocations).last(), Some(&next));
+        assert_eq!(invocations.next_other(&lamp()), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_not_kept_is_forgotten_when_it_ends() {
+        let invocations = too_many();
+        invocations.remove(&lamp(), &format!("n{MOST_KEPT}"));
+        invocations.remove(&lamp(), "n0");
+        let next = format!("n{}", MOST_KEPT + 1);
+        assert_eq!(invocations.next_other(&lamp()), Some(next));
+    }
+
+    #[tokio::test]
+    async fn the_names_of_those_that_are_not_kept_are_bounded() {
+        let invocations = Invocations::default();
+        for number in 0..MOST_KEPT + MOST_NAMED + 5 {
+            let created = i64::try_from(number).unwrap();
+            invocations.insert(invocation(&format!("n{number}"), created));
+        }
+        let store = read(&invocations.store);
+        let of = &store.devices[&lamp()];
+        assert_eq!(
+            (of.kept.len(), of.others.len(), of.known.len()),
+            (MOST_KEPT, MOST_NAMED, MOST_KEPT + MOST_NAMED)
+        );
     }
 }

@@ -3,10 +3,10 @@
 //! A watch that breaks is taken up where it broke, or begins anew with a list; meanwhile the stores keep what they had,
 //! so that devices are served from what was known last while the API server is away.
 
-use std::{fmt::Debug, pin::pin, sync::Arc};
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
 use crds::{
-    CapabilityInvocation, Device,
+    CapabilityInvocation, Device, Guarded,
     names::{COMPONENT_GATEWAY, COMPONENT_LABEL},
     v1alpha1::capability_invocation::InvocationPhase,
 };
@@ -14,18 +14,24 @@ use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Changed, Index, Listener, gateways::Gateway};
+use super::{Changed, Index, Listener, gateways::Gateway, invocations::Listed};
 use crate::domain::{
     device::{DeviceKey, KnownDevice},
     invocation::OpenInvocation,
 };
+
+/// How long one object may take that is fetched, and when it is tried again.
+const FETCH_TIME: Duration = Duration::from_secs(10);
+const FETCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Something that a watch feeds.
 trait Sink: Send {
@@ -83,12 +89,25 @@ pub fn start(
     let to_invocations = InvocationSink {
         index: Arc::clone(index),
         listener: Arc::clone(listener),
-        listed: Vec::new(),
+        listed: Listed::default(),
     };
     let to_gateways = GatewaySink {
         index: Arc::clone(index),
         listed: Vec::new(),
     };
+    let open = follow(
+        Api::all(client.clone()),
+        watcher::Config::default().fields(&open_invocations()),
+        to_invocations,
+        invocations.0,
+        stop.clone(),
+    );
+    let others = fetch_others(
+        Arc::clone(index),
+        client.clone(),
+        Arc::clone(listener),
+        stop.clone(),
+    );
     let leases = Api::namespaced(client.clone(), namespace);
     let futures = [
         Box::pin(follow(
@@ -98,13 +117,9 @@ pub fn start(
             devices.0,
             stop.clone(),
         )) as futures::future::BoxFuture<'static, ()>,
-        Box::pin(follow(
-            Api::all(client.clone()),
-            watcher::Config::default().fields(&open_invocations()),
-            to_invocations,
-            invocations.0,
-            stop.clone(),
-        )),
+        Box::pin(async move {
+            futures::join!(open, others);
+        }),
         Box::pin(follow(
             leases,
             watcher::Config::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_GATEWAY}")),
@@ -174,7 +189,7 @@ struct DeviceSink {
 }
 
 impl Sink for DeviceSink {
-    type Object = DeserializeGuard<Device>;
+    type Object = Guarded<Device>;
 
     const KIND: &'static str = "Device";
 
@@ -209,7 +224,7 @@ impl Sink for DeviceSink {
     }
 }
 
-fn device_key(object: &DeserializeGuard<Device>) -> DeviceKey {
+fn device_key(object: &Guarded<Device>) -> DeviceKey {
     DeviceKey {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
@@ -219,22 +234,22 @@ fn device_key(object: &DeserializeGuard<Device>) -> DeviceKey {
 struct InvocationSink {
     index: Arc<Index>,
     listener: Listener,
-    listed: Vec<OpenInvocation>,
+    listed: Listed,
 }
 
 impl Sink for InvocationSink {
-    type Object = DeserializeGuard<CapabilityInvocation>;
+    type Object = Guarded<CapabilityInvocation>;
 
     const KIND: &'static str = "CapabilityInvocation";
 
     fn begin_list(&mut self) {
-        self.listed = Vec::new();
+        self.listed = Listed::default();
     }
 
     fn listed(&mut self, object: Self::Object) {
-        let invocation = valid(object).and_then(OpenInvocation::read);
-        self.listed
-            .extend(invocation.filter(|invocation| !invocation.phase().is_terminal()));
+        if let Some(invocation) = open(object) {
+            self.index.invocations.list(&mut self.listed, invocation);
+        }
     }
 
     fn end_list(&mut self) {
@@ -303,8 +318,49 @@ impl Sink for GatewaySink {
     }
 }
 
+/// What is read, and has not ended.
+fn open(object: Guarded<CapabilityInvocation>) -> Option<OpenInvocation> {
+    valid(object)
+        .and_then(OpenInvocation::read)
+        .filter(|invocation| !invocation.phase().is_terminal())
+}
+
+/// Fetches what the store knows by name alone, for devices that are served here and have room for it.
+async fn fetch_others(
+    index: Arc<Index>,
+    client: Client,
+    listener: Listener,
+    stop: CancellationToken,
+) {
+    let invocations = &index.invocations;
+    let fetch = async {
+        loop {
+            for device in invocations.wanted().await {
+                let api: Api<Guarded<CapabilityInvocation>> =
+                    Api::namespaced(client.clone(), &device.namespace);
+                while let Some(name) = invocations.next_other(&device) {
+                    let Ok(Ok(found)) = timeout(FETCH_TIME, api.get_opt(&name)).await else {
+                        // It is wanted again when the device is next looked at.
+                        sleep(FETCH_AGAIN).await;
+                        break;
+                    };
+                    match found.and_then(open) {
+                        Some(invocation) => invocations.insert(invocation),
+                        None => invocations.remove(&device, &name),
+                    }
+                }
+                listener(Changed::Device(&device));
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = fetch => {}
+    }
+}
+
 /// Says once, each time that it is heard of, why an object is left aside.
-fn valid<K>(object: DeserializeGuard<K>) -> Option<K> {
+fn valid<K>(object: Guarded<K>) -> Option<K> {
     object
         .0
         .inspect_err(|invalid| {

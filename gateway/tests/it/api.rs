@@ -1,4 +1,4 @@
-//! An API server that is a map: lists with field selectors, gets, creates, merge patches with a resourceVersion, and
+//! An API server that is a map: lists with field selectors and pages, gets, creates, merge patches with a resourceVersion, and
 //! watches. No schema, no policies, no authentication.
 
 use std::{
@@ -152,15 +152,23 @@ impl FakeApi {
         query: &BTreeMap<String, String>,
     ) -> Response<Body> {
         let state = self.0.state.lock().unwrap();
-        let items: Vec<&Value> = state
+        let number = |name: &str| query.get(name).and_then(|value| value.parse().ok());
+        let (from, limit) = (
+            number("continue").unwrap_or(0),
+            number("limit").unwrap_or(usize::MAX),
+        );
+        let mut wanted = state
             .objects
             .iter()
             .filter(|(key, object)| is_wanted(key, object, plural, namespace, query))
             .map(|(_, object)| object)
-            .collect();
+            .skip(from);
+        let items: Vec<&Value> = wanted.by_ref().take(limit).collect();
+        let more = wanted.next().map(|_| (from + items.len()).to_string());
         ok(&json!({
             "apiVersion": "fairlead.dev/v1alpha1", "kind": "List",
-            "metadata": { "resourceVersion": state.version.to_string() }, "items": items,
+            "metadata": { "resourceVersion": state.version.to_string(), "continue": more },
+            "items": items,
         }))
     }
 
@@ -214,7 +222,8 @@ impl FakeApi {
                     };
                     since = seen;
                     if is_wanted(&key, &object, &plural, &namespace, &query) {
-                        let line = format!("{}\n", json!({ "type": "MODIFIED", "object": object }));
+                        // The type first, as API servers write it.
+                        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{object}}}\n");
                         return Some((Ok(Bytes::from(line)), (since, version)));
                     }
                 }
@@ -271,10 +280,16 @@ fn is_wanted(
             .filter(|term| !term.is_empty())
             .all(|term| {
                 let (path, value) = term.split_once('=').unwrap();
-                object
-                    .pointer(&format!("/{}", path.replace('.', "/")))
-                    .and_then(Value::as_str)
-                    == Some(value)
+                let is = |path: &str| {
+                    object
+                        .pointer(&format!("/{}", path.replace('.', "/")))
+                        .and_then(Value::as_str)
+                        == Some(value)
+                };
+                match path.strip_suffix('!') {
+                    Some(path) => !is(path),
+                    None => is(path),
+                }
             })
 }
 

@@ -15,6 +15,7 @@ mod authority;
 mod bounds;
 mod handshake;
 mod hub;
+mod index;
 mod pairing;
 mod relay;
 mod stranger;

@@ -135,6 +135,11 @@ impl Cluster {
             .collect()
     }
 
+    /// What it was asked about single objects, of all kinds.
+    pub fn log(&self) -> Vec<String> {
+        self.lock().log.clone()
+    }
+
     /// Waits until it holds.
     pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let mut changed = self.0.changed.subscribe();
@@ -311,7 +316,8 @@ impl State {
     }
 
     fn notify(&mut self, plural: &str, event: &str, object: &Value) {
-        let line = format!("{}\n", json!({"type": event, "object": object}));
+        // The type first, as API servers write it.
+        let line = format!("{{\"type\":\"{event}\",\"object\":{object}}}\n");
         self.watches.retain(|(of, sender)| {
             of != plural || sender.unbounded_send(Ok(Bytes::from(line.clone()))).is_ok()
         });
@@ -330,6 +336,9 @@ impl State {
                         object["metadata"]["resourceVersion"] = operation["value"].clone();
                     }
                     "/status" => object["status"] = operation["value"].clone(),
+                    "/status/conditions" => {
+                        object["status"]["conditions"] = operation["value"].clone();
+                    }
                     other => panic!("{other} is not patched"),
                 }
             }

@@ -32,6 +32,7 @@ use super::{
     application::{self, Circumstances},
     codes::Counted,
     decide::{self, Place, Resumption},
+    requests::Found,
 };
 use crate::{
     clock,
@@ -48,6 +49,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// No challenge leaves sooner than this after it was asked for. Counting an attempt takes a write, and a stranger must
 /// not read from the time of the answer which codes exist.
 const CHALLENGE_TIME: Duration = Duration::from_millis(100);
+/// When those may come back whose request could not be found among so many.
+const RETRY_SEARCH: Duration = Duration::from_mins(1);
+/// Codes of one key whose requests are looked for one by one.
+const MOST_NAMED: usize = 16;
 /// When those may come back who found no place to wait.
 const RETRY_WAITING: Duration = Duration::from_secs(30);
 
@@ -145,10 +150,16 @@ impl Exchange {
     async fn resume(&mut self) -> Result<Reached, Status> {
         self.count_try(&self.context.resumes)?;
         let key = self.key.to_string();
-        // Codes last: a request that is made in between belongs to one of them.
-        let requests = self.context.requests.of_key(&key).await?;
         let codes = self.context.codes.that_admitted(&key).await?;
-        let reached = match decide::resumption(&key, &codes, &requests) {
+        let found = self.requests(&key, &codes).await?;
+        let reached = match decide::resumption(&key, &codes, &found.requests) {
+            Resumption::Unknown if found.is_partial => {
+                return Err(later(
+                    Code::Unavailable,
+                    "there are too many pairing requests for this key: ask who manages them to delete some",
+                    RETRY_SEARCH,
+                ));
+            }
             Resumption::Unknown => {
                 return Err(Status::not_found(
                     "this key never proved a code: pair with a code",
@@ -166,6 +177,34 @@ impl Exchange {
         };
         self.context.metrics.enrolment(Enrolment::Resumed);
         Ok(reached)
+    }
+
+    /// What gateways made for the key. Anybody who may make requests somewhere can make so many for any key that a search
+    /// ends before it comes to ours: those that matter to a code are looked for where the code is.
+    async fn requests(&self, key: &str, codes: &[PairingCode]) -> Result<Found, Status> {
+        let requests = &self.context.requests;
+        let mut named = Vec::new();
+        for place in codes
+            .iter()
+            .filter_map(|code| decide::named_request(code, key))
+            .take(MOST_NAMED)
+        {
+            named.extend(requests.get(&place).await?);
+        }
+        let mut found = requests.of_key(key, None).await?;
+        if found.is_partial {
+            let unnamed = codes
+                .iter()
+                .filter(|code| decide::named_request(code, key).is_none());
+            for code in unnamed.take(MOST_NAMED) {
+                let here = requests
+                    .of_key(key, Some(&Place::of(code).namespace))
+                    .await?;
+                found.requests.extend(here.requests);
+            }
+        }
+        found.requests.extend(named);
+        Ok(found)
     }
 
     /// Makes the request of a key that proved `code`.

@@ -7,22 +7,40 @@ use kube::{
     api::{ListParams, ObjectMeta, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
+use tokio::sync::Semaphore;
 
 use super::{
     api::{Error, call},
-    decide::Place,
+    decide::{self, Place},
 };
 
-/// Most requests of one key that are looked at. More than that are nobody's honest doing.
-const MOST: u32 = 100;
+/// Requests read at once.
+const PAGE: u32 = 100;
+/// Most pages that are looked at for the requests of one key. Whoever may make a PairingRequest may make as many as he
+/// likes for any key.
+const MOST_PAGES: usize = 20;
+/// Searches at once: each may hold a page in memory.
+const READERS: usize = 4;
 
 pub struct Requests {
     client: Client,
+    readers: Semaphore,
+}
+
+/// Requests that gateways made for a key.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub requests: Vec<PairingRequest>,
+    /// Whether there may be others.
+    pub is_partial: bool,
 }
 
 impl Requests {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self {
+            client,
+            readers: Semaphore::new(READERS),
+        }
     }
 
     /// Makes a request, named by the digest of its spec: the same one made twice is one.
@@ -52,13 +70,35 @@ impl Requests {
         })
     }
 
-    /// All requests for the key, in all namespaces.
-    pub async fn of_key(&self, key: &str) -> Result<Vec<PairingRequest>, Error> {
-        let all: Api<PairingRequest> = Api::all(self.client.clone());
-        let of_key = ListParams::default()
+    /// The requests that gateways made for the key: in that namespace, or in all.
+    pub async fn of_key(&self, key: &str, namespace: Option<&str>) -> Result<Found, Error> {
+        let api = match namespace {
+            Some(namespace) => self.namespaced(namespace),
+            None => Api::all(self.client.clone()),
+        };
+        // Never closed.
+        let _turn = self.readers.acquire().await;
+        let mut page = ListParams::default()
             .fields(&format!("spec.publicKeySha256={key}"))
-            .limit(MOST);
-        Ok(call(all.list(&of_key)).await?.items)
+            .limit(PAGE);
+        let mut found = Found::default();
+        for _ in 0..MOST_PAGES {
+            let requests = call(api.list(&page)).await?;
+            let made = requests.items.into_iter();
+            found
+                .requests
+                .extend(made.filter(|request| decide::is_made_for(request, key)));
+            match requests.metadata.continue_ {
+                Some(token) if !token.is_empty() => page.continue_token = Some(token),
+                Some(_) | None => return Ok(found),
+            }
+        }
+        found.is_partial = true;
+        Ok(found)
+    }
+
+    pub async fn get(&self, place: &Place) -> Result<Option<PairingRequest>, Error> {
+        call(self.namespaced(&place.namespace).get_opt(&place.name)).await
     }
 
     /// The request as it is and as it becomes; `None` when it is not there. Goes on when the API server does not

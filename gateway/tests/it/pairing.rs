@@ -248,6 +248,36 @@ async fn a_device_that_lost_its_stream_comes_back_to_the_same_request() {
     assert_eq!(stranger.resume().await.unwrap_err().code(), Code::NotFound);
 }
 
+/// Somebody who may make requests elsewhere makes them for this device's key.
+#[tokio::test]
+async fn requests_that_others_make_for_its_key_do_not_keep_a_device_from_its_own() {
+    for (row, others) in [("pages of them", 150), ("more than are read", 2_100)] {
+        let hub = Hub::start().await;
+        let code = hub.add_code(5, 1);
+        let key = DeviceKey::generate();
+        let (first, request) = ask(&hub, &code, &key).await;
+        drop(first);
+        for number in 0..others {
+            hub.api.put(
+                "pairingrequests",
+                json!({
+                    "apiVersion": "fairlead.dev/v1alpha1", "kind": "PairingRequest",
+                    "metadata": { "namespace": "attic", "name": format!("trap-{number}") },
+                    "spec": {
+                        "requestedName": "kiosk", "publicKeySha256": key.fingerprint().to_string(),
+                        "method": "Manual", "expiresAt": seconds_from_now(600),
+                    },
+                }),
+            );
+        }
+        let mut second = Enrolling::start(hub.address, &key).await.unwrap();
+        let Answer::Pending(pending) = second.resume().await.unwrap() else {
+            panic!("not pending: {row}");
+        };
+        assert_eq!(pending.request, request, "{row}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_was_deleted_is_not_waited_for() {
     let hub = Hub::start().await;

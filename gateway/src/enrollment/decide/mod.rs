@@ -277,7 +277,8 @@ fn of_code(
     Some((last, Resumption::Describe { code: place }))
 }
 
-fn is_made_for(request: &PairingRequest, key: &str) -> bool {
+/// Whether a gateway made it for that key.
+pub fn is_made_for(request: &PairingRequest, key: &str) -> bool {
     request.spec.source.is_some() && request.spec.public_key_sha256.as_deref() == Some(key)
 }
 

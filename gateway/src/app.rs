@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     mounted::{self, Mounted},
     node::{self, Node},
+    renewal::Renewals,
     server, tls,
 };
 
@@ -57,7 +58,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .with_context(|| format!("bind --device-address {}", args.device_address))?;
 
     // 5. Services, with what they watch.
-    let node = Node::start(client.clone(), node_settings(&args), &tasks, &mut registry);
+    let renewals = Renewals::new(client.clone(), tls_loaded.clone());
+    let node = Node::start(
+        client.clone(),
+        node_settings(&args),
+        renewals,
+        &tasks,
+        &mut registry,
+    );
     let settings = enrollment_settings(&args, node.clone());
     let enroller = Enroller::new(&client, settings, setup.current(), metrics, tasks.token());
 

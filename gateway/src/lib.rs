@@ -11,19 +11,21 @@
 //!
 //! Behind it, for devices:
 //!
+//! - [`renewal`]: another certificate for a device that has one;
 //! - [`node`]: their streams, the invocations that these carry, and what the Device shows of it;
 //! - [`domain`]: what is decided about them, pure;
 //! - [`index`]: what the cluster looks like, from watches.
 //!
 //! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and
 //! pacing, pure), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to
-//! try again).
+//! try again), [`csr`] and [`pem`] (how certificates and requests for them are written).
 //!
 //! A gateway keeps nothing that a restart would lose, and decides nothing about trust.
 
 pub mod app;
 pub mod args;
 pub mod clock;
+pub mod csr;
 pub mod domain;
 pub mod door;
 pub mod enrollment;
@@ -35,6 +37,8 @@ pub mod metrics;
 pub mod mounted;
 pub mod node;
 pub mod peer;
+pub mod pem;
+pub mod renewal;
 pub mod server;
 pub mod status;
 pub mod stay;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use pairing::{certificate::Presented, crypto};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
@@ -20,7 +20,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::mounted::Current;
+use crate::{mounted::Current, pem::certificates};
 
 /// The files of `--tls-dir`, in the order in which [`Material::parse`] takes them.
 pub const FILES: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
@@ -30,6 +30,7 @@ pub const FILES: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
 pub struct Material {
     own: Arc<CertifiedKey>,
     devices: Arc<dyn ClientCertVerifier>,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Material {
@@ -43,9 +44,10 @@ impl Material {
         // Checks that the key is that of the certificate.
         let own =
             CertifiedKey::from_der(chain, key, &crypto()).context("use tls.crt with tls.key")?;
+        let roots = certificates(roots).context("read ca.crt")?;
         let mut store = RootCertStore::empty();
-        for root in certificates(roots).context("read ca.crt")? {
-            store.add(root).context("use ca.crt")?;
+        for root in &roots {
+            store.add(root.clone()).context("use ca.crt")?;
         }
         let devices = WebPkiClientVerifier::builder_with_provider(Arc::new(store), crypto())
             .build()
@@ -53,14 +55,14 @@ impl Material {
         Ok(Self {
             own: Arc::new(own),
             devices,
+            roots,
         })
     }
-}
 
-fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
-    ensure!(!certificates.is_empty(), "no certificate in it");
-    Ok(certificates)
+    /// The authorities of devices and gateways.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
 }
 
 /// TLS for devices and for those who want to become one. Handshakes fail until there is a [`Material`].

@@ -40,8 +40,10 @@ pub struct KnownDevice {
     pub fingerprint: Option<KeyFingerprint>,
     pub being_deleted: bool,
     pub spec: DeviceSpec,
-    /// Without the certificate, which is the operator's.
+    /// Without the certificate, which is the operator's, and without the renewal, which is long.
     pub status: DeviceStatus,
+    /// Whether the renewal that it asked for last was issued or refused.
+    pub is_renewal_answered: bool,
 }
 
 impl KnownDevice {
@@ -54,6 +56,10 @@ impl KnownDevice {
         } = device;
         let mut status = status.unwrap_or_default();
         status.certificate = None;
+        let is_renewal_answered = status
+            .renewal
+            .take()
+            .is_some_and(|renewal| renewal.chain.is_some() || renewal.refused.is_some());
         spec.display_name = None;
         Some(Self {
             key: DeviceKey {
@@ -66,6 +72,7 @@ impl KnownDevice {
             being_deleted: metadata.deletion_timestamp.is_some(),
             spec,
             status,
+            is_renewal_answered,
         })
     }
 }

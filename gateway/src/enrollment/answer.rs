@@ -7,7 +7,8 @@ use crds::{
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use proto::node::{Denied, Expired, Failed, Issued, Pending, enroll_response::Step};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::pem;
 
 /// After which a person may try again who was denied, in seconds: for the person at the device, not a rule.
 const RETRY_DENIED_SECONDS: u32 = 60;
@@ -94,11 +95,13 @@ fn why(status: &PairingRequestStatus) -> String {
 
 /// `None` where there is none, or one cannot be read.
 fn certificates(pem: &str) -> Option<Vec<Vec<u8>>> {
-    let certificates: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
-        .collect::<Result<_, _>>()
-        .ok()?;
-    (!certificates.is_empty()).then_some(certificates)
+    let certificates = pem::certificates(pem.as_bytes()).ok()?;
+    Some(
+        certificates
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect(),
+    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! [`requests`]. Everything that lasts is in the API server, so a device may go on at any gateway.
 
 mod answer;
-mod api;
+pub(crate) mod api;
 mod application;
 mod codes;
 mod decide;

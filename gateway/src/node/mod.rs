@@ -51,6 +51,7 @@ use crate::{
         Index, Listener,
         watch::{self, Synced},
     },
+    renewal::Renewals,
 };
 
 /// Bytes that results of all devices may take while they wait to be written.
@@ -120,6 +121,9 @@ struct Shared {
     live: Arc<Live>,
     registrations: Registrations,
     requests: Requests,
+    /// See [`crate::renewal`] for how a stream uses it.
+    #[expect(dead_code, reason = "streams come to use it")]
+    renewals: Renewals,
     metrics: Metrics,
     result_memory: Arc<Semaphore>,
     synced: Synced,
@@ -144,6 +148,7 @@ impl Node {
     pub fn start(
         client: Client,
         settings: Settings,
+        renewals: Renewals,
         tasks: &Tasks,
         registry: &mut Registry,
     ) -> Self {
@@ -175,6 +180,7 @@ impl Node {
         );
         let shared = Arc::new(Shared {
             requests: Requests::new(client, metrics.clone()),
+            renewals,
             settings,
             index,
             live,

@@ -18,5 +18,6 @@ mod hub;
 mod index;
 mod pairing;
 mod relay;
+mod renewal;
 mod stranger;
 mod wire;

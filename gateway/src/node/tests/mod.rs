@@ -881,6 +881,7 @@ async fn sessions_of_an_earlier_life_of_the_gateway_are_ended() {
     let _node = super::Node::start(
         cluster.client(),
         settings(),
+        world::renewals(&cluster),
         &supervisor.tasks(),
         &mut registry,
     );

@@ -26,6 +26,7 @@ use crate::{
     domain::fixtures,
     node::{Node, Settings},
     peer::{Admission, Certified, Identity, Peer},
+    renewal::Renewals,
 };
 
 pub const GATEWAY: &str = "gateway-a";
@@ -72,6 +73,12 @@ pub fn settings() -> Settings {
     Settings::new(GATEWAY, "fairlead-system", "gateway-a.example:7443")
 }
 
+/// Where nothing is mounted.
+pub fn renewals(cluster: &Cluster) -> Renewals {
+    let (_, material) = tokio::sync::watch::channel(None);
+    Renewals::new(cluster.client(), material)
+}
+
 impl World {
     /// With devices `lamp-1` and `lamp-2`.
     pub async fn new() -> Self {
@@ -86,6 +93,7 @@ impl World {
         let node = Node::start(
             cluster.client(),
             settings,
+            renewals(&cluster),
             &supervisor.tasks(),
             &mut Registry::default(),
         );

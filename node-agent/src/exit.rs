@@ -1,6 +1,6 @@
 //! How the process ends: each reason that a script may want to tell apart has its own code.
 
-use crate::{enrol, journal, state};
+use crate::{config::document::Problem, enrol, journal, state};
 
 /// The exit codes of `fairlead-agent`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +32,8 @@ pub enum Exit {
     Unreachable = 11,
     /// Whoever answered is not the gateway that the pin or the code speaks of.
     GatewayNotTrusted = 12,
+    /// The configuration, or a file that declares capabilities, is wrong; the message names the file and the line.
+    Config = 13,
     /// A signal stopped it before it was done. What was reached is kept.
     Interrupted = 14,
 }
@@ -47,6 +49,9 @@ impl Exit {
                 }
                 if let Some(error) = cause.downcast_ref::<state::Error>() {
                     return Some(Self::of_state(error));
+                }
+                if cause.is::<Problem>() {
+                    return Some(Self::Config);
                 }
                 if cause.is::<journal::OpenError>() {
                     return Some(Self::State);
@@ -140,6 +145,10 @@ mod tests {
         for (error, expected) in [
             (anyhow::anyhow!("anything"), Exit::Failed),
             (anyhow::Error::from(Refusal::NotPaired), Exit::NotPaired),
+            (
+                anyhow::Error::from(Problem::of(std::path::Path::new("x"), "wrong")),
+                Exit::Config,
+            ),
             (
                 Err::<(), _>(denied)
                     .context("pair this device")

@@ -3,6 +3,7 @@
 //! In the order of the story:
 //!
 //! - [`args`], [`exit`]: what a person types, and what the process says when it ends;
+//! - [`config`]: what this device's administrator says;
 //! - [`app`]: one function per command; the only place that starts tasks for the life of the process;
 //! - [`terminal`]: what is said to the person, and asked; [`status`]: what `status` shows;
 //! - [`state`]: the folder: key, identity, pairing in progress, session; each file whole or absent after a power cut;
@@ -17,6 +18,7 @@ pub mod agent;
 pub mod app;
 pub mod args;
 pub mod capability;
+pub mod config;
 pub mod enrol;
 pub mod exit;
 pub mod host;

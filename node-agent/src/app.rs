@@ -17,7 +17,12 @@ use zeroize::Zeroizing;
 use crate::{
     agent::{self, plan::Limits},
     args::{Args, Command, Output, Pair},
-    capability::{About, Registry},
+    capability::{
+        About,
+        command::confine,
+        live::{self, OWN_PROGRAM, Source},
+    },
+    config::Config,
     enrol::{self, Applicant, Invitation, PROOF_SETTLES, Progress},
     exit::{Exit, Interrupted, Refusal},
     host::{Facts, clock},
@@ -38,7 +43,7 @@ const STOP_TIME: Duration = Duration::from_secs(8);
 /// Runs the command, and says what went wrong.
 pub fn main(args: Args) -> ExitCode {
     match run_command(args) {
-        Ok(()) => Exit::Done.into(),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             Exit::of(&error).into()
@@ -46,22 +51,50 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-fn run_command(args: Args) -> anyhow::Result<()> {
+fn run_command(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         state_dir,
+        config: config_path,
         log,
         command,
     } = args;
-    log.init()?;
-    let folder = match state_dir {
-        Some(folder) => folder,
-        None => default_folder()?,
+    let settle = || -> anyhow::Result<Settings> {
+        log.init()?;
+        let config = Config::read(config_path.as_deref())?;
+        let folder = match state_dir.or_else(|| config.state_dir.clone()) {
+            Some(folder) => folder,
+            None => default_folder()?,
+        };
+        Ok(Settings {
+            folder,
+            config_path,
+            config,
+        })
     };
     match command {
-        Command::Pair(pair) => block_on(self::pair(&folder, pair)),
-        Command::Run => block_on(run(&folder)),
-        Command::Status(status) => show_status(&folder, status.output),
-        Command::Unpair(unpair) => self::unpair(&folder, unpair.yes),
+        // It runs as who the command runs as, who may not read anything of the agent's.
+        Command::ExecCapability(confinement) => return Ok(confine::exec(&confinement)),
+        Command::Pair(pair) => block_on(self::pair(&settle()?, pair))?,
+        Command::Run => block_on(run(settle()?))?,
+        Command::Status(status) => show_status(&settle()?.folder, status.output)?,
+        Command::Unpair(unpair) => self::unpair(&settle()?.folder, unpair.yes)?,
+        Command::Capabilities => show_capabilities(&settle()?)?,
+    }
+    Ok(Exit::Done.into())
+}
+
+/// What the command line and the configuration come to.
+struct Settings {
+    /// Of the state.
+    folder: PathBuf,
+    config_path: Option<PathBuf>,
+    config: Config,
+}
+
+impl Settings {
+    fn capabilities(&self, about: About) -> Source {
+        let (path, config) = (self.config_path.clone(), self.config.clone());
+        Source::new(path, config, about, Path::new(OWN_PROGRAM))
     }
 }
 
@@ -92,13 +125,13 @@ fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
     result
 }
 
-async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
+async fn pair(settings: &Settings, args: Pair) -> anyhow::Result<()> {
     let Pair {
         code,
         gateway,
         name,
     } = args;
-    let folder = Folder::open(path)?;
+    let folder = Folder::open(&settings.folder)?;
     let view = folder.view();
     let interrupted = match view.standing(clock::wall().as_second())? {
         Standing::Unpaired => None,
@@ -118,7 +151,8 @@ async fn pair(path: &Path, args: Pair) -> anyhow::Result<()> {
         }
         None => (None, gateway.map(address).transpose()?),
     };
-    let capabilities = Registry::built_in(About::default()).declared();
+    let (registry, _) = settings.capabilities(About::default()).load();
+    let capabilities = registry.declared();
     let key = folder.key()?;
     let applicant = Applicant {
         folder: &folder,
@@ -268,15 +302,15 @@ fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
     crate::upstream::connect::chain(error)
 }
 
-async fn run(path: &Path) -> anyhow::Result<()> {
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
-    let folder = Folder::open(path)?;
+    let folder = Folder::open(&settings.folder)?;
     let facts = Facts::read();
     let identity = match folder.view().standing(clock::wall().as_second())? {
         Standing::Unpaired => return Err(Refusal::NotPaired.into()),
         Standing::Paired(identity) => identity,
         Standing::Pairing(saved) => tokio::select! {
-            paired = finish_pairing(&folder, saved, &facts) => paired?,
+            paired = finish_pairing(&settings, &folder, saved, &facts) => paired?,
             () = stop.recv() => {
                 tracing::info!("Stopping; the pairing goes on with the next start");
                 return Ok(());
@@ -285,7 +319,7 @@ async fn run(path: &Path) -> anyhow::Result<()> {
     };
     let key = folder.key()?;
     folder.view().check_identity(&identity, &key)?;
-    let registry = Registry::built_in(About {
+    let mut source = settings.capabilities(About {
         namespace: identity.namespace.clone(),
         device: identity.device.clone(),
         public_key_sha256: key.fingerprint().to_string(),
@@ -294,6 +328,7 @@ async fn run(path: &Path) -> anyhow::Result<()> {
         arch: facts.arch.clone(),
         agent_version: facts.agent_version.clone(),
     });
+    let (registry, _) = source.load();
     let journal = Journal::open(&folder.view().journal(), Bounds::default(), clock::now())?;
     tracing::info!(
         namespace = identity.namespace,
@@ -315,7 +350,10 @@ async fn run(path: &Path) -> anyhow::Result<()> {
     let serving = agent::Parts {
         journal,
         registry,
-        limits: Limits::default(),
+        limits: Limits {
+            running: settings.config.max_concurrent,
+            ..Limits::default()
+        },
         upstream,
         tasks: tasks.clone(),
     };
@@ -325,8 +363,14 @@ async fn run(path: &Path) -> anyhow::Result<()> {
 }
 
 /// `run` on a device that waits for its approver. A stop ends the process: everything is on the disk.
-async fn finish_pairing(folder: &Folder, saved: Saved, facts: &Facts) -> anyhow::Result<Identity> {
-    let capabilities = Registry::built_in(About::default()).declared();
+async fn finish_pairing(
+    settings: &Settings,
+    folder: &Folder,
+    saved: Saved,
+    facts: &Facts,
+) -> anyhow::Result<Identity> {
+    let (registry, _) = settings.capabilities(About::default()).load();
+    let capabilities = registry.declared();
     let key = folder.key()?;
     let applicant = Applicant {
         folder,
@@ -347,6 +391,19 @@ async fn finish_pairing(folder: &Folder, saved: Saved, facts: &Facts) -> anyhow:
         Progress::Proved { .. } => {}
     };
     Ok(enrol::resume(applicant, saved, &mut tell).await?)
+}
+
+/// What this device has, to standard output; what is wrong, to standard error.
+fn show_capabilities(settings: &Settings) -> anyhow::Result<()> {
+    let (registry, problems) = settings.capabilities(About::default()).load();
+    terminal::say(&live::table(&registry));
+    let Some((last, others)) = problems.split_last() else {
+        return Ok(());
+    };
+    for problem in others {
+        eprintln!("error: {problem}");
+    }
+    Err(last.clone().into())
 }
 
 fn show_status(path: &Path, output: Output) -> anyhow::Result<()> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use runtime::log::LogArgs;
 
+use crate::capability::command::confine::Confinement;
+
 /// Pairs this device with a Fairlead cluster and runs the capabilities granted to it.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "fairlead-agent", version, after_help = EXIT_CODES)]
@@ -13,6 +15,9 @@ pub struct Args {
     /// $XDG_STATE_HOME/fairlead or ~/.local/state/fairlead].
     #[arg(long, env = "FAIRLEAD_STATE_DIR", global = true, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+    /// What the device's administrator says [default: /etc/fairlead/agent.toml, where there is one].
+    #[arg(long, env = "FAIRLEAD_CONFIG", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
     #[command(subcommand)]
@@ -28,7 +33,7 @@ Exit codes:
    3  not paired                   10  the state folder cannot be used
    4  already paired               11  no gateway could be reached
    5  the code was not proved      12  the gateway is not the one expected
-   6  denied
+   6  denied                       13  the configuration is wrong
   14  stopped by a signal before it was done; what was reached is kept";
 
 /// What to do.
@@ -42,6 +47,11 @@ pub enum Command {
     Status(Status),
     /// Removes the key, the identity and the journal from this device.
     Unpair(Unpair),
+    /// Shows which capabilities this device has, and what is wrong with the files that declare them.
+    Capabilities,
+    /// Bounds itself, then becomes a command. For the agent alone.
+    #[command(hide = true)]
+    ExecCapability(Confinement),
 }
 
 #[derive(Clone, clap::Args)]

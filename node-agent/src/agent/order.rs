@@ -135,6 +135,10 @@ pub fn result(order: &Order, ending: Ending, now: Moment) -> node::Result {
             output,
             ..node::Result::default()
         },
+        // The capability has a time of its own, and that was over.
+        Ending::Failed(code @ FailureCode::DeadlineExceeded, message) => {
+            without(Outcome::TimedOut, code, &message)
+        }
         Ending::Failed(code, message) => without(Outcome::Failed, code, &message),
         Ending::Stopped(Why::Cancelled) => without(
             Outcome::Cancelled,
@@ -240,6 +244,12 @@ mod tests {
                 NOW,
                 Outcome::Failed,
                 Some(FailureCode::InvalidInput),
+            ),
+            (
+                Ending::Failed(FailureCode::DeadlineExceeded, "its own time".to_owned()),
+                NOW,
+                Outcome::TimedOut,
+                Some(FailureCode::DeadlineExceeded),
             ),
             (
                 Ending::Stopped(Why::Cancelled),

@@ -66,7 +66,7 @@ pub struct Observed<'a> {
     pub refused: &'a HashSet<Uid>,
     /// Results that were sent on the stream at hand; `None` where there is no stream.
     pub told: Option<&'a HashSet<Uid>>,
-    pub surface: &'a BTreeMap<&'static str, Availability>,
+    pub surface: &'a BTreeMap<&'a str, Availability>,
     pub limits: Limits,
     /// When running capabilities are stopped because the agent stops; `None` while it does not.
     pub stop_at: Option<Moment>,

@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Arc};
 
-use proto::node::FailureCode;
+use proto::node::{Execution, FailureCode};
 use serde::de::IgnoredAny;
 use tokio::{
     sync::oneshot,
@@ -26,6 +26,12 @@ pub(super) async fn run(
             "the capability is gone".to_owned(),
         );
     };
+    if capability.execution() == Execution::Mediated {
+        return Ending::Failed(
+            FailureCode::Unavailable,
+            "no mediation on this device: nobody can be asked whether it may run".to_owned(),
+        );
+    }
     let Some(input) = input_of(&order) else {
         return Ending::Failed(FailureCode::InvalidInput, "the input is no JSON".to_owned());
     };
@@ -96,6 +102,23 @@ mod tests {
         grace: Duration,
     }
 
+    /// One that a person must allow.
+    struct Asking;
+
+    impl Capability for Asking {
+        fn name(&self) -> &'static str {
+            "test.asking"
+        }
+
+        fn execution(&self) -> Execution {
+            Execution::Mediated
+        }
+
+        fn run(&self, _call: Call) -> Running {
+            panic!("nobody was asked")
+        }
+    }
+
     impl Capability for Odd {
         fn name(&self) -> &'static str {
             "test.odd"
@@ -121,6 +144,11 @@ mod tests {
     }
 
     async fn ending(input: &str, grace: Duration, why: Option<Why>) -> Ending {
+        let odd = Arc::new(Odd { grace });
+        ending_of(odd, input, why).await
+    }
+
+    async fn ending_of(capability: Arc<dyn Capability>, input: &str, why: Option<Why>) -> Ending {
         let order = Order {
             uid: Uid::parse("a").unwrap(),
             name: "check".to_owned(),
@@ -138,7 +166,7 @@ mod tests {
             }
             None => Some(sender),
         };
-        run(Some(Arc::new(Odd { grace })), Arc::new(order), stop).await
+        run(Some(capability), Arc::new(order), stop).await
     }
 
     #[tokio::test]
@@ -147,6 +175,16 @@ mod tests {
             ending("\"panic\"", Duration::ZERO, None).await,
             Ending::Failed(FailureCode::Internal, _)
         ));
+    }
+
+    #[tokio::test]
+    async fn what_a_person_must_allow_does_not_run_where_nobody_can_be_asked() {
+        let ending = ending_of(Arc::new(Asking), "null", None).await;
+        let Ending::Failed(code, message) = ending else {
+            unreachable!("it must not run");
+        };
+        assert_eq!(code, FailureCode::Unavailable);
+        assert!(message.contains("no mediation on this device"));
     }
 
     #[tokio::test]

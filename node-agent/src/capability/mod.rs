@@ -1,8 +1,12 @@
-//! What this device can do. One file per capability.
+//! What this device can do. One file per capability that is built in; [`command`]: those that are declared;
+//! [`desktop`]: those that open something on the screen; [`live`]: all of them, and when that changes.
 
+pub mod command;
+pub mod desktop;
 mod echo;
 mod health;
 mod identity;
+pub mod live;
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,7 +20,7 @@ pub type Running = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>
 /// Something that can be asked of this device.
 pub trait Capability: Send + Sync {
     /// Dotted lower-case words, 63 bytes at most. Never changes.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     fn execution(&self) -> Execution {
         Execution::Automatic
@@ -70,7 +74,14 @@ impl Failure {
 /// Everything that this device can do, by name.
 #[derive(Clone, Default)]
 pub struct Registry {
-    by_name: BTreeMap<&'static str, Arc<dyn Capability>>,
+    by_name: BTreeMap<String, Arc<dyn Capability>>,
+}
+
+/// Its names.
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
 }
 
 impl Registry {
@@ -85,11 +96,25 @@ impl Registry {
 
     /// Replaces a capability of the same name.
     pub fn add(&mut self, capability: Arc<dyn Capability>) {
-        self.by_name.insert(capability.name(), capability);
+        self.by_name
+            .insert(capability.name().to_owned(), capability);
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<dyn Capability>> {
         self.by_name.get(name).cloned()
+    }
+
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Capability>> {
+        self.by_name.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
     }
 
     /// What a gateway is told.
@@ -105,10 +130,10 @@ impl Registry {
     }
 
     /// What can be done now.
-    pub fn surface(&self) -> BTreeMap<&'static str, Availability> {
+    pub fn surface(&self) -> BTreeMap<&str, Availability> {
         let capabilities = self.by_name.iter();
         capabilities
-            .map(|(&name, capability)| (name, capability.availability()))
+            .map(|(name, capability)| (name.as_str(), capability.availability()))
             .collect()
     }
 }

@@ -11,6 +11,7 @@
 )]
 #![expect(clippy::large_futures, reason = "there is one of each")]
 
+mod commands;
 mod gateway;
 mod pairing;
 mod process;

@@ -1,0 +1,132 @@
+//! What stands between the agent and a command: `fairlead-agent exec-capability` bounds itself, then becomes the command.
+//!
+//! A process of its own, because only the new process can bound itself, and because code between fork and exec cannot be
+//! safe. The command's group, user, folder and environment are those that it was started with.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use rustix::{
+    process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit},
+    thread::set_no_new_privs,
+};
+
+/// Name of the subcommand.
+pub const SUBCOMMAND: &str = "exec-capability";
+/// What a shell says, too, where a program cannot be run, and where there is none.
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// The bounds of one process, and what it becomes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Confinement {
+    /// Ends with this process, which must be the parent.
+    #[arg(long, value_name = "PID")]
+    pub parent: Option<u32>,
+    /// Bound on the address space of each process.
+    #[arg(long, value_name = "BYTES")]
+    pub memory_bytes: Option<u64>,
+    /// Absolute path of a program, and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+impl Confinement {
+    /// The command line that is read back as this.
+    pub fn to_arguments(&self) -> Vec<OsString> {
+        let Self {
+            parent,
+            memory_bytes,
+            command,
+        } = self;
+        let mut arguments = vec![OsString::from(SUBCOMMAND)];
+        if let Some(parent) = parent {
+            arguments.push(format!("--parent={parent}").into());
+        }
+        if let Some(bytes) = memory_bytes {
+            arguments.push(format!("--memory-bytes={bytes}").into());
+        }
+        arguments.push("--".into());
+        arguments.extend(command.iter().cloned());
+        arguments
+    }
+}
+
+/// Becomes the command. Returns only where that failed, and has said why.
+pub fn exec(confinement: &Confinement) -> ExitCode {
+    let (program, error) = match confine(confinement) {
+        Ok(()) => become_command(&confinement.command),
+        Err(error) => (None, error),
+    };
+    match program {
+        Some(program) => eprintln!("cannot run {}: {error}", program.display()),
+        None => eprintln!("cannot confine the command: {error}"),
+    }
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    ExitCode::from(if is_missing { NOT_FOUND } else { CANNOT_RUN })
+}
+
+fn confine(confinement: &Confinement) -> io::Result<()> {
+    if let Some(parent) = confinement.parent {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Where it died before that, nobody waits for the command any more.
+        if getppid().map(|pid| pid.as_raw_nonzero().get()) != i32::try_from(parent).ok() {
+            return Err(io::Error::other("the agent is gone"));
+        }
+    }
+    set_no_new_privs(true)?;
+    // A core could hold what came in as input, in a folder that others read.
+    limit(Resource::Core, 0)?;
+    if let Some(bytes) = confinement.memory_bytes {
+        limit(Resource::As, bytes)?;
+    }
+    Ok(())
+}
+
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let new = Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    };
+    Ok(setrlimit(resource, new)?)
+}
+
+fn become_command(command: &[OsString]) -> (Option<&OsStr>, io::Error) {
+    let Some((program, arguments)) = command.split_first() else {
+        return (None, io::Error::other("there is none"));
+    };
+    let error = Command::new(program).args(arguments).exec();
+    (Some(program), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command as Subcommand};
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (parent, memory_bytes) in [(None, None), (Some(7), Some(1 << 24))] {
+            let written = Confinement {
+                parent,
+                memory_bytes,
+                command: ["/bin/x", "--parent=1", "--", "-v", ""]
+                    .map(OsString::from)
+                    .to_vec(),
+            };
+            let line = [OsString::from("fairlead-agent")]
+                .into_iter()
+                .chain(written.to_arguments());
+            let Subcommand::ExecCapability(read) = Args::parse_from(line).command else {
+                unreachable!("the subcommand was named");
+            };
+            assert_eq!(read.to_arguments(), written.to_arguments());
+        }
+    }
+}

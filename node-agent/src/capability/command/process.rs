@@ -1,0 +1,452 @@
+//! One run of a command: its pipes, its process group, its end.
+//!
+//! The command leads a process group of its own. It ends when its first process ends, when it is told to stop, when its
+//! own time is over, or when it writes too much; whatever the end, what is left of the group is killed, and the first
+//! process is reaped. The group is killed before that process is reaped, for only until then is the group's number
+//! certainly its own.
+
+use std::{
+    ffi::OsString,
+    future::pending,
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use proto::node::FailureCode;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use serde::de::IgnoredAny;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    signal::{
+        self,
+        unix::{SignalKind, signal},
+    },
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{account::Account, confine::Confinement};
+use crate::capability::Failure;
+
+/// What is kept of the end of standard error.
+const ERROR_TAIL_BYTES: usize = 1024;
+/// What of that fits into a failure's message.
+const ERROR_TAIL_CHARACTERS: usize = 400;
+/// How long what a command left behind may still write, after its own end.
+const LEFTOVER_TIME: Duration = Duration::from_secs(1);
+/// How long output may stay open after everything of the group was killed: only what left the group can hold it.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// Absolute.
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+    /// All of it.
+    pub(super) environment: Vec<(String, OsString)>,
+    pub(super) working_directory: PathBuf,
+    pub(super) account: Option<Account>,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) max_output_bytes: usize,
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
+    /// For its standard input.
+    pub(super) input: Vec<u8>,
+}
+
+/// Why a run did not end by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cut {
+    Stopped,
+    TimedOut,
+    TooLarge,
+}
+
+/// What a run wrote.
+#[derive(Debug, Default)]
+struct Written {
+    output: Vec<u8>,
+    /// The end of standard error.
+    errors: Vec<u8>,
+}
+
+/// Runs it until it ends, or until `stopped` and the grace after that. Dropping the future kills it.
+///
+/// `launcher` is the agent's own program. Must be polled on a thread that lives as long as the process, for the command
+/// is killed when the thread that started it ends.
+pub(super) async fn run(
+    launcher: &Path,
+    job: &Job,
+    stopped: &CancellationToken,
+) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: io::Error| {
+        Failure::new(
+            FailureCode::Unavailable,
+            format!("the command cannot be started: {error}"),
+        )
+    };
+    // Listened for before there is a child: one may end at once.
+    let ends = signal(SignalKind::child()).map_err(cannot)?;
+    let mut child = command(launcher, job).spawn().map_err(cannot)?;
+    let mut group = Group::of(&child).map_err(cannot)?;
+    let mut leader = Leader {
+        pid: group.leader,
+        ends,
+    };
+    let pipes = Pipes::of(&mut child).ok_or_else(|| cannot(io::ErrorKind::BrokenPipe.into()))?;
+
+    let (too_large, closed) = (CancellationToken::new(), CancellationToken::new());
+    let mut written = Written::default();
+    let (cut, status) = {
+        let gathering = gather(pipes, job, &mut written, &too_large, &closed);
+        tokio::pin!(gathering);
+        let cut = {
+            let life = live(&mut leader, &group, job, stopped, &too_large, &closed);
+            tokio::pin!(life);
+            loop {
+                tokio::select! {
+                    cut = &mut life => break cut,
+                    () = &mut gathering, if !closed.is_cancelled() => {}
+                }
+            }
+        };
+        group.kill();
+        let status = child.wait().await;
+        if !closed.is_cancelled() {
+            // What it wrote before its end is in the pipe.
+            let _ = timeout(DRAIN_TIME, gathering).await;
+        }
+        (cut, status)
+    };
+    judge(cut, status, &written, job)
+}
+
+fn command(launcher: &Path, job: &Job) -> Command {
+    let program = job.program.clone().into_os_string();
+    let arguments = job.arguments.iter().map(OsString::from);
+    let confinement = Confinement {
+        parent: Some(std::process::id()),
+        memory_bytes: job.memory_bytes,
+        command: [program].into_iter().chain(arguments).collect(),
+    };
+    let mut command = Command::new(launcher);
+    command
+        .args(confinement.to_arguments())
+        .env_clear()
+        .envs(job.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&job.working_directory)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if let Some(Account { uid, gid }) = job.account {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// The process group of a child that was not reaped yet. Killed when dropped.
+struct Group {
+    leader: Pid,
+    is_alive: bool,
+}
+
+impl Group {
+    fn of(child: &Child) -> io::Result<Self> {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let leader = id.and_then(Pid::from_raw);
+        Ok(Self {
+            leader: leader.ok_or(io::ErrorKind::NotFound)?,
+            is_alive: true,
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Fails where nothing is left of it.
+        let _ = kill_process_group(self.leader, signal);
+    }
+
+    /// After this the leader may be reaped.
+    fn kill(&mut self) {
+        if std::mem::replace(&mut self.is_alive, false) {
+            self.signal(Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The first process of a group.
+struct Leader {
+    pid: Pid,
+    /// Some child of this process ended.
+    ends: signal::unix::Signal,
+}
+
+impl Leader {
+    /// Until it ended. Does not reap it.
+    async fn ended(&mut self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while let Ok(None) = waitid(WaitId::Pid(self.pid), options) {
+            if self.ends.recv().await.is_none() {
+                // The runtime goes; then everything is dropped.
+                pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Until nothing of the command needs to live any more; why it was cut short, if it was.
+async fn live(
+    leader: &mut Leader,
+    group: &Group,
+    job: &Job,
+    stopped: &CancellationToken,
+    too_large: &CancellationToken,
+    closed: &CancellationToken,
+) -> Option<Cut> {
+    let cut = tokio::select! {
+        biased;
+        () = leader.ended() => None,
+        () = stopped.cancelled() => Some(Cut::Stopped),
+        () = too_large.cancelled() => Some(Cut::TooLarge),
+        () = over(job.timeout) => Some(Cut::TimedOut),
+    };
+    if cut.is_none() {
+        // `exec > >(tee log)`: a helper may have the last words.
+        let _ = timeout(LEFTOVER_TIME, closed.cancelled()).await;
+        return None;
+    }
+    group.signal(Signal::TERM);
+    // Too much was read where too much was written: then nothing closes.
+    let all_ended = async {
+        leader.ended().await;
+        if cut != Some(Cut::TooLarge) {
+            closed.cancelled().await;
+        }
+    };
+    let _ = timeout(job.grace, all_ended).await;
+    cut
+}
+
+async fn over(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => sleep(timeout).await,
+        None => pending().await,
+    }
+}
+
+struct Pipes {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+impl Pipes {
+    fn of(child: &mut Child) -> Option<Self> {
+        Some(Self {
+            stdin: child.stdin.take()?,
+            stdout: child.stdout.take()?,
+            stderr: child.stderr.take()?,
+        })
+    }
+}
+
+/// Writes the input and reads what comes, within bounds, until both outputs are closed.
+async fn gather(
+    pipes: Pipes,
+    job: &Job,
+    written: &mut Written,
+    too_large: &CancellationToken,
+    closed: &CancellationToken,
+) {
+    let Pipes {
+        mut stdin,
+        stdout,
+        mut stderr,
+    } = pipes;
+    let Written { output, errors } = written;
+    let feed = async move {
+        // A command need not read its input.
+        let _ = stdin.write_all(&job.input).await;
+        drop(stdin);
+    };
+    let read = async {
+        let most = job.max_output_bytes as u64 + 1;
+        let _ = stdout.take(most).read_to_end(output).await;
+        if output.len() > job.max_output_bytes {
+            too_large.cancel();
+        }
+    };
+    let read_errors = async {
+        let mut chunk = [0; ERROR_TAIL_BYTES];
+        while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
+            errors.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            let excess = errors.len().saturating_sub(ERROR_TAIL_BYTES);
+            errors.drain(..excess);
+        }
+    };
+    tokio::join!(feed, read, read_errors);
+    closed.cancel();
+}
+
+/// What a run comes to.
+fn judge(
+    cut: Option<Cut>,
+    status: io::Result<ExitStatus>,
+    written: &Written,
+    job: &Job,
+) -> Result<Vec<u8>, Failure> {
+    let Written { output, errors } = written;
+    if output.len() > job.max_output_bytes {
+        return Err(Failure::new(
+            FailureCode::OutputTooLarge,
+            format!(
+                "it was stopped when it wrote more than {} bytes",
+                job.max_output_bytes
+            ),
+        ));
+    }
+    let failed = |message: String| Err(Failure::new(FailureCode::CapabilityFailed, message));
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return failed(format!("how it ended cannot be told: {error}")),
+    };
+    let output = output.trim_ascii();
+    match cut {
+        Some(Cut::TimedOut) => {
+            let seconds = job.timeout.unwrap_or_default().as_secs();
+            return Err(Failure::new(
+                FailureCode::DeadlineExceeded,
+                format!("stopped after {seconds} s, the most that this device allows it"),
+            ));
+        }
+        // Told to stop, most programs that heed it end well and without a word: that is no success.
+        Some(Cut::Stopped) if output.is_empty() || !status.success() => {
+            return Err(Failure::new(FailureCode::Cancelled, "stopped"));
+        }
+        None | Some(Cut::Stopped | Cut::TooLarge) => {}
+    }
+    if !status.success() {
+        return failed(end_of(status, errors));
+    }
+    if output.is_empty() {
+        return Ok(b"null".to_vec());
+    }
+    match serde_json::from_slice::<IgnoredAny>(output) {
+        Ok(_) => Ok(output.to_vec()),
+        Err(error) => failed(format!("its output is no JSON: {error}")),
+    }
+}
+
+fn end_of(status: ExitStatus, errors: &[u8]) -> String {
+    let mut message = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal} ended it"),
+        (None, None) => "it failed".to_owned(),
+    };
+    let tail = tail_of(errors);
+    if !tail.is_empty() {
+        message.push_str(": ");
+        message.push_str(&tail);
+    }
+    message
+}
+
+/// The last words of standard error, on one line.
+fn tail_of(errors: &[u8]) -> String {
+    let text = String::from_utf8_lossy(errors);
+    let text: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let excess = text.chars().count().saturating_sub(ERROR_TAIL_CHARACTERS);
+    text.chars().skip(excess).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job {
+            program: PathBuf::from("/x"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            working_directory: PathBuf::from("/"),
+            account: None,
+            memory_bytes: None,
+            max_output_bytes: 10,
+            timeout: Some(Duration::from_secs(3)),
+            grace: Duration::ZERO,
+            input: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_as_what_it_is() {
+        const WELL: i32 = 0;
+        const CODE_3: i32 = 3 << 8;
+        const KILLED: i32 = 9;
+        use FailureCode::{Cancelled, CapabilityFailed, DeadlineExceeded, OutputTooLarge};
+        for (cut, status, output, expected) in [
+            (None, WELL, " {\"a\": 1}\n", Ok("{\"a\": 1}")),
+            (None, WELL, "\n", Ok("null")),
+            (None, WELL, "done", Err(CapabilityFailed)),
+            (None, WELL, "1 2", Err(CapabilityFailed)),
+            (None, CODE_3, "1", Err(CapabilityFailed)),
+            (None, KILLED, "", Err(CapabilityFailed)),
+            (None, WELL, "\"12345678901\"", Err(OutputTooLarge)),
+            (
+                Some(Cut::TooLarge),
+                KILLED,
+                "\"12345678901\"",
+                Err(OutputTooLarge),
+            ),
+            (Some(Cut::TimedOut), WELL, "1", Err(DeadlineExceeded)),
+            (Some(Cut::Stopped), WELL, "1", Ok("1")),
+            (Some(Cut::Stopped), WELL, "", Err(Cancelled)),
+            (Some(Cut::Stopped), KILLED, "1", Err(Cancelled)),
+        ] {
+            let written = Written {
+                output: output.as_bytes().to_vec(),
+                errors: Vec::new(),
+            };
+            let told = judge(cut, Ok(ExitStatus::from_raw(status)), &written, &job());
+            let told = told.as_deref().map_err(|failure| failure.code);
+            assert_eq!(
+                told,
+                expected.map(str::as_bytes),
+                "{cut:?} {status} {output}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_carries_the_last_words_and_nothing_that_moves_a_cursor() {
+        let errors = format!("{}\x1b[31mno\nspace left\n", "x".repeat(2000));
+        let message = end_of(ExitStatus::from_raw(1 << 8), errors.as_bytes());
+        assert!(
+            message.starts_with("it ended with exit code 1: xxx"),
+            "{message}"
+        );
+        assert!(message.ends_with("no space left"), "{message}");
+        assert!(message.chars().count() < 512);
+        assert!(!message.contains(char::is_control));
+        assert_eq!(
+            end_of(ExitStatus::from_raw(9), b"\xff\n"),
+            "signal 9 ended it: \u{fffd}"
+        );
+    }
+}

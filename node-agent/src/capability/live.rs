@@ -1,0 +1,269 @@
+//! What this device can do now: put together from what is built in and what its administrator declares, and put together
+//! anew when that changes.
+//!
+//! Invocations that run go on with what they started with.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    About, Registry,
+    command::{
+        Declared, Slots,
+        account::Accounts,
+        declaration::{Declaration, Surroundings},
+        folder::{self, Fingerprint, Found},
+    },
+    desktop,
+};
+use crate::config::{Config, document::Problem};
+
+/// How often the folder is looked at. A change counts when it was seen twice: an editor may still be writing.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Most capabilities of one device, as the resource has it.
+const MAX_CAPABILITIES: usize = 128;
+/// The agent's own program, even after another was installed in its place.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What this device can do now. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Live(watch::Receiver<Arc<Registry>>);
+
+impl Live {
+    pub fn current(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// What there is now, which counts as seen.
+    pub fn see(&mut self) -> Arc<Registry> {
+        Arc::clone(&self.0.borrow_and_update())
+    }
+
+    /// Until there is something else than what was seen.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// One that never changes.
+impl From<Registry> for Live {
+    fn from(registry: Registry) -> Self {
+        Self(watch::channel(Arc::new(registry)).1)
+    }
+}
+
+/// Where capabilities come from.
+pub struct Source {
+    /// The file that was named, if one was.
+    config_path: Option<PathBuf>,
+    config: Config,
+    about: About,
+    launcher: Arc<Path>,
+    /// By name; kept for as long as the process lives.
+    slots: BTreeMap<String, Arc<Slots>>,
+    /// What was loaded last.
+    fingerprint: Fingerprint,
+    /// What was seen last.
+    seen: Fingerprint,
+    programs: Vec<PathBuf>,
+}
+
+impl Source {
+    /// `launcher` is this program: [`OWN_PROGRAM`], but for tests.
+    pub fn new(
+        config_path: Option<PathBuf>,
+        config: Config,
+        about: About,
+        launcher: &Path,
+    ) -> Self {
+        Self {
+            config_path,
+            config,
+            about,
+            launcher: launcher.into(),
+            slots: BTreeMap::new(),
+            fingerprint: Fingerprint::default(),
+            seen: Fingerprint::default(),
+            programs: Vec::new(),
+        }
+    }
+
+    /// Everything that this device can do, and everything that is wrong with the rest.
+    pub fn load(&mut self) -> (Registry, Vec<Problem>) {
+        let folder = self.config.capabilities_dir.clone();
+        let before = folder::fingerprint(&folder, []);
+        let Found {
+            declarations,
+            mut problems,
+        } = folder::read(&folder, &surroundings());
+        self.programs = declarations.iter().map(|one| one.program.clone()).collect();
+        self.seen = self.look();
+        self.fingerprint = if folder::fingerprint(&folder, []) == before {
+            self.seen.clone()
+        } else {
+            // Changed while it was read: nothing that will be seen is like this.
+            Fingerprint::default()
+        };
+
+        let mut registry = Registry::built_in(self.about.clone());
+        desktop::add(&mut registry, &self.config.desktop, &self.launcher);
+        for declaration in declarations {
+            if registry.len() >= MAX_CAPABILITIES {
+                let message = format!(
+                    "{} is left out: a device has {MAX_CAPABILITIES} capabilities at most",
+                    declaration.name
+                );
+                problems.push(Problem::of(&folder, message));
+                continue;
+            }
+            let (declared, objection) = self.declared(declaration);
+            problems.extend(objection.map(|objection| Problem::of(&folder, objection)));
+            registry.add(Arc::new(declared));
+        }
+        (registry, problems)
+    }
+
+    fn declared(&mut self, declaration: Declaration) -> (Declared, Option<String>) {
+        let slots = self.slots.entry(declaration.name.clone()).or_default();
+        Declared::new(declaration, Arc::clone(&self.launcher), Arc::clone(slots))
+    }
+
+    fn look(&self) -> Fingerprint {
+        let programs = self.programs.iter().map(PathBuf::as_path);
+        folder::fingerprint(&self.config.capabilities_dir, programs)
+    }
+
+    /// Whether the folder changed since it was loaded, and then did not between two looks.
+    fn has_settled_anew(&mut self) -> bool {
+        let now = self.look();
+        let before = std::mem::replace(&mut self.seen, now);
+        self.seen == before && self.seen != self.fingerprint
+    }
+
+    /// Reads the configuration again. What is wrong with it is said, and it stays as it was.
+    fn read_config(&mut self) {
+        match Config::read(self.config_path.as_deref()) {
+            Ok(config) => {
+                if (&config.state_dir, config.max_concurrent)
+                    != (&self.config.state_dir, self.config.max_concurrent)
+                {
+                    tracing::warn!("state_dir and max_concurrent change at the next start only");
+                }
+                self.config = config;
+            }
+            Err(problem) => {
+                tracing::warn!(%problem, "The configuration is wrong, and stays as it was");
+            }
+        }
+    }
+}
+
+/// The machine, as declarations are checked against it.
+pub fn surroundings() -> Surroundings {
+    Surroundings {
+        is_root: rustix::process::geteuid().is_root(),
+        accounts: Accounts::read(),
+    }
+}
+
+/// Says what was loaded, and what is wrong.
+fn report(registry: &Registry, problems: &[Problem]) {
+    for problem in problems {
+        tracing::warn!(%problem, "A capability is not as declared");
+    }
+    tracing::info!(
+        capabilities = registry.len(),
+        problems = problems.len(),
+        "Loaded the capabilities"
+    );
+}
+
+/// Loads `source`; the [`Keeper`] keeps what comes of it up to date.
+pub fn start(mut source: Source) -> (Live, Keeper) {
+    let (registry, problems) = source.load();
+    report(&registry, &problems);
+    let (sender, receiver) = watch::channel(Arc::new(registry));
+    let keeper = Keeper {
+        source,
+        sender,
+        every: LOOK_EVERY,
+    };
+    (Live(receiver), keeper)
+}
+
+/// Puts the registry together anew when what it comes from changes.
+pub struct Keeper {
+    source: Source,
+    sender: watch::Sender<Arc<Registry>>,
+    every: Duration,
+}
+
+impl Keeper {
+    /// With another time between two looks.
+    pub fn looking_every(self, every: Duration) -> Self {
+        Self { every, ..self }
+    }
+
+    /// Until `stop`: heeds SIGHUP, and looks at the folder now and then.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            mut source,
+            sender,
+            every,
+        } = self;
+        let mut hangups = signal(SignalKind::hangup())?;
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_due = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = hangups.recv() => {
+                    source.read_config();
+                    true
+                }
+                _ = ticks.tick() => source.has_settled_anew(),
+            };
+            if is_due {
+                let (registry, problems) = source.load();
+                report(&registry, &problems);
+                sender.send_replace(Arc::new(registry));
+            }
+        }
+    }
+}
+
+/// One line for each capability, as `fairlead-agent capabilities` shows them.
+pub fn table(registry: &Registry) -> String {
+    let lines = registry.iter().map(|capability| {
+        format!(
+            "{:<32} {:<10} {}",
+            capability.name(),
+            match capability.execution() {
+                proto::node::Execution::Mediated => "Mediated",
+                proto::node::Execution::Automatic | proto::node::Execution::Unspecified => {
+                    "Automatic"
+                }
+            },
+            match capability.availability() {
+                proto::node::Availability::Available => "available",
+                proto::node::Availability::Unavailable | proto::node::Availability::Unspecified =>
+                    "not available",
+            }
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Nothing is kept here: a device whose stream broke asks again, at any gateway, and is told at once what was issued
-//! meanwhile for the same request. A renewal extends nothing by itself: the device comes back with the new certificate
+//! meanwhile. A renewal extends nothing by itself: the device comes back with the new certificate
 //! before the old one ends.
 //!
 //! How a stream calls it: on `DeviceEvent::Renew`, if it has none of these futures, it makes one and drives it beside
@@ -280,19 +280,23 @@ fn take_renewal(status: &mut DeviceStatus) -> Option<Renewal> {
     status.renewal.take()
 }
 
-/// How the request stands. `than`: what was issued before and ends no later is of no use to who has that already.
+/// How the request stands. `than`: what was issued before is of use where it ends later than that, whatever request of
+/// the device it was issued for: it is for the same key, and none is issued again so soon.
 fn standing(renewal: Option<&Renewal>, csr: &str, than: Option<Timestamp>) -> Standing {
     let Some(renewal) = renewal else {
         return Standing::Absent(None);
     };
     let written = renewal.requested_at.as_ref().map(|time| time.0);
+    if let (Some(chain), Some(than)) = (&renewal.chain, than)
+        && ends_later(chain, than)
+    {
+        return Standing::Issued(chain.clone());
+    }
     if renewal.csr != csr {
         return Standing::Absent(written);
     }
     match (&renewal.chain, &renewal.refused) {
-        (Some(chain), _) if than.is_none_or(|than| ends_later(chain, than)) => {
-            Standing::Issued(chain.clone())
-        }
+        (Some(chain), _) if than.is_none() => Standing::Issued(chain.clone()),
         (None, Some(why)) if than.is_none() => Standing::Refused(why.clone()),
         (None, None) => Standing::Waiting,
         // Of what was refused before, what stood in the way may be gone.
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_issued_for_the_same_request_is_handed_out_unless_the_device_has_it() {
+    fn what_was_issued_before_is_handed_out_unless_the_device_has_it() {
         let chain = chain();
         let renewal = renewal(Some(chain.clone()), None);
         let (before, after) = (
@@ -366,11 +370,16 @@ mod tests {
             standing("mine", Some(after)),
             Standing::Absent(Some(at(100)))
         );
+        assert_eq!(
+            standing("lost", Some(before)),
+            Standing::Issued(chain.clone()),
+            "a device that lost its request made another one"
+        );
         assert_eq!(standing("mine", None), Standing::Issued(chain));
         assert_eq!(
             standing("another", None),
             Standing::Absent(Some(at(100))),
-            "it is not for this request"
+            "its place was taken"
         );
     }
 

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::{
     device::KnownDevice,
-    invocation::{OpenInvocation, after},
+    invocation::{Input, OpenInvocation, after},
     register::Declared,
     result::End,
 };
@@ -75,41 +75,61 @@ pub fn decide(
     }
 }
 
+/// A stream before this one may have sent it and ended before that was said. Then the device knows, and tells first of
+/// all what has ended.
 fn decide_queued(
     invocation: &OpenInvocation,
     device: &KnownDevice,
     stream: Stream<'_>,
     now: Timestamp,
 ) -> Decision {
-    if invocation.is_cancelled() {
-        return Decision::End(End::without_success(
-            InvocationPhase::Cancelled,
-            ErrorCode::Cancelled,
-            "cancelled before it was sent to the device",
-        ));
-    }
-    if let Some(refusal) = CHECKS
-        .iter()
-        .find_map(|check| check(invocation, device, stream))
-    {
-        return Decision::End(refusal);
-    }
-    let input = match input(invocation) {
-        Ok(input) => input,
-        Err(refusal) => return Decision::End(refusal),
+    let input = match invocation.input() {
+        Input::Json(input) => input,
+        Input::TooLarge(bytes) => {
+            // Nobody can have sent it.
+            return Decision::End(End::failed(
+                ErrorCode::InputTooLarge,
+                format!("the input is {bytes} bytes long, {MAX_INPUT_BYTES} at most"),
+            ));
+        }
     };
-    if invocation.remaining(now).is_some() {
-        return push(invocation, input, now);
-    }
-    // The gateway before this one may have sent it and died before it said so; then the device tells, and first of all.
     let heard_out = after(stream.since, ANSWER_SECONDS);
-    if now < heard_out {
-        return Decision::Wait(heard_out);
+    let may_be_known = invocation.created < stream.since;
+    if invocation.is_cancelled() {
+        return if may_be_known {
+            // It may run: only the device can say that it does not.
+            Decision::Cancel(invocation.answer_by(now).max(heard_out))
+        } else {
+            Decision::End(End::without_success(
+                InvocationPhase::Cancelled,
+                ErrorCode::Cancelled,
+                "cancelled before it was sent to the device",
+            ))
+        };
     }
-    Decision::End(End::failed(
-        ErrorCode::DeadlineBeforeStart,
-        "the deadline passed before it could be sent to the device",
-    ))
+    let find = |checks: &[Check]| {
+        checks
+            .iter()
+            .find_map(|check| check(invocation, device, stream))
+    };
+    let objection = find(&MAY_RUN)
+        .or_else(|| {
+            // One that knows it answers; one that does not says itself that it is not able to.
+            if may_be_known { None } else { find(&CAN_RUN) }
+        })
+        .or_else(|| {
+            invocation.remaining(now).is_none().then(|| {
+                End::failed(
+                    ErrorCode::DeadlineBeforeStart,
+                    "the deadline passed before it could be sent to the device",
+                )
+            })
+        });
+    match objection {
+        None => Decision::Push(push(invocation, input, now)),
+        Some(_) if may_be_known && now < heard_out => Decision::Wait(heard_out),
+        Some(end) => Decision::End(end),
+    }
 }
 
 /// Sent by an earlier stream, here or elsewhere. Whether it ran is in the device's journal alone, so nothing but the
@@ -128,38 +148,43 @@ fn decide_dispatched(
     if now >= until {
         return Decision::End(End::no_answer());
     }
-    let allowed = CHECKS
+    // What the device lacks now it may have had: it knows what became of it. What it may not run any more it must not
+    // start, if it does not know it.
+    let may_run = MAY_RUN
         .iter()
         .all(|check| check(invocation, device, stream).is_none());
-    match (input(invocation), invocation.remaining(now)) {
-        (Ok(input), Some(_)) if allowed && !invocation.is_cancelled() => {
-            push(invocation, input, now)
+    match (invocation.input(), invocation.remaining(now)) {
+        (Input::Json(input), Some(_)) if may_run && !invocation.is_cancelled() => {
+            Decision::Push(push(invocation, input, now))
         }
-        // If the device does not know it, it must not start it now.
-        (Ok(_) | Err(_), Some(_)) => Decision::Cancel(until),
-        (Ok(_) | Err(_), None) => Decision::Wait(until),
+        (Input::Json(_) | Input::TooLarge(_), Some(_)) => Decision::Cancel(until),
+        (Input::Json(_) | Input::TooLarge(_), None) => Decision::Wait(until),
     }
 }
 
-fn push(invocation: &OpenInvocation, input: Vec<u8>, now: Timestamp) -> Decision {
+fn push(invocation: &OpenInvocation, input: &[u8], now: Timestamp) -> Push {
     let remaining = invocation.remaining(now).unwrap_or_default();
-    Decision::Push(Push {
-        input,
+    Push {
+        input: input.to_vec(),
         remaining_ms: u32::try_from(remaining.as_millis())
             .unwrap_or(u32::MAX)
             .max(1),
         answer_by: invocation.answer_by(now),
-    })
+    }
 }
 
-/// The first finding counts.
-const CHECKS: [Check; 5] = [
-    is_trusted,
-    is_granted,
-    is_declared,
-    is_available,
-    is_for_this_device,
-];
+/// Sends once more what the device has answered, so that it answers again. `None` where it cannot have been sent.
+pub fn again(invocation: &OpenInvocation, now: Timestamp) -> Option<Push> {
+    match invocation.input() {
+        Input::Json(input) => Some(push(invocation, input, now)),
+        Input::TooLarge(_) => None,
+    }
+}
+
+/// Whether the device may run it. The first finding counts.
+const MAY_RUN: [Check; 3] = [is_for_this_device, is_trusted, is_granted];
+/// Whether the device is able to, as it says.
+const CAN_RUN: [Check; 2] = [is_declared, is_available];
 
 type Check = fn(&OpenInvocation, &KnownDevice, Stream<'_>) -> Option<End>;
 
@@ -220,28 +245,6 @@ fn is_for_this_device(
     })
 }
 
-fn input(invocation: &OpenInvocation) -> Result<Vec<u8>, End> {
-    let Some(input) = &invocation.spec().input else {
-        return Ok(Vec::new());
-    };
-    let input = serde_json::to_vec(input).map_err(|error| {
-        End::failed(
-            ErrorCode::InvalidInput,
-            format!("the input cannot be written as JSON: {error}"),
-        )
-    })?;
-    if input.len() > MAX_INPUT_BYTES {
-        return Err(End::failed(
-            ErrorCode::InputTooLarge,
-            format!(
-                "the input is {} bytes long, {MAX_INPUT_BYTES} at most",
-                input.len()
-            ),
-        ));
-    }
-    Ok(input)
-}
-
 /// What to do with an invocation that this stream carried and whose answer is awaited.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FollowUp {
@@ -275,9 +278,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::{
-        fixtures::{at, declared, invocation_with, minimal_device, minimal_invocation},
-        result::dispatched,
+    use crate::domain::fixtures::{
+        at, declared, dispatched, invocation_with, minimal_device, minimal_invocation,
     };
 
     /// Created at 0, with 30 seconds, on a stream that began at 0.
@@ -425,6 +427,79 @@ mod tests {
         assert_eq!(
             code(decide_at(105, &dispatched)),
             (InvocationPhase::Unknown, ErrorCode::NoAnswer)
+        );
+    }
+
+    #[test]
+    fn nothing_that_may_have_been_sent_before_is_ended_before_the_device_is_heard_out() {
+        let decide = |invocation: &_, capabilities: &Declared, since, now| {
+            let stream = Stream {
+                declared: capabilities,
+                since: at(since),
+            };
+            decide(invocation, &minimal_device(), stream, at(now))
+        };
+        let fine = declared(&["echo"]);
+        let not_granted = invocation_with(|spec| "door.open".clone_into(&mut spec.capability));
+        assert_eq!(
+            decide(&not_granted, &fine, 10, 11),
+            Decision::Wait(at(15)),
+            "its result may come"
+        );
+        assert_eq!(
+            code(decide(&not_granted, &fine, 10, 15)).1,
+            ErrorCode::CapabilityNotGranted
+        );
+
+        let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));
+        assert_eq!(
+            decide(&cancelled, &fine, 10, 11),
+            Decision::Cancel(at(35)),
+            "it may run"
+        );
+
+        let mut unavailable = declared(&["echo"]);
+        unavailable.capabilities[0].1 = Availability::Unavailable;
+        for declared in [declared(&[]), unavailable] {
+            let decision = decide(&minimal_invocation(), &declared, 10, 11);
+            assert!(
+                matches!(decision, Decision::Push(_)),
+                "the device knows best: {decision:?}"
+            );
+        }
+
+        let too_large =
+            invocation_with(|spec| spec.input = Some(json!("x".repeat(MAX_INPUT_BYTES))));
+        assert_eq!(
+            code(decide(&too_large, &fine, 10, 11)).1,
+            ErrorCode::InputTooLarge,
+            "nobody can have sent it"
+        );
+    }
+
+    #[test]
+    fn what_was_sent_is_not_stopped_because_the_device_says_that_it_cannot() {
+        let invocation = sent(&minimal_invocation(), 1);
+        let mut unavailable = declared(&["echo"]);
+        unavailable.capabilities[0].1 = Availability::Unavailable;
+        for declared in [declared(&[]), unavailable] {
+            let stream = Stream {
+                declared: &declared,
+                since: at(5),
+            };
+            let decision = decide(&invocation, &minimal_device(), stream, at(10));
+            assert!(matches!(decision, Decision::Push(_)), "{decision:?}");
+        }
+        let declared = declared(&["echo"]);
+        let stream = Stream {
+            declared: &declared,
+            since: at(5),
+        };
+        let mut suspended = minimal_device();
+        suspended.spec.trust = TrustDecision::Suspended;
+        assert_eq!(
+            decide(&invocation, &suspended, stream, at(10)),
+            Decision::Cancel(at(35))
         );
     }
 

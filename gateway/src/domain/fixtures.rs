@@ -2,6 +2,7 @@
 
 use crds::v1alpha1::{
     CapabilityInvocation, CapabilityInvocationSpec, DeclaredCapability, Device, DeviceSpec,
+    capability_invocation::CapabilityInvocationStatus,
     device::{Availability, DeviceGrants},
 };
 use jiff::Timestamp;
@@ -9,7 +10,12 @@ use pairing::key::KeyFingerprint;
 use proto::node;
 use serde_json::json;
 
-use super::{device::KnownDevice, invocation::OpenInvocation, register::Declared};
+use super::{
+    device::KnownDevice,
+    invocation::OpenInvocation,
+    register::Declared,
+    underway::{self, Underway},
+};
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -74,6 +80,20 @@ pub(crate) fn invocation_with(
     let mut object = invocation_object(at(0));
     change(&mut object.spec);
     OpenInvocation::read(object).unwrap()
+}
+
+/// The status of one that was sent then.
+pub(crate) fn dispatched(
+    invocation: &OpenInvocation,
+    gateway: &str,
+    sent: Timestamp,
+) -> CapabilityInvocationStatus {
+    let underway = Underway {
+        sent,
+        asks: false,
+        progress: None,
+    };
+    underway::status(invocation, gateway, underway).unwrap()
 }
 
 pub(crate) fn declared(capabilities: &[&str]) -> Declared {

@@ -1,13 +1,17 @@
 //! An open invocation as the gateway knows it.
 
+use std::sync::Arc;
+
 use crds::{
     deadline,
+    names::MAX_INPUT_BYTES,
     v1alpha1::{
-        CapabilityInvocation,
+        CapabilityInvocation, CapabilityInvocationSpec,
         capability_invocation::{CapabilityInvocationStatus, InvocationPhase},
     },
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::device::DeviceKey;
 
@@ -20,31 +24,63 @@ pub struct OpenInvocation {
     pub uid: String,
     pub resource_version: String,
     pub created: Timestamp,
+    input: Input,
+    /// Of its metadata what is asked for below; of its spec all but the input.
     object: CapabilityInvocation,
+}
+
+/// What a capability is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// JSON without white space; empty where there is none.
+    Json(Arc<[u8]>),
+    /// So many bytes, which are more than are kept: an API server takes far larger objects than a device is sent.
+    TooLarge(usize),
+}
+
+impl Input {
+    fn take(spec: &mut CapabilityInvocationSpec) -> Self {
+        let bytes = spec.input_bytes();
+        let input = spec.input.take();
+        if bytes > MAX_INPUT_BYTES {
+            return Self::TooLarge(bytes);
+        }
+        let json = input.map_or_else(String::new, |input| input.to_string());
+        Self::Json(json.into_bytes().into())
+    }
 }
 
 impl OpenInvocation {
     /// `None` for an object that no API server made.
     pub fn read(mut object: CapabilityInvocation) -> Option<Self> {
-        let metadata = &mut object.metadata;
-        metadata.managed_fields = None;
-        metadata.annotations = None;
-        metadata.labels = None;
+        let metadata = std::mem::take(&mut object.metadata);
+        let created = metadata.creation_timestamp.as_ref()?.0;
+        object.metadata = ObjectMeta {
+            creation_timestamp: metadata.creation_timestamp,
+            generation: metadata.generation,
+            ..ObjectMeta::default()
+        };
         let invocation = Self {
             device: DeviceKey {
-                namespace: metadata.namespace.take()?,
+                namespace: metadata.namespace?,
                 name: object.spec.device_ref.name.clone(),
             },
-            name: metadata.name.take()?,
-            uid: metadata.uid.take()?,
-            resource_version: metadata.resource_version.take()?,
-            created: metadata.creation_timestamp.as_ref()?.0,
+            name: metadata.name?,
+            uid: metadata.uid?,
+            resource_version: metadata.resource_version?,
+            created,
+            input: Input::take(&mut object.spec),
             object,
         };
         Some(invocation)
     }
 
-    pub fn spec(&self) -> &crds::v1alpha1::CapabilityInvocationSpec {
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// Without the input.
+    pub fn spec(&self) -> &CapabilityInvocationSpec {
         &self.object.spec
     }
 
@@ -107,4 +143,30 @@ pub(crate) fn after(moment: Timestamp, seconds: i64) -> Timestamp {
     moment
         .checked_add(SignedDuration::from_secs(seconds))
         .unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::fixtures::invocation_with;
+
+    #[test]
+    fn an_input_is_kept_as_json_and_one_that_is_too_large_is_not_kept() {
+        // Two quotes and the text.
+        let of = |bytes: usize| {
+            let invocation =
+                invocation_with(|spec| spec.input = Some(json!("x".repeat(bytes - 2))));
+            assert_eq!(invocation.spec().input, None, "once is enough");
+            invocation.input().clone()
+        };
+        assert!(matches!(of(MAX_INPUT_BYTES), Input::Json(json) if json.len() == MAX_INPUT_BYTES));
+        assert_eq!(
+            of(MAX_INPUT_BYTES + 1),
+            Input::TooLarge(MAX_INPUT_BYTES + 1)
+        );
+        let none = invocation_with(|spec| spec.input = None);
+        assert_eq!(none.input(), &Input::Json([].into()));
+    }
 }

@@ -7,16 +7,22 @@
 //! - [`session`]: what the start, a change and the end of a stream write on its Device;
 //! - [`invocation`]: an open invocation as the gateway knows it;
 //! - [`dispatch`]: what to do with an invocation now;
-//! - [`result`]: how an invocation ended, and its status from then on.
+//! - [`underway`]: its status while its device has it;
+//! - [`result`]: how an invocation ended, and its status from then on;
+//! - [`late`]: what is kept of an answer that came after that;
+//! - [`names`]: what a name and a uid look like.
 //!
 //! No I/O, no clock, no Kubernetes client, no gRPC: messages of the protocol are read here and nowhere else.
 
 pub mod device;
 pub mod dispatch;
 pub mod invocation;
+pub mod late;
+pub mod names;
 pub mod register;
 pub mod result;
 pub mod session;
+pub mod underway;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -6,7 +6,7 @@
 use crds::{
     conditions,
     v1alpha1::capability_invocation::{
-        CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase,
+        CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase, Mediation,
     },
 };
 use jiff::Timestamp;
@@ -15,10 +15,14 @@ use proto::node::{self, FailureCode, Outcome};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::invocation::OpenInvocation;
+use super::{invocation::OpenInvocation, names::is_object_name, underway::text};
 
-/// Most characters of an error's message, as the resource's schema has it.
+/// Most characters of an error's message, of who decided and of why, as the resource's schema has them.
 const MAX_MESSAGE: usize = 1024;
+const MAX_DECIDER: usize = 253;
+const MAX_REASON: usize = 512;
+/// Deepest output. It becomes part of an object that must be readable by everybody: many readers stop at 128.
+const MAX_DEPTH: usize = 32;
 
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,9 +31,25 @@ pub struct End {
     pub output: Option<Value>,
     pub output_sha256: Option<String>,
     pub error: Option<InvocationError>,
+    /// What the person at the device decided.
+    pub mediation: Option<Mediation>,
+    /// The invocation that ran instead.
+    pub duplicate_of: Option<String>,
 }
 
 impl End {
+    /// It succeeded, without output.
+    pub fn succeeded() -> Self {
+        Self {
+            phase: InvocationPhase::Succeeded,
+            output: None,
+            output_sha256: None,
+            error: None,
+            mediation: None,
+            duplicate_of: None,
+        }
+    }
+
     /// It did not succeed.
     pub fn without_success(
         phase: InvocationPhase,
@@ -40,9 +60,8 @@ impl End {
         let message = message.chars().take(MAX_MESSAGE).collect();
         Self {
             phase,
-            output: None,
-            output_sha256: None,
             error: Some(InvocationError { code, message }),
+            ..Self::succeeded()
         }
     }
 
@@ -69,6 +88,17 @@ impl End {
 
     /// What a device reported of an invocation that keeps so many bytes of output.
     pub fn reported(result: &node::Result, max_output_bytes: i64) -> Self {
+        let duplicate_of = Some(&result.duplicate_of)
+            .filter(|name| is_object_name(name))
+            .cloned();
+        Self {
+            mediation: result.mediation.as_ref().and_then(mediation),
+            duplicate_of,
+            ..Self::outcome(result, max_output_bytes)
+        }
+    }
+
+    fn outcome(result: &node::Result, max_output_bytes: i64) -> Self {
         // A number that is newer than this gateway is as good as none.
         let outcome = Outcome::try_from(result.outcome).unwrap_or(Outcome::Unspecified);
         let phase = match outcome {
@@ -108,14 +138,21 @@ impl End {
     }
 }
 
+/// `None` where the device says nothing.
+fn mediation(reported: &node::Mediation) -> Option<Mediation> {
+    let (by, reason) = (
+        text(&reported.by, MAX_DECIDER),
+        text(&reported.reason, MAX_REASON),
+    );
+    (by.is_some() || reason.is_some()).then(|| Mediation {
+        by: by.unwrap_or_default(),
+        reason,
+    })
+}
+
 fn succeeded(output: &[u8], sha256: &[u8], max_output_bytes: i64) -> End {
     if output.is_empty() {
-        return End {
-            phase: InvocationPhase::Succeeded,
-            output: None,
-            output_sha256: None,
-            error: None,
-        };
+        return End::succeeded();
     }
     if i64::try_from(output.len()).is_ok_and(|bytes| bytes > max_output_bytes) {
         return End::failed(
@@ -132,18 +169,43 @@ fn succeeded(output: &[u8], sha256: &[u8], max_output_bytes: i64) -> End {
             "the output does not match the digest that the device sent with it",
         );
     }
+    if depth(output) > MAX_DEPTH {
+        return End::failed(
+            ErrorCode::CapabilityFailed,
+            format!("the output is nested deeper than {MAX_DEPTH} lists and objects"),
+        );
+    }
     match serde_json::from_slice(output) {
         Ok(value) => End {
-            phase: InvocationPhase::Succeeded,
             output: Some(value),
             output_sha256: Some(hex(sha256)),
-            error: None,
+            ..End::succeeded()
         },
         Err(error) => End::failed(
             ErrorCode::CapabilityFailed,
             format!("the output is not JSON: {error}"),
         ),
     }
+}
+
+/// How many lists and objects are open at once. What is no JSON has some depth, too.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn error_code(code: FailureCode) -> Option<ErrorCode> {
@@ -207,26 +269,12 @@ pub fn ended(
         output: end.output,
         output_sha256: end.output_sha256,
         error: end.error,
-        mediation: before.mediation,
-        progress: before.progress,
-        duplicate_of: before.duplicate_of,
+        mediation: end.mediation.or(before.mediation),
+        // Where it stopped, unless it came through.
+        progress: before.progress.filter(|_| !succeeded),
+        duplicate_of: end.duplicate_of,
         observed_generation: invocation.generation(),
         conditions: conditions::set(before.conditions, ready),
-    }
-}
-
-/// The whole status of an invocation that was sent to its device then and is not done yet.
-pub fn dispatched(
-    invocation: &OpenInvocation,
-    gateway: &str,
-    sent: Timestamp,
-) -> CapabilityInvocationStatus {
-    CapabilityInvocationStatus {
-        phase: InvocationPhase::Dispatched,
-        dispatched_at: Some(Time(sent)),
-        gateway: Some(gateway.to_owned()),
-        observed_generation: invocation.generation(),
-        ..invocation.status().cloned().unwrap_or_default()
     }
 }
 
@@ -235,7 +283,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::fixtures::{at, minimal_invocation, minimal_result};
+    use crate::domain::fixtures::{at, dispatched, minimal_invocation, minimal_result};
 
     fn check(
         change: impl FnOnce(&mut node::Result),
@@ -325,6 +373,51 @@ mod tests {
     }
 
     #[test]
+    fn an_output_is_nested_as_deep_as_everybody_can_read() {
+        let nested = |depth: usize| {
+            let mut result = minimal_result("uid-1");
+            let json = format!(r#"{}"\"[["{}"#, "[".repeat(depth), "]".repeat(depth));
+            output(&mut result, json.as_bytes());
+            End::reported(&result, 262_144)
+        };
+        assert_eq!(nested(MAX_DEPTH).phase, InvocationPhase::Succeeded);
+        let error = nested(MAX_DEPTH + 1).error.unwrap();
+        assert_eq!(error.code, ErrorCode::CapabilityFailed);
+        assert!(error.message.contains("nested"), "{}", error.message);
+    }
+
+    #[test]
+    fn who_decided_and_why_is_kept_within_bounds() {
+        let mut result = minimal_result("uid-1");
+        outcome(&mut result, Outcome::Refused, FailureCode::Refused, "no");
+        result.mediation = Some(node::Mediation {
+            by: "ä".repeat(5000),
+            reason: "ö".repeat(5000),
+        });
+        let end = End::reported(&result, 64);
+        let mediation = end.mediation.clone().unwrap();
+        assert_eq!(mediation.by.chars().count(), 253);
+        assert_eq!(mediation.reason.as_ref().unwrap().chars().count(), 512);
+        let status = ended(&minimal_invocation(), end, "gateway-a", at(9));
+        assert_eq!(status.phase, InvocationPhase::Refused);
+        assert_eq!(status.mediation, Some(mediation));
+        result.mediation = Some(node::Mediation::default());
+        assert_eq!(End::reported(&result, 64).mediation, None);
+    }
+
+    #[test]
+    fn what_ran_instead_is_named_if_it_can_be_a_name() {
+        let mut result = minimal_result("uid-1");
+        assert_eq!(End::reported(&result, 64).duplicate_of, None);
+        "first".clone_into(&mut result.duplicate_of);
+        let end = End::reported(&result, 64);
+        let status = ended(&minimal_invocation(), end, "gateway-a", at(9));
+        assert_eq!(status.duplicate_of.as_deref(), Some("first"));
+        "No Name".clone_into(&mut result.duplicate_of);
+        assert_eq!(End::reported(&result, 64).duplicate_of, None);
+    }
+
+    #[test]
     fn json_that_is_too_deep_is_refused_and_does_no_harm() {
         let mut deep = minimal_result("uid-1");
         output(&mut deep, "[".repeat(100_000).as_bytes());
@@ -356,6 +449,12 @@ mod tests {
                 F::Unspecified,
                 P::TimedOut,
                 ErrorCode::DeadlineExceeded,
+            ),
+            (
+                O::TimedOut,
+                F::NoDecision,
+                P::TimedOut,
+                ErrorCode::NoDecision,
             ),
             (
                 O::Cancelled,

@@ -7,6 +7,7 @@ use crds::{
     CapabilityInvocation, Device, names::GATEWAY,
     v1alpha1::capability_invocation::CapabilityInvocationStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Client,
     api::{Api, Patch, PatchParams},
@@ -20,11 +21,16 @@ use super::metrics::{Kind, Metrics, Outcome};
 use crate::domain::{
     device::{DeviceKey, KnownDevice},
     invocation::OpenInvocation,
+    names::is_object_name,
     session::Pieces,
 };
 
 /// How long one request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long one may take that an invocation's end may have to wait for.
+const PROGRESS_TIME: Duration = Duration::from_secs(2);
+/// How many writes of progress are under way at once. More are left out.
+const PROGRESS_WRITES: usize = 8;
 /// How many writes of sessions are under way at once. Ten thousand devices that come back wait for each other, and
 /// leave room for invocations.
 const SESSION_WRITES: usize = 24;
@@ -39,6 +45,7 @@ pub struct Requests {
     client: Client,
     sessions: Semaphore,
     invocations: Semaphore,
+    progress: Semaphore,
     metrics: Metrics,
 }
 
@@ -57,6 +64,9 @@ pub enum Error {
     Unavailable(#[source] Box<kube::Error>),
     #[error("the API server does not answer")]
     TimedOut,
+    /// So many are under way that this one was left out.
+    #[error("as many requests of the kind are under way as may be")]
+    Busy,
     /// Written by another version of us.
     #[error("the object cannot be read")]
     Unreadable,
@@ -79,6 +89,7 @@ impl Requests {
             client,
             sessions: Semaphore::new(SESSION_WRITES),
             invocations: Semaphore::new(INVOCATION_REQUESTS),
+            progress: Semaphore::new(PROGRESS_WRITES),
             metrics,
         }
     }
@@ -134,10 +145,45 @@ impl Requests {
         status: &CapabilityInvocationStatus,
     ) -> Result<String, Error> {
         let _place = place(&self.invocations).await;
+        self.replace(invocation, "/status", status).await
+    }
+
+    /// As [`Self::write_invocation`], but gives up soon, and at once where others wait.
+    pub async fn write_progress(
+        &self,
+        invocation: &OpenInvocation,
+        status: &CapabilityInvocationStatus,
+    ) -> Result<String, Error> {
+        let _place = self.progress.try_acquire().map_err(|_| Error::Busy)?;
+        let request = self.replace(invocation, "/status", status);
+        tokio::time::timeout(PROGRESS_TIME, request)
+            .await
+            .unwrap_or(Err(Error::TimedOut))
+    }
+
+    /// Writes the conditions of that version of an invocation that has ended, and nothing else of it.
+    pub async fn write_conditions(
+        &self,
+        invocation: &OpenInvocation,
+        conditions: &[Condition],
+    ) -> Result<(), Error> {
+        let _place = place(&self.invocations).await;
+        self.replace(invocation, "/status/conditions", conditions)
+            .await
+            .map(|_| ())
+    }
+
+    /// Puts a value there, in that version of an invocation; returns the version that came of it.
+    async fn replace(
+        &self,
+        invocation: &OpenInvocation,
+        place: &str,
+        value: impl Serialize,
+    ) -> Result<String, Error> {
         // No merge patch: there, a null in a device's output would mean that something is to be removed.
         let patch = json!([
             { "op": "replace", "path": "/metadata/resourceVersion", "value": invocation.resource_version },
-            { "op": "add", "path": "/status", "value": status },
+            { "op": "add", "path": place, "value": value },
         ]);
         let (namespace, name) = (&invocation.device.namespace, &invocation.name);
         let written = self
@@ -159,6 +205,7 @@ impl Requests {
             + DeserializeOwned
             + Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
+        named(namespace, name)?;
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         within(api.get_opt(name)).await
     }
@@ -175,13 +222,13 @@ impl Requests {
         K: Resource<DynamicType = ()>,
         P: Serialize,
     {
+        named(namespace, name)?;
         let params = PatchParams {
             field_manager: Some(GATEWAY.to_owned()),
             ..PatchParams::default()
         };
         let mut request = Request::new(K::url_path(&(), Some(namespace)))
             .patch_subresource("status", name, &params, patch)
-            // A name that cannot be in a URL names nothing.
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let headers = request.headers_mut();
         if let Ok(value) = METADATA_ONLY.parse() {
@@ -192,6 +239,15 @@ impl Requests {
         }
         let written: Written = within(self.client.request(request)).await?;
         Ok(written.metadata.resource_version)
+    }
+}
+
+/// Names go into the path of a URL as they are, and a device may have said them: what cannot be a name names nothing.
+fn named(namespace: &str, name: &str) -> Result<(), Error> {
+    if is_object_name(namespace) && is_object_name(name) {
+        Ok(())
+    } else {
+        Err(Error::Gone)
     }
 }
 
@@ -228,6 +284,8 @@ fn outcome<T>(written: &Result<T, Error>) -> Outcome {
         Err(Error::Conflict) => Outcome::Conflict,
         Err(Error::Gone) => Outcome::Gone,
         Err(Error::Invalid(_)) => Outcome::Invalid,
-        Err(Error::Unavailable(_) | Error::TimedOut | Error::Unreadable) => Outcome::Unavailable,
+        Err(Error::Unavailable(_) | Error::TimedOut | Error::Busy | Error::Unreadable) => {
+            Outcome::Unavailable
+        }
     }
 }

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! Sent ──result──────────────────────────► Ending ──written──► Ended ──left the index──► (forgotten)
-//!  │ 100 ms                                 ▲   │ API server away
-//!  └──► Marking (writes Dispatched) ──result┘   └──► Retrying ──► Ending
+//!  │ 100 ms, a person is asked, progress    ▲   │ API server away
+//!  └──► Marking (writes what is so) ─result─┘   └──► Retrying ──► Ending
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use crds::v1alpha1::capability_invocation::{InvocationPhase, Progress};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::writes::Answer;
-use crate::domain::invocation::OpenInvocation;
+use crate::domain::{invocation::OpenInvocation, underway::Underway};
+
+/// How long before the first progress is written, and between two. What ends before has none.
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 
 /// An invocation that a stream deals with.
 pub struct Flight {
@@ -20,6 +24,14 @@ pub struct Flight {
     pub invocation: Option<Arc<OpenInvocation>>,
     pub name: String,
     pub state: State,
+    /// What this stream told the device, if it did.
+    pub awaited: Option<Awaited>,
+    /// The device asks a person.
+    pub asks: bool,
+    /// How far it came, if that is not written yet.
+    progress: Option<Progress>,
+    /// No progress is written before.
+    progress_at: Instant,
     /// The device reported a result, and waits for the ack.
     pub wants_ack: bool,
     /// Writes of its end that failed.
@@ -29,23 +41,18 @@ pub struct Flight {
 /// How far it came.
 pub enum State {
     /// The device has it, or will.
-    Sent {
-        awaited: Awaited,
-        mark_at: Option<Instant>,
-    },
-    /// `Dispatched` is being written. What the device answers meanwhile waits.
-    Marking {
-        awaited: Awaited,
-        answer: Option<Answer>,
-    },
-    /// The end is being written.
-    Ending,
+    Sent { mark_at: Option<Instant> },
+    /// That it was sent, or how far it came, is being written. What the device answers meanwhile waits.
+    Marking { answer: Option<Answer> },
+    /// The end is being written. What the device answers meanwhile, if the end is ours, is worth more.
+    Ending { ours: bool, heard: Option<Answer> },
     /// The end could not be written.
     Retrying { answer: Answer, at: Instant },
     /// Somebody else wrote to it: decide anew.
     LookAgain { at: Instant },
-    /// The end is in Kubernetes; the index has yet to hear.
-    Ended,
+    /// The end is in Kubernetes; the index has yet to hear. `heard`: it is the device's, or what the device said is there
+    /// beside it.
+    Ended { heard: bool },
 }
 
 /// What the device was told, and what it is expected to say.
@@ -55,15 +62,111 @@ pub struct Awaited {
     /// Past it, nobody waits for an answer.
     pub until: Timestamp,
     pub cancel_sent: bool,
+    pub again: Again,
+}
+
+/// Whether it is sent once more, so that the device repeats what there was no memory for.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub enum Again {
+    No,
+    At(Instant),
+    Now,
 }
 
 impl Flight {
+    pub fn new(name: &str, invocation: Option<Arc<OpenInvocation>>, state: State) -> Self {
+        Self {
+            invocation,
+            name: name.to_owned(),
+            state,
+            awaited: None,
+            asks: false,
+            progress: None,
+            progress_at: Instant::now() + BETWEEN_PROGRESS,
+            wants_ack: false,
+            failures: 0,
+        }
+    }
+
     /// When something is to be done about it.
     pub fn due(&self) -> Option<Instant> {
         match &self.state {
-            State::Sent { mark_at, .. } => *mark_at,
+            State::Sent { mark_at } => {
+                let again = match self.awaited.map(|awaited| awaited.again) {
+                    Some(Again::At(at)) => Some(at),
+                    Some(Again::No | Again::Now) | None => None,
+                };
+                let progress_at = self.progress.as_ref().map(|_| self.progress_at);
+                [*mark_at, again, progress_at].into_iter().flatten().min()
+            }
             State::Retrying { at, .. } | State::LookAgain { at } => Some(*at),
-            State::Marking { .. } | State::Ending | State::Ended => None,
+            State::Marking { .. } | State::Ending { .. } | State::Ended { .. } => None,
+        }
+    }
+
+    /// Whether the phase does not say yet what this stream knows.
+    pub fn lacks_phase(&self) -> bool {
+        let phase = self.invocation.as_ref().map(|known| known.phase());
+        match phase {
+            Some(InvocationPhase::Queued) => true,
+            Some(InvocationPhase::Dispatched) => self.asks,
+            _ => false,
+        }
+    }
+
+    /// When that it was sent is to be written.
+    pub fn mark_at(&self) -> Option<Instant> {
+        if let State::Sent { mark_at } = self.state {
+            mark_at
+        } else {
+            None
+        }
+    }
+
+    /// Whether that it was sent is still to be written, or being written.
+    pub fn is_unmarked(&self) -> bool {
+        matches!(
+            self.state,
+            State::Marking { .. } | State::Sent { mark_at: Some(_) }
+        )
+    }
+
+    /// The device tells how far it came.
+    pub fn progressed(&mut self, progress: Progress) {
+        self.progress = Some(progress);
+    }
+
+    pub fn progress_is_due(&self, now: Instant) -> bool {
+        self.progress.is_some() && self.progress_at <= now
+    }
+
+    /// What is to be written now that it is not done yet. A progress that is due goes with it.
+    pub fn underway(&mut self, now: Instant) -> Option<(Arc<OpenInvocation>, Underway)> {
+        let (Some(invocation), Some(awaited)) = (self.invocation.clone(), self.awaited) else {
+            // Nothing is under way any more.
+            self.progress = None;
+            return None;
+        };
+        let progress = if self.progress_at <= now {
+            self.progress.take()
+        } else {
+            None
+        };
+        if progress.is_some() {
+            self.progress_at = now + BETWEEN_PROGRESS;
+        }
+        let underway = Underway {
+            sent: awaited.sent,
+            asks: self.asks,
+            progress,
+        };
+        Some((invocation, underway))
+    }
+
+    /// A progress was not written: it is, next time, unless there is a newer one.
+    pub fn keep_progress(&mut self, progress: Option<Progress>) {
+        if self.progress.is_none() {
+            self.progress = progress;
         }
     }
 }

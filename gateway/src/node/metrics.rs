@@ -67,6 +67,12 @@ pub enum LeftAside {
     OtherInvocation,
     /// It has ended already, or was deleted.
     Ended,
+    /// It has ended otherwise: a condition tells.
+    Late,
+    /// It has no name, or one that nothing can have, and the uid is not known.
+    Unnamed,
+    /// Its uid is none.
+    Malformed,
     /// Too many wait to be written; the device repeats it.
     TooMany,
 }

@@ -42,7 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     api::Requests, live::Live, metrics::Metrics, registrations::Registrations, service::Service,
-    status::Refusal,
+    status::Refusal, stream::LEAVE_TIME,
 };
 use crate::{
     clock::now,
@@ -121,8 +121,6 @@ struct Shared {
     live: Arc<Live>,
     registrations: Registrations,
     requests: Requests,
-    /// See [`crate::renewal`] for how a stream uses it.
-    #[expect(dead_code, reason = "streams come to use it")]
     renewals: Renewals,
     metrics: Metrics,
     result_memory: Arc<Semaphore>,
@@ -253,11 +251,7 @@ impl Shared {
     }
 
     async fn drain(&self) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a count of streams is far below 2^52"
-        )]
-        let spread = Duration::from_secs_f64(self.live.count() as f64 / RECONNECTS_PER_SECOND);
+        let spread = spread(self.live.count(), self.settings.drain_within);
         self.live
             .drain(|| spread.mul_f64(rand::random_range(0.0..1.0)));
         self.streams.close();
@@ -270,6 +264,18 @@ impl Shared {
         }
         self.stop.cancel();
     }
+}
+
+/// Over how long so many devices are sent away. A device that was cut before the moment that it was given would wait for
+/// it without a gateway.
+fn spread(streams: usize, drain_within: Duration) -> Duration {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a count of streams is far below 2^52"
+    )]
+    let wanted = Duration::from_secs_f64(streams as f64 / RECONNECTS_PER_SECOND);
+    // Each has a moment to leave, and its session's end one to be written.
+    wanted.min(drain_within.saturating_sub(LEAVE_TIME * 2))
 }
 
 fn own_lease(settings: &Settings) -> OwnLease {

@@ -160,10 +160,22 @@ impl Session {
         }
     }
 
+    /// The epoch of the session with this gateway that the Device shows as open.
+    fn open_before(&self) -> Option<i64> {
+        let device = self.shared.index.devices.get(&self.key)?;
+        let session = device.status.session.as_ref()?;
+        (session.gateway == self.shared.settings.gateway && session.ended_at.is_none())
+            .then_some(session.epoch)
+    }
+
     /// Writes the end, if the session was ever written. Gives up when a newer stream of the device says more.
     pub async fn end(mut self) {
         if self.tried.load(Ordering::Acquire) == 0 {
-            // Nothing left this process: a device that came and went while it waited for its turn costs no write.
+            // Nothing left this process: a device that came and went while it waited for its turn costs no write, unless
+            // the stream before this one left its session open, for this one to say more.
+            if let Some(epoch) = self.open_before() {
+                end(&self.shared, &self.key, epoch).await;
+            }
             return;
         }
         // A request that is under way may arrive whatever we do: first it, then the end.
@@ -225,7 +237,7 @@ async fn write(
 }
 
 /// Longer each time, and different for each device.
-pub fn retry_after(failures: u32) -> Duration {
+fn retry_after(failures: u32) -> Duration {
     let wait = FIRST_RETRY
         .saturating_mul(1 << failures.min(10))
         .min(LAST_RETRY);

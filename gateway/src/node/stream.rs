@@ -3,7 +3,11 @@
 //! The loop is told to look and looks at the index; it is never sent what happened. It hears the device only while it
 //! has room to answer, so that whoever does not read is not read either, and is cut.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use pairing::key::KeyFingerprint;
@@ -27,6 +31,7 @@ use crate::{
         register::{Declared, read_capabilities},
         session::moved_to,
     },
+    renewal::{Asking, NotRenewed},
 };
 
 /// How long a device may take to say Hello.
@@ -36,10 +41,7 @@ const MISSED_HEARTBEATS: u32 = 3;
 /// Room that one message of a device may need for its answers.
 const ANSWER_ROOM: usize = 2;
 /// How long a device that was told to leave may take beyond the moment that it was given.
-const LEAVE_TIME: Duration = Duration::from_secs(2);
-/// Longest uid and name of an object.
-const MAX_UID: usize = 64;
-const MAX_NAME: usize = 253;
+pub(super) const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// The device at the other end, as its certificate says.
 #[derive(Clone, Debug)]
@@ -151,7 +153,11 @@ struct Stream {
     leave_at: Option<Instant>,
     /// When the certificate of the connection expires; `None` where that is further away than this clock goes.
     expires_at: Option<Instant>,
+    /// The other certificate that it asked for.
+    renewal: Option<Renewal>,
 }
+
+type Renewal = Pin<Box<dyn Future<Output = Result<node::Renewed, NotRenewed>> + Send>>;
 
 /// What a stream keeps while nothing happens, beside its task.
 #[cfg(test)]
@@ -182,6 +188,7 @@ impl Stream {
             device: None,
             leave_at: None,
             expires_at,
+            renewal: None,
         }
     }
 
@@ -205,6 +212,7 @@ impl Stream {
                 }
                 message = self.inbound.message(), if can_hear => self.hear(heard(message)?)?,
                 () = self.session.drive() => self.look = true,
+                renewed = drive(&mut self.renewal), if can_hear => self.renewed(renewed)?,
                 () = self.outbox.has_room(CAPACITY / 2), if wants_room => self.look = true,
                 () = &mut timer => self.tick()?,
             }
@@ -265,12 +273,7 @@ impl Stream {
         if self.leave_at.is_none()
             && let Some(after) = self.handle.drain()
         {
-            let stay = self
-                .shared
-                .settings
-                .drain_within
-                .saturating_sub(LEAVE_TIME * 2);
-            self.leave_at = Some(Instant::now() + after.min(stay) + LEAVE_TIME);
+            self.leave_at = Some(Instant::now() + after + LEAVE_TIME);
             let reconnect_after_ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
             self.outbox
                 .push(Event::Drain(node::Drain { reconnect_after_ms }));
@@ -284,16 +287,14 @@ impl Stream {
                 self.outbox.push(Event::HeartbeatAck(node::HeartbeatAck {}));
             }
             Some(device_event::Event::Result(result)) => {
-                if result.uid.len() > MAX_UID
-                    || result.name.is_empty()
-                    || result.name.len() > MAX_NAME
-                {
-                    let what = "a result's uid or name is too long, or the name is missing";
-                    return Err(Refusal::Malformed(what.to_owned()).into());
-                }
                 self.dispatcher.result(result);
                 self.look = true;
             }
+            Some(device_event::Event::AwaitingMediation(node::AwaitingMediation { uid })) => {
+                self.dispatcher.awaiting_mediation(&uid);
+            }
+            Some(device_event::Event::Progress(progress)) => self.dispatcher.progress(&progress),
+            Some(device_event::Event::Renew(renew)) => self.renew(renew.pkcs10),
             Some(device_event::Event::CapabilityUpdate(update)) => {
                 let capabilities = read_capabilities(update.capabilities).map_err(Refusal::from)?;
                 let platform = self.declared.platform.clone();
@@ -308,13 +309,37 @@ impl Stream {
                 return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
             }
             // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
-            Some(
-                device_event::Event::Accepted(_)
-                | device_event::Event::AwaitingMediation(_)
-                | device_event::Event::Progress(_)
-                | device_event::Event::Renew(_),
-            )
-            | None => {}
+            Some(device_event::Event::Accepted(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// A device that asks again while it is asked for waits for the same answer.
+    fn renew(&mut self, pkcs10: Vec<u8>) {
+        if self.renewal.is_some() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let asking = Asking {
+            device: self.caller.key.clone(),
+            key: self.caller.fingerprint,
+            not_after: self.caller.not_after,
+            pkcs10,
+        };
+        self.renewal = Some(Box::pin(async move {
+            shared.renewals.renew(&shared.index, asking).await
+        }));
+    }
+
+    /// Where nothing is issued the device is told nothing, and asks again.
+    fn renewed(&mut self, renewed: Result<node::Renewed, NotRenewed>) -> Result<(), End> {
+        self.renewal = None;
+        match renewed {
+            Ok(renewed) => self.outbox.push(Event::Renewed(renewed)),
+            Err(NotRenewed::Invalid(invalid)) => {
+                return Err(Refusal::Malformed(invalid.to_string()).into());
+            }
+            Err(_) => {}
         }
         Ok(())
     }
@@ -399,12 +424,20 @@ impl Stream {
                     session.end().await;
                 }
             };
-            tokio::join!(dispatcher.settle(), end);
+            dispatcher.settle(end).await;
         };
         tokio::select! {
             () = settle => {}
             () = shared.stop.cancelled() => {}
         }
+    }
+}
+
+/// Never ends while there is none.
+async fn drive(renewal: &mut Option<Renewal>) -> Result<node::Renewed, NotRenewed> {
+    match renewal {
+        Some(renewal) => renewal.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,10 +1,8 @@
-//! Writes what became of an invocation: that it was sent, and how it ended. Always to the version that was seen; where
-//! somebody else wrote first, what is there is read and decided on again.
+//! Writes what became of an invocation: that it was sent, how far it came, and how it ended. Always to the version that
+//! was seen; where somebody else wrote first, what is there is read and decided on again.
 
 use std::sync::Arc;
 
-use crds::v1alpha1::capability_invocation::InvocationPhase;
-use jiff::Timestamp;
 use proto::node;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -14,7 +12,9 @@ use crate::{
     domain::{
         device::DeviceKey,
         invocation::OpenInvocation,
+        late,
         result::{self, End},
+        underway::{self, Underway},
     },
 };
 
@@ -36,27 +36,26 @@ pub enum Answer {
 pub enum Finish {
     /// It is in Kubernetes, as that phase.
     Written(&'static str),
-    /// Nobody wants it.
+    /// Its phase is another one, or nobody wants it.
     LeftAside(LeftAside),
     /// Somebody else wrote to the invocation, and what the gateway decided is not decided any more.
     Changed,
 }
 
-/// Writes `Dispatched`; returns what is there then. `None`: it has ended or is gone.
+/// Writes that it was sent, or that a person is asked; returns what is there then. `None`: it has ended or is gone.
 pub async fn mark(
     shared: &Shared,
     mut invocation: Arc<OpenInvocation>,
-    sent: Timestamp,
+    underway: Underway,
 ) -> Result<Option<Arc<OpenInvocation>>, api::Error> {
     for _ in 0..CONFLICTS {
-        let phase = invocation.phase();
-        if phase.is_terminal() {
+        if invocation.phase().is_terminal() {
             return Ok(None);
         }
-        if phase != InvocationPhase::Queued {
+        let gateway = &shared.settings.gateway;
+        let Some(status) = underway::status(&invocation, gateway, underway.clone()) else {
             return Ok(Some(invocation));
-        }
-        let status = result::dispatched(&invocation, &shared.settings.gateway, sent);
+        };
         match shared.requests.write_invocation(&invocation, &status).await {
             Ok(version) => return Ok(Some(Arc::new(invocation.written(status, version)))),
             Err(api::Error::Conflict) => {}
@@ -76,8 +75,21 @@ pub async fn mark(
     Err(api::Error::Conflict)
 }
 
-/// Writes the end of an invocation, if it is this device's and has not ended. `known` spares a read. Gives the answer
-/// back where trying again may help.
+/// Writes how far it came, once and only where that keeps nobody waiting: the next progress says more.
+pub async fn tell(
+    shared: &Shared,
+    invocation: Arc<OpenInvocation>,
+    underway: Underway,
+) -> Result<Option<Arc<OpenInvocation>>, api::Error> {
+    let Some(status) = underway::status(&invocation, &shared.settings.gateway, underway) else {
+        return Ok(Some(invocation));
+    };
+    let version = shared.requests.write_progress(&invocation, &status).await?;
+    Ok(Some(Arc::new(invocation.written(status, version))))
+}
+
+/// Writes the end of an invocation, if it is this device's and has not ended. `known` spares a read. Where it has ended
+/// otherwise, what the device says is kept beside that. Gives the answer back where trying again may help.
 pub async fn finish(
     shared: &Shared,
     device: &DeviceKey,
@@ -102,9 +114,6 @@ pub async fn finish(
         if invocation.uid != uid {
             return Ok(Finish::LeftAside(LeftAside::OtherInvocation));
         }
-        if invocation.phase().is_terminal() {
-            return Ok(Finish::LeftAside(LeftAside::Ended));
-        }
         let end = match (&refused, &answer) {
             (Some(why), _) => End::not_storable(why),
             (None, Answer::Ours(end)) => end.clone(),
@@ -112,6 +121,16 @@ pub async fn finish(
                 End::reported(result, invocation.spec().max_output_bytes)
             }
         };
+        if invocation.phase().is_terminal() {
+            if let Answer::Ours(_) = answer {
+                return Ok(Finish::LeftAside(LeftAside::Ended));
+            }
+            match tell_late(shared, &invocation, &end).await {
+                Ok(aside) => return Ok(Finish::LeftAside(aside)),
+                Err(api::Error::Conflict) => continue,
+                Err(error) => return Err((answer, error)),
+            }
+        }
         let phase = end.phase.as_str();
         let status = result::ended(&invocation, end, &shared.settings.gateway, now());
         match shared.requests.write_invocation(&invocation, &status).await {
@@ -131,4 +150,42 @@ pub async fn finish(
         }
     }
     Err((answer, api::Error::Conflict))
+}
+
+/// Keeps what the device says beside another end that was written before.
+async fn tell_late(
+    shared: &Shared,
+    invocation: &OpenInvocation,
+    end: &End,
+) -> Result<LeftAside, api::Error> {
+    let Some(conditions) = late::told(invocation, end, now()) else {
+        return Ok(LeftAside::Ended);
+    };
+    match shared
+        .requests
+        .write_conditions(invocation, &conditions)
+        .await
+    {
+        Ok(()) => {
+            tracing::info!(
+                device = %invocation.device,
+                invocation = invocation.name,
+                written = invocation.phase().as_str(),
+                answered = end.phase.as_str(),
+                "Answered late"
+            );
+            Ok(LeftAside::Late)
+        }
+        Err(api::Error::Gone) => Ok(LeftAside::Ended),
+        Err(api::Error::Invalid(why)) => {
+            tracing::warn!(
+                device = %invocation.device,
+                invocation = invocation.name,
+                why,
+                "The API server refuses a late answer"
+            );
+            Ok(LeftAside::Ended)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -2,6 +2,8 @@
 //! takes a minute costs nothing, and what happens first happens first every time.
 
 mod cluster;
+mod truth;
+mod underway;
 mod world;
 
 use std::time::Duration;
@@ -17,7 +19,7 @@ use tonic::{Code, Streaming, codec::Codec as _};
 use self::{
     cluster::Fault,
     world::{
-        BRIEF, FakeDevice, GATEWAY, World, device, invocation, register, settings, succeeded,
+        BRIEF, FakeDevice, GATEWAY, World, device, invocation, register, settings, succeeded, uid,
     },
 };
 use crate::domain::device::DeviceKey;
@@ -182,7 +184,7 @@ async fn a_short_invocation_costs_one_write_and_no_read() {
     device
         .result(succeeded(&dispatch, r#"{"load":null,"up":[1,2.5]}"#))
         .await;
-    assert_eq!(device.ack().await, "uid-of-say-hi");
+    assert_eq!(device.ack().await, uid("say-hi"));
     let status = world.cluster.invocation("say-hi")["status"].clone();
     assert_eq!(status["phase"], "Succeeded");
     assert_eq!(
@@ -235,7 +237,7 @@ async fn a_result_that_comes_while_dispatched_is_written_is_written_after_it() {
     device.result(succeeded(&dispatch, "1")).await;
     sleep(Duration::from_secs(1)).await;
     world.cluster.set_fault(None);
-    assert_eq!(device.ack().await, "uid-of-say-hi");
+    assert_eq!(device.ack().await, uid("say-hi"));
     assert_eq!(
         world.cluster.invocation("say-hi")["status"]["phase"],
         "Succeeded"
@@ -317,9 +319,9 @@ async fn a_result_of_an_earlier_invocation_of_that_name_is_not_written() {
         .cluster
         .add_invocation(&invocation("say-hi", "lamp-1"));
     let mut dispatch = device.dispatch().await;
-    dispatch.uid = "uid-of-an-earlier-one".to_owned();
+    dispatch.uid = uid("earlier");
     device.result(succeeded(&dispatch, "1")).await;
-    assert_eq!(device.ack().await, "uid-of-an-earlier-one");
+    assert_eq!(device.ack().await, uid("earlier"));
     assert_eq!(world.cluster.log_of("capabilityinvocations"), [READ]);
 }
 
@@ -328,12 +330,12 @@ async fn a_result_of_what_is_gone_or_over_is_acked() {
     let world = World::new().await;
     let mut device = world.welcomed("lamp-1").await;
     let dispatch = node::Dispatch {
-        uid: "uid-of-say-hi".into(),
+        uid: uid("say-hi"),
         name: "say-hi".into(),
         ..Default::default()
     };
     device.result(succeeded(&dispatch, "1")).await;
-    assert_eq!(device.ack().await, "uid-of-say-hi", "gone");
+    assert_eq!(device.ack().await, uid("say-hi"), "gone");
 
     let mut over = serde_json::to_value(invocation("say-hi", "lamp-1")).unwrap();
     over["status"] = json!({"phase": "Cancelled"});
@@ -341,8 +343,12 @@ async fn a_result_of_what_is_gone_or_over_is_acked() {
         .cluster
         .add_invocation(&serde_json::from_value(over).unwrap());
     device.result(succeeded(&dispatch, "1")).await;
-    assert_eq!(device.ack().await, "uid-of-say-hi", "over");
-    assert_eq!(world.cluster.log_of("capabilityinvocations"), [READ, READ]);
+    assert_eq!(device.ack().await, uid("say-hi"), "over");
+    assert_eq!(
+        world.cluster.log_of("capabilityinvocations"),
+        [READ, READ, WRITE],
+        "what was so is kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,7 +358,7 @@ async fn results_of_what_nobody_knows_are_looked_up_at_a_pace() {
     let before = tokio::time::Instant::now();
     for number in 0..40 {
         let dispatch = node::Dispatch {
-            uid: format!("uid-{number}"),
+            uid: format!("{number:x}"),
             name: format!("made-up-{number}"),
             ..Default::default()
         };
@@ -427,7 +433,7 @@ async fn a_result_is_acked_only_once_it_is_in_kubernetes() {
         device.heartbeat().await;
     }
     world.cluster.set_fault(None);
-    assert_eq!(device.ack().await, "uid-of-say-hi");
+    assert_eq!(device.ack().await, uid("say-hi"));
     assert_eq!(
         world.cluster.invocation("say-hi")["status"]["phase"],
         "Succeeded"
@@ -484,7 +490,7 @@ async fn one_that_ended_elsewhere_is_stopped_at_the_device() {
     device.dispatch().await;
     world.cluster.delete("capabilityinvocations", "say-hi");
     assert!(
-        matches!(device.next().await, Ok(Event::Cancel(cancel)) if cancel.uid == "uid-of-say-hi")
+        matches!(device.next().await, Ok(Event::Cancel(cancel)) if cancel.uid == uid("say-hi"))
     );
 }
 
@@ -548,7 +554,7 @@ async fn a_device_that_just_came_is_heard_out_before_its_invocation_is_given_up(
         Vec::<String>::new()
     );
     let dispatch = node::Dispatch {
-        uid: "uid-of-say-hi".into(),
+        uid: uid("say-hi"),
         name: "say-hi".into(),
         ..Default::default()
     };

@@ -23,6 +23,7 @@ use tonic::{
 
 use super::cluster::Cluster;
 use crate::{
+    clock::now,
     domain::fixtures,
     node::{Node, Settings},
     peer::{Admission, Certified, Identity, Peer},
@@ -56,15 +57,21 @@ pub fn device(name: &str) -> Device {
     device
 }
 
-/// `echo` on that device, created now.
+/// The uid of the invocation of that name.
+pub fn uid(name: &str) -> String {
+    use std::fmt::Write as _;
+
+    name.bytes().fold(String::new(), |mut uid, byte| {
+        write!(uid, "{byte:02x}").unwrap();
+        uid
+    })
+}
+
+/// `echo` on that device, created now. Written down in whole seconds, and after every stream that there is: rounded up.
 pub fn invocation(name: &str, device: &str) -> CapabilityInvocation {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an API server stamps what is created"
-    )]
-    let mut invocation = fixtures::invocation_object(Timestamp::now());
+    let mut invocation = fixtures::invocation_object(now() + Duration::from_secs(1));
     invocation.metadata.name = Some(name.to_owned());
-    invocation.metadata.uid = Some(format!("uid-of-{name}"));
+    invocation.metadata.uid = Some(uid(name));
     invocation.spec.device_ref.name = device.to_owned();
     invocation
 }
@@ -168,7 +175,7 @@ impl World {
 /// Until when the certificate of a device is valid that connects now.
 fn not_after_of(device: &str) -> Timestamp {
     if device == BRIEF {
-        crate::clock::now() + Duration::from_mins(1)
+        now() + Duration::from_mins(1)
     } else {
         Timestamp::MAX
     }

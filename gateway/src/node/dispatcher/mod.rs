@@ -1,0 +1,333 @@
+//! Carries one device's invocations: sends them, says in Kubernetes what became of them, and acks what the device
+//! reported once that is there.
+//!
+//! - here: what is open is compared with what is under way;
+//! - [`heard`]: what the device says;
+//! - [`done`]: what is due, and what was written.
+//!
+//! An invocation that is over within 100 ms costs one write and no read: the end is written to the version that the
+//! watch brought.
+
+mod done;
+mod heard;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use crds::{names::MAX_OPEN_PER_DEVICE, v1alpha1::capability_invocation::InvocationPhase};
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use proto::node::{self, gateway_event::Event};
+use tokio::time::Instant;
+
+use self::done::Done;
+use super::{
+    Shared,
+    flight::{Again, Awaited, Flight, State},
+    outbox::Outbox,
+    writes::Answer,
+};
+use crate::{
+    clock::now,
+    domain::{
+        device::{DeviceKey, KnownDevice},
+        dispatch::{self, Decision, FollowUp, Push},
+        invocation::OpenInvocation,
+        register::Declared,
+    },
+    index::invocations::Entry,
+};
+
+/// How long a result may take before `Dispatched` is written.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+/// Most invocations that one device's stream deals with at once: those that it carries, and results that it repeats.
+const MAX_FLIGHTS: usize = 64;
+/// Most acks that wait for room.
+const MAX_ACKS: usize = 16;
+/// Room that is left for acks and heartbeats.
+const RESERVED_ROOM: usize = 3;
+/// Clocks that differ by less than a timer's grain must not make a loop spin.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+
+/// One device's invocations.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    device: DeviceKey,
+    /// When the stream began.
+    since: Timestamp,
+    /// By uid.
+    flights: BTreeMap<String, Flight>,
+    /// Uids of open invocations for which the device asks a person, before this stream carries them.
+    asking: BTreeSet<String>,
+    work: FuturesUnordered<Work>,
+    acks: VecDeque<String>,
+    look_at: Option<Instant>,
+    /// When the next result of something that the index does not have may be looked up.
+    look_up_at: Instant,
+    wants_room: bool,
+}
+
+type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+impl Dispatcher {
+    pub fn new(shared: Arc<Shared>, device: DeviceKey, since: Timestamp) -> Self {
+        Self {
+            shared,
+            device,
+            since,
+            flights: BTreeMap::new(),
+            asking: BTreeSet::new(),
+            work: FuturesUnordered::new(),
+            acks: VecDeque::new(),
+            look_at: None,
+            look_up_at: Instant::now(),
+            wants_room: false,
+        }
+    }
+
+    /// Compares what the index has with what is under way, and does what is to be done. `draining`: nothing new is
+    /// begun.
+    pub fn look(
+        &mut self,
+        device: &KnownDevice,
+        declared: &Declared,
+        outbox: &Outbox,
+        draining: bool,
+    ) {
+        let now = now();
+        self.wants_room = false;
+        self.flush(outbox);
+        let open = self.shared.index.invocations.of(&self.device);
+        self.forget(&open, outbox);
+        let mut look_at = None;
+        // In order: what cannot be sent yet holds up what comes after it.
+        let mut held_up = draining;
+        for (place, entry) in open.iter().enumerate() {
+            let wait = if self.flights.contains_key(&entry.invocation.uid) {
+                self.follow(entry, outbox, now)
+            } else if held_up || place >= MAX_OPEN_PER_DEVICE {
+                None
+            } else if self.has_place(outbox) {
+                self.begin(entry, device, declared, outbox, now)
+            } else {
+                held_up = true;
+                None
+            };
+            look_at = [look_at, wait].into_iter().flatten().min();
+        }
+        self.look_at = look_at.map(|at: Timestamp| {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            Instant::now() + wait.max(SHORTEST_WAIT)
+        });
+    }
+
+    fn has_place(&mut self, outbox: &Outbox) -> bool {
+        if outbox.room() <= RESERVED_ROOM {
+            self.wants_room = true;
+            return false;
+        }
+        let carried = self
+            .flights
+            .values()
+            .filter(|flight| !matches!(flight.state, State::Ended { .. }))
+            .count();
+        carried < self.shared.settings.in_flight
+    }
+
+    /// Drops what has left the index: it ended or was deleted, and whoever runs it need not go on.
+    fn forget(&mut self, open: &[Arc<Entry>], outbox: &Outbox) {
+        if self.flights.is_empty() && self.asking.is_empty() {
+            return;
+        }
+        let open: BTreeSet<&str> = open
+            .iter()
+            .map(|entry| entry.invocation.uid.as_str())
+            .collect();
+        self.asking.retain(|uid| open.contains(uid.as_str()));
+        let wants_room = &mut self.wants_room;
+        self.flights.retain(|uid, flight| {
+            if open.contains(uid.as_str()) {
+                return true;
+            }
+            match &flight.state {
+                State::Ended { .. } | State::LookAgain { .. } => false,
+                State::Sent { .. } if flight.awaited.is_none_or(|awaited| awaited.cancel_sent) => {
+                    false
+                }
+                State::Sent { .. } if outbox.room() > 0 => {
+                    outbox.push(cancel(uid, &flight.name));
+                    false
+                }
+                State::Sent { .. } => {
+                    *wants_room = true;
+                    true
+                }
+                State::Marking { .. } | State::Ending { .. } | State::Retrying { .. } => true,
+            }
+        });
+    }
+
+    /// Returns when to look again.
+    fn follow(&mut self, entry: &Entry, outbox: &Outbox, now: Timestamp) -> Option<Timestamp> {
+        let uid = &entry.invocation.uid;
+        let flight = self.flights.get_mut(uid)?;
+        if flight
+            .invocation
+            .as_ref()
+            .is_none_or(|known| entry.invocation.is_newer_than(known))
+        {
+            flight.invocation = Some(Arc::clone(&entry.invocation));
+        }
+        let invocation = flight.invocation.as_ref()?;
+        let marking = match &flight.state {
+            State::Sent { .. } => false,
+            State::Marking { .. } => true,
+            State::Ending { .. }
+            | State::Retrying { .. }
+            | State::LookAgain { .. }
+            | State::Ended { .. } => return None,
+        };
+        let awaited = flight.awaited.as_mut()?;
+        if awaited.again == Again::Now {
+            if outbox.room() > RESERVED_ROOM {
+                awaited.again = Again::No;
+                if let Some(push) = dispatch::again(invocation, now) {
+                    outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
+                }
+            } else {
+                self.wants_room = true;
+            }
+        }
+        match dispatch::follow(invocation, awaited.until, awaited.cancel_sent, now) {
+            FollowUp::Wait(until) => Some(until),
+            FollowUp::Cancel if outbox.room() > 0 => {
+                awaited.cancel_sent = true;
+                let until = awaited.until;
+                outbox.push(cancel(uid, &flight.name));
+                Some(until)
+            }
+            FollowUp::Cancel => {
+                self.wants_room = true;
+                None
+            }
+            // It is looked at again when the mark is written.
+            FollowUp::End(_) if marking => None,
+            FollowUp::End(end) => {
+                self.end(uid.clone(), Answer::Ours(end));
+                None
+            }
+        }
+    }
+
+    /// Returns when to look again.
+    fn begin(
+        &mut self,
+        entry: &Entry,
+        device: &KnownDevice,
+        declared: &Declared,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let invocation = &entry.invocation;
+        let stream = dispatch::Stream {
+            declared,
+            since: self.since,
+        };
+        let (until, cancel_sent) = match dispatch::decide(invocation, device, stream, now) {
+            Decision::Nothing => return None,
+            Decision::Wait(until) => return Some(until),
+            Decision::Push(push) => {
+                let until = push.answer_by;
+                outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
+                self.shared.metrics.dispatched(entry.seen.elapsed());
+                (until, false)
+            }
+            Decision::Cancel(until) => {
+                outbox.push(cancel(&invocation.uid, &invocation.name));
+                (until, true)
+            }
+            Decision::End(end) => {
+                let known = Some(Arc::clone(invocation));
+                let state = State::Sent { mark_at: None };
+                let flight = Flight::new(&invocation.name, known, state);
+                self.flights.insert(invocation.uid.clone(), flight);
+                self.end(invocation.uid.clone(), Answer::Ours(end));
+                return None;
+            }
+        };
+        // What is only cancelled was not sent by this stream.
+        let mark_at = (invocation.phase() == InvocationPhase::Queued && !cancel_sent)
+            .then(|| Instant::now() + MARK_AFTER);
+        let mut flight = Flight::new(
+            &invocation.name,
+            Some(Arc::clone(invocation)),
+            State::Sent { mark_at },
+        );
+        flight.awaited = Some(Awaited {
+            sent: now,
+            until,
+            cancel_sent,
+            again: Again::No,
+        });
+        if self.asking.remove(&invocation.uid) {
+            heard::asks(&mut flight);
+        }
+        self.flights.insert(invocation.uid.clone(), flight);
+        Some(until)
+    }
+
+    /// When [`Self::tick`] and [`Self::look`] are due.
+    pub fn due(&self) -> Option<Instant> {
+        self.flights
+            .values()
+            .filter_map(Flight::due)
+            .chain(self.look_at)
+            .min()
+    }
+
+    /// Whether the device may go on reporting.
+    pub fn can_hear(&self) -> bool {
+        self.acks.len() < MAX_ACKS
+    }
+
+    /// Whether something waits for room in the outbox.
+    pub fn wants_room(&self) -> bool {
+        self.wants_room || !self.acks.is_empty()
+    }
+
+    fn flush(&mut self, outbox: &Outbox) {
+        while outbox.room() > 0 {
+            let Some(uid) = self.acks.pop_front() else {
+                self.acks = VecDeque::new();
+                return;
+            };
+            outbox.push(Event::ResultAck(node::ResultAck { uid }));
+        }
+    }
+}
+
+fn cancel(uid: &str, name: &str) -> Event {
+    Event::Cancel(node::Cancel {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
+    let spec = invocation.spec();
+    node::Dispatch {
+        uid: invocation.uid.clone(),
+        name: invocation.name.clone(),
+        capability: spec.capability.clone(),
+        input: push.input,
+        remaining_ms: push.remaining_ms,
+        max_output_bytes: u32::try_from(spec.max_output_bytes).unwrap_or_default(),
+        requested_by: spec.requested_by.clone().unwrap_or_default(),
+        idempotency_key: spec.idempotency_key.clone().unwrap_or_default(),
+    }
+}

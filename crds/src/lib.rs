@@ -12,7 +12,8 @@
 //! - [`grants`]: what a device may run;
 //! - [`digest`]: the digest of a request, which is its name;
 //! - [`deadline`]: until when an invocation may run;
-//! - [`guarded`]: how a list is read of which one object is unreadable.
+//! - [`guarded`]: how a list is read of which one object is unreadable;
+//! - [`remedies`]: what to say where an invocation did not succeed.
 //!
 //! Nothing here does I/O or reads a clock.
 
@@ -24,6 +25,7 @@ pub mod grants;
 pub mod guarded;
 pub mod names;
 pub mod presence;
+pub mod remedies;
 mod schema;
 pub mod v1alpha1;
 

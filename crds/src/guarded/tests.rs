@@ -124,8 +124,7 @@ fn an_error_tells_what_was_expected_and_nothing_of_what_is_there() {
         assert!(error.contains("line 1 column "), "{error}");
     }
     // A moment that is none: the reader of moments quotes it in words of its own.
-    let text =
-        r#"{"metadata":{"name":"lamp"},"spec":{"publicKeySha256":""},"status":{"lastSeen":"hush"}}"#;
+    let text = r#"{"metadata":{"name":"lamp"},"spec":{"publicKeySha256":""},"status":{"lastSeen":"hush"}}"#;
     let device: Guarded<Device> = serde_json::from_str(text).unwrap();
     let error = device.0.unwrap_err().error;
     assert!(!error.contains("hush"), "{error}");

@@ -287,7 +287,7 @@ pub enum ErrorCode {
     DeadlineBeforeStart,
     /// The capability was stopped at the deadline.
     DeadlineExceeded,
-    /// As many invocations are open, of the device or in the namespace, as may be.
+    /// As many invocations are open, of the device or in the namespace, as may be, or as the agent takes.
     QueueFull,
     /// The person at the device, or its rules, said no.
     Refused,

@@ -18,15 +18,18 @@ pub async fn observe(context: &Context, device: Device) -> Result<Observed, Erro
     let lease = session.map_or(GatewayLease::Absent, |session| {
         context.gateways.lease(&session.gateway)
     });
-    let secret = match device.status.as_ref().and_then(not_handed_out) {
-        None => SecretState::NotRead,
-        Some(_) => {
-            let namespace = device.namespace().unwrap_or_default();
-            device_secret(context, &namespace, &device.name_any(), |secret| {
-                owned_by(secret, &device)
-            })
-            .await?
-        }
+    let lacks_newest = device
+        .status
+        .as_ref()
+        .is_some_and(|status| not_handed_out(status).is_some());
+    let secret = if lacks_newest {
+        let namespace = device.namespace().unwrap_or_default();
+        device_secret(context, &namespace, &device.name_any(), |secret| {
+            owned_by(secret, &device)
+        })
+        .await?
+    } else {
+        SecretState::NotRead
     };
     Ok(Observed {
         now: now(),

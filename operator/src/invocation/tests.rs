@@ -44,11 +44,11 @@ async fn an_open_invocation_that_cannot_be_read_is_ended_once() {
         .await
         .unwrap();
     let writes = writes.lock().unwrap();
-    let [(path, patch)] = writes.as_slice() else {
+    let [(place, patch)] = writes.as_slice() else {
         panic!("{writes:?}")
     };
     assert_eq!(
-        path,
+        place,
         "/apis/fairlead.dev/v1alpha1/namespaces/kitchen/capabilityinvocations/deep/status"
     );
     assert_eq!(patch["metadata"], json!({ "resourceVersion": "7" }));

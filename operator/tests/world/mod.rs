@@ -39,9 +39,9 @@ struct Conflict;
 /// An effect of any kind, with what it was planned for.
 #[derive(Clone)]
 enum Effect {
-    Code(PairingCode, pairing_code::plan::Change),
+    Code(Box<PairingCode>, pairing_code::plan::Change),
     Request(Box<PairingRequest>, pairing_request::plan::Change),
-    Device(Device, device::plan::Change),
+    Device(Box<Device>, device::plan::Change),
 }
 
 /// A pretended cluster.
@@ -142,7 +142,7 @@ impl World {
                 let plan = pairing_code::plan::plan(&self.observe_code(&code));
                 plan.changes
                     .into_iter()
-                    .map(|change| Effect::Code(code.clone(), change))
+                    .map(|change| Effect::Code(Box::new(code.clone()), change))
                     .collect()
             }
             "request" => {
@@ -164,7 +164,7 @@ impl World {
                 let plan = device::plan::plan(&observed);
                 plan.changes
                     .into_iter()
-                    .map(|change| Effect::Device(device.clone(), change))
+                    .map(|change| Effect::Device(Box::new(device.clone()), change))
                     .collect()
             }
         }

@@ -37,8 +37,9 @@ use crate::{
 const MAX_BLOCKING_THREADS: usize = 8;
 /// Words from the gateway that wait for the loop.
 const WORDS: usize = 32;
-/// How long tasks may take to stop. The loop itself takes five seconds at most.
-const STOP_TIME: Duration = Duration::from_secs(8);
+/// How long tasks may take to stop. The loop itself takes five seconds at most; a command that it told to stop at the
+/// end of the fourth has its usual grace, and is then killed.
+const STOP_TIME: Duration = Duration::from_secs(12);
 
 /// Runs the command, and says what went wrong.
 pub fn main(args: Args) -> ExitCode {
@@ -319,7 +320,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let key = folder.key()?;
     folder.view().check_identity(&identity, &key)?;
-    let mut source = settings.capabilities(About {
+    let source = settings.capabilities(About {
         namespace: identity.namespace.clone(),
         device: identity.device.clone(),
         public_key_sha256: key.fingerprint().to_string(),
@@ -328,7 +329,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         arch: facts.arch.clone(),
         agent_version: facts.agent_version.clone(),
     });
-    let (registry, _) = source.load();
+    let (capabilities, keeper) = live::start(source);
     let journal = Journal::open(&folder.view().journal(), Bounds::default(), clock::now())?;
     tracing::info!(
         namespace = identity.namespace,
@@ -344,12 +345,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         key,
         identity,
         platform: facts.to_platform(),
-        capabilities: registry.declared(),
+        capabilities: capabilities.clone(),
         words,
     };
     let serving = agent::Parts {
         journal,
-        registry,
+        capabilities,
         limits: Limits {
             running: settings.config.max_concurrent,
             ..Limits::default()
@@ -359,6 +360,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     tasks.spawn_essential("the agent's loop", agent::run(serving, tasks.token()));
     tasks.spawn_essential("the connection to the gateway", connecting.run());
+    tasks.spawn_essential("the capabilities", keeper.run(tasks.token()));
     supervisor.wait_with(stop, STOP_TIME).await
 }
 

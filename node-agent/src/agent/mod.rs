@@ -20,6 +20,7 @@ mod runner;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,7 +35,7 @@ use self::{
     plan::{Event, Limits},
 };
 use crate::{
-    capability::Registry,
+    capability::{Registry, live::Live},
     host::clock::{self, Moment},
     journal::{Journal, Uid},
     upstream::Word,
@@ -52,7 +53,8 @@ const MAX_REFUSED: usize = 1024;
 /// What the loop needs.
 pub struct Parts {
     pub journal: Journal,
-    pub registry: Registry,
+    /// What can be done; it may change at any time.
+    pub capabilities: Live,
     pub limits: Limits,
     /// What comes from the gateway at hand.
     pub upstream: mpsc::Receiver<Word>,
@@ -63,7 +65,9 @@ pub struct Parts {
 /// The agent's own state.
 struct Agent {
     journal: Journal,
-    registry: Registry,
+    capabilities: Live,
+    /// What could be done when events were last gathered: what is planned with it is done with it.
+    registry: Arc<Registry>,
     limits: Limits,
     upstream: mpsc::Receiver<Word>,
     tasks: Tasks,
@@ -112,7 +116,7 @@ impl Refused {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let Parts {
         journal,
-        registry,
+        capabilities,
         limits,
         upstream,
         tasks,
@@ -120,7 +124,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (completions, completed) = mpsc::channel(limits.running.max(1));
     let mut agent = Agent {
         journal,
-        registry,
+        registry: capabilities.current(),
+        capabilities,
         limits,
         upstream,
         tasks,

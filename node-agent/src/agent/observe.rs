@@ -48,6 +48,7 @@ impl Agent {
         if let Some((again, _)) = self.again.take_if(|(_, at)| *at <= now) {
             events.extend(again);
         }
+        self.registry = self.capabilities.current();
         events
     }
 

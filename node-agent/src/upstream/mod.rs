@@ -25,6 +25,7 @@ use self::{
     session::Opened,
 };
 use crate::{
+    capability::live::Live,
     host::clock::{self, Moment, wall},
     state::{
         DeviceKey, Folder, Identity,
@@ -52,7 +53,8 @@ pub struct Upstream {
     pub key: DeviceKey,
     pub identity: Identity,
     pub platform: node::Platform,
-    pub capabilities: Vec<node::Capability>,
+    /// What is declared, and declared anew when it changes.
+    pub capabilities: Live,
     /// Closed by the agent when it wants no more.
     pub words: mpsc::Sender<Word>,
 }

@@ -1,14 +1,15 @@
 //! One session with one gateway: Register, Hello, Welcome, then events both ways until it ends.
 
 use std::{
+    future::pending,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use proto::node::{
-    DeviceEvent, Drain, GatewayEvent, Heartbeat, Hello, RegisterRequest, RegisterResponse, Welcome,
-    device_event::Event as ToGateway, gateway_event::Event as FromGateway,
-    node_service_client::NodeServiceClient,
+    self, CapabilityUpdate, DeviceEvent, Drain, GatewayEvent, Heartbeat, Hello, RegisterRequest,
+    RegisterResponse, Welcome, device_event::Event as ToGateway,
+    gateway_event::Event as FromGateway, node_service_client::NodeServiceClient,
 };
 use tokio::{
     sync::mpsc,
@@ -22,7 +23,7 @@ use super::{
     attempts::End,
     connect::{self, Connection, Liveness, chain},
 };
-use crate::{enrol::error::retry_after, host::clock, terminal::printable};
+use crate::{capability::live::Live, enrol::error::retry_after, host::clock, terminal::printable};
 
 /// How long a gateway may take for each answer at the beginning.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -42,9 +43,40 @@ pub(super) struct Opened {
     pub(super) gateways: Vec<String>,
     pub(super) epoch: u64,
     interval: Duration,
+    declared: Declared,
     outbound: mpsc::Sender<DeviceEvent>,
     events: Streaming<GatewayEvent>,
     connection: Connection,
+}
+
+/// What the gateway was told that this device can do.
+struct Declared {
+    live: Live,
+    last: Vec<node::Capability>,
+}
+
+impl Declared {
+    /// Says it again whenever it is something else. Never ends by itself.
+    async fn keep(mut self, outbound: &mpsc::Sender<DeviceEvent>) -> End {
+        loop {
+            self.live.changed().await;
+            let capabilities = self.live.see().declared();
+            if capabilities == self.last {
+                continue;
+            }
+            self.last.clone_from(&capabilities);
+            tracing::info!(
+                capabilities = capabilities.len(),
+                "Declaring the capabilities anew"
+            );
+            let update = ToGateway::CapabilityUpdate(CapabilityUpdate { capabilities });
+            let event = Some(update);
+            if outbound.send(DeviceEvent { event }).await.is_err() {
+                // Whoever listens learns why.
+                pending::<()>().await;
+            }
+        }
+    }
 }
 
 /// Connects, registers, and waits for the welcome.
@@ -54,12 +86,18 @@ pub(super) async fn open(upstream: &Upstream, address: &str) -> Result<Opened, E
         .map_err(|error| End::Unreachable {
             reason: chain(&error),
         })?;
-    match begin(upstream, &connection).await {
+    let mut live = upstream.capabilities.clone();
+    let declared = Declared {
+        last: live.see().declared(),
+        live,
+    };
+    match begin(upstream, &connection, &declared).await {
         Ok((welcome, outbound, events)) => Ok(Opened {
             gateway: welcome.gateway,
             gateways: welcome.gateways,
             epoch: welcome.epoch,
             interval: interval_of(welcome.heartbeat_interval_ms),
+            declared,
             outbound,
             events,
             connection,
@@ -77,12 +115,16 @@ async fn dial(upstream: &Upstream, address: &str) -> Result<Connection, connect:
 
 type Begun = (Welcome, mpsc::Sender<DeviceEvent>, Streaming<GatewayEvent>);
 
-async fn begin(upstream: &Upstream, connection: &Connection) -> Result<Begun, Status> {
+async fn begin(
+    upstream: &Upstream,
+    connection: &Connection,
+    declared: &Declared,
+) -> Result<Begun, Status> {
     let mut client = NodeServiceClient::new(connection.channel.clone())
         .max_decoding_message_size(proto::MAX_GATEWAY_MESSAGE_BYTES);
     let request = RegisterRequest {
         platform: Some(upstream.platform.clone()),
-        capabilities: upstream.capabilities.clone(),
+        capabilities: declared.last.clone(),
     };
     let RegisterResponse {
         namespace,
@@ -169,6 +211,7 @@ impl Opened {
     pub(super) async fn serve(self, words: &mpsc::Sender<Word>) -> End {
         let Self {
             interval,
+            declared,
             outbound,
             mut events,
             connection,
@@ -178,6 +221,7 @@ impl Opened {
         tokio::select! {
             end = beat(&outbound, interval, &unanswered) => end,
             end = listen(&mut events, words, &unanswered, &connection) => end,
+            end = declared.keep(&outbound) => end,
         }
     }
 }

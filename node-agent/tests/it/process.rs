@@ -12,8 +12,9 @@ use node_agent::{
 };
 use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
 use proto::node::{
-    Application, Challenge, Describe, Dispatch, Issued, Outcome, Pending, ResultAck,
-    enroll_request::Step, enroll_response::Step as Answer, gateway_event::Event as FromGateway,
+    Application, Challenge, Describe, Dispatch, FailureCode, Issued, Outcome, Pending, ResultAck,
+    device_event::Event as FromDevice, enroll_request::Step, enroll_response::Step as Answer,
+    gateway_event::Event as FromGateway,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -325,4 +326,77 @@ async fn a_device_is_paired_serves_is_killed_serves_again_and_is_unpaired() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["lock"]);
+}
+
+#[tokio::test]
+async fn a_declared_command_runs_and_a_new_one_is_declared_on_the_stream() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+
+    let folder = host.temporary.path().join("capabilities.d");
+    std::fs::create_dir(&folder).unwrap();
+    let config = host.temporary.path().join("agent.toml");
+    let text = format!("capabilities_dir = \"{}\"\n", folder.display());
+    std::fs::write(&config, text).unwrap();
+    let declare = |file: &str, name: &str, keys: &str| {
+        let text = format!(
+            "[[capability]]\nname = \"{name}\"\ncommand = \"/bin/echo\"\nargs = [\"{{input.n}}\"]\n{keys}\n"
+        );
+        std::fs::write(folder.join(file), text).unwrap();
+    };
+    let dispatch = |uid: &str, capability: &str| {
+        FromGateway::Dispatch(Dispatch {
+            uid: uid.to_owned(),
+            name: "check".to_owned(),
+            capability: capability.to_owned(),
+            input: b"{\"n\": 7}".to_vec(),
+            remaining_ms: 30_000,
+            ..Dispatch::default()
+        })
+    };
+    declare("a.toml", "test.number", "");
+    declare("b.toml", "test.asking", "mediation = \"mediated\"");
+    let running = host
+        .command(&["--config", config.to_str().unwrap(), "run"])
+        .spawn()
+        .unwrap();
+    let mut stream = gateway.stream().await;
+    stream.send(dispatch("u1", "test.number")).await;
+    let result = stream.result().await;
+    assert_eq!(result.outcome(), Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.output, b"7");
+    stream.send(dispatch("u2", "test.asking")).await;
+    let failure = stream.result().await.failure.unwrap();
+    assert_eq!(failure.code(), FailureCode::Unavailable);
+    assert!(failure.message.contains("no mediation on this device"));
+
+    declare("c.toml", "test.new", "");
+    let pid = Pid::from_raw(running.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    let update = loop {
+        if let FromDevice::CapabilityUpdate(update) = stream.next().await {
+            break update;
+        }
+    };
+    let names: Vec<_> = update
+        .capabilities
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "echo",
+            "system.health",
+            "system.identity",
+            "test.asking",
+            "test.new",
+            "test.number"
+        ]
+    );
+    stream.send(dispatch("u3", "test.new")).await;
+    assert_eq!(stream.result().await.output, b"7");
+    assert!(is(terminate(running).await, Exit::Done));
 }

@@ -8,7 +8,7 @@ use std::{
 
 use node_agent::{
     agent::{self, plan::Limits},
-    capability::{About, Call, Capability, Registry, Running},
+    capability::{About, Call, Capability, Registry, Running, live::Live},
     host::{
         Facts,
         clock::{self, Moment},
@@ -163,18 +163,19 @@ impl Device {
             journal: journal_path,
             effects: Arc::clone(&self.effects),
         }));
+        let capabilities = Live::from(registry);
         let (words, upstream) = mpsc::channel(32);
         let connecting = Upstream {
             folder: Arc::new(folder),
             key,
             identity,
             platform: Facts::read().to_platform(),
-            capabilities: registry.declared(),
+            capabilities: capabilities.clone(),
             words,
         };
         let parts = agent::Parts {
             journal,
-            registry,
+            capabilities,
             limits: self.limits,
             upstream,
             tasks: Supervisor::new().tasks(),
@@ -394,7 +395,7 @@ async fn time_that_a_dispatch_waits_for_the_loop_is_its_own() {
     words.send(Word::Event(event, received_at)).await.unwrap();
     let parts = agent::Parts {
         journal: Journal::open(&path, Bounds::default(), clock::now()).unwrap(),
-        registry: Registry::built_in(About::default()),
+        capabilities: Registry::built_in(About::default()).into(),
         limits: Limits::default(),
         upstream,
         tasks: Supervisor::new().tasks(),

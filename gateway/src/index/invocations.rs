@@ -118,6 +118,8 @@ impl Invocations {
     pub fn list(&self, listed: &mut Listed, invocation: OpenInvocation) {
         let known = {
             let store = read(&self.store);
+            // What is new comes after all that was heard of before.
+            listed.0.heard = listed.0.heard.max(store.heard);
             store.known(&invocation).map(|known| Known {
                 uid: known.uid.clone(),
                 ..*known
@@ -130,7 +132,7 @@ impl Invocations {
     pub fn replace(&self, listed: Listed) {
         let mut next = listed.0;
         let mut store = write(&self.store);
-        next.heard += store.heard;
+        next.heard = next.heard.max(store.heard);
         let before = std::mem::replace(&mut *store, next);
         drop(store);
         drop(before);
@@ -282,6 +284,17 @@ mod tests {
             vec![invocation("a", 5), invocation("b", 5), invocation("new", 2)],
         );
         assert_eq!(names(&invocations), ["new", "b", "a"], "and so does a list");
+        list(
+            &invocations,
+            ["c", "d", "e", "a", "b"]
+                .map(|name| invocation(name, 5))
+                .into(),
+        );
+        assert_eq!(
+            names(&invocations),
+            ["b", "a", "c", "d", "e"],
+            "what is new comes last within a second"
+        );
     }
 
     #[tokio::test]

@@ -8,18 +8,9 @@
 //! meanwhile. A renewal extends nothing by itself: the device comes back with the new certificate
 //! before the old one ends.
 //!
-//! How a stream calls it: on `DeviceEvent::Renew`, if it has none of these futures, it makes one and drives it beside
-//! its other work,
-//!
-//! ```ignore
-//! let shared = Arc::clone(&self.shared);
-//! let asking = Asking { device: caller.key, key: caller.fingerprint, not_after: caller.not_after, pkcs10: renew.pkcs10 };
-//! Box::pin(async move { shared.renewals.renew(&shared.index, asking).await })
-//! ```
-//!
-//! and pushes what comes of it: `Ok(renewed)` is the event; [`NotRenewed::Invalid`] ends the stream as malformed; of
-//! everything else the device is told nothing, and asks again. While a stream has one of these futures, a further Renew
-//! is ignored. Dropping it is safe at any time.
+//! On `DeviceEvent::Renew` a stream makes one future of [`Renewals::renew`] and drives it beside its other work; a further
+//! Renew is ignored meanwhile. What is renewed is pushed; [`NotRenewed::Invalid`] ends the stream as malformed; of
+//! everything else the device is told nothing, and asks again. Dropping the future is safe at any time.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Nothing is kept here: a device whose stream broke asks again, at any gateway, and is told at once what was issued
-//! meanwhile. A renewal extends nothing by itself: the device comes back with the new certificate
-//! before the old one ends.
+//! meanwhile. A renewal extends nothing by itself: the device comes back with the new certificate before the old one
+//! ends.
 //!
 //! On `DeviceEvent::Renew` a stream makes one future of [`Renewals::renew`] and drives it beside its other work; a further
 //! Renew is ignored meanwhile. What is renewed is pushed; [`NotRenewed::Invalid`] ends the stream as malformed; of

@@ -207,7 +207,9 @@ mod tests {
         assert_eq!(before["standing"], "Unpaired");
         assert_eq!(
             before["journal"],
-            serde_json::json!({"waiting": 0, "running": 0, "unacked": 0, "acked": 0, "bytes": 0})
+            serde_json::json!({
+                "waiting": 0, "running": 0, "unacked": 0, "acked": 0, "forgotten": 0, "bytes": 0
+            })
         );
 
         let opened = Folder::open(&path).unwrap();

@@ -96,6 +96,8 @@ pub enum Effect {
     TellAccepted(Uid),
     /// Says how it ended.
     TellResult(Uid),
+    /// Says that it ended long ago, and that this device keeps no more of it.
+    TellForgotten { uid: Uid, name: String },
     /// Says that it cannot be recorded and so is not run, and remembers that.
     Refuse { uid: Uid, name: String },
 }
@@ -175,12 +177,22 @@ impl<'a> Draft<'a> {
         match self.phase(uid) {
             Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
             Some(Phase::Waiting) => {}
-            Some(Phase::Ended) => {
-                self.asked.insert(uid.clone());
-            }
+            Some(Phase::Ended) => self.tell_end(uid, &order.name),
             // Not answered: whoever asks the next process, or another device, gets one.
             None if self.observed.stop_at.is_some() => {}
             None => self.receive(order),
+        }
+    }
+
+    /// Answers who asks for an end.
+    fn tell_end(&mut self, uid: &Uid, name: &str) {
+        if self.observed.ledger.is_forgotten(uid) {
+            self.act(Effect::TellForgotten {
+                uid: uid.clone(),
+                name: name.to_owned(),
+            });
+        } else {
+            self.asked.insert(uid.clone());
         }
     }
 
@@ -316,9 +328,7 @@ impl<'a> Draft<'a> {
                 }
             }
             Some(Phase::Running) => self.stop(uid, Why::Cancelled),
-            Some(Phase::Ended) => {
-                self.asked.insert(uid.clone());
-            }
+            Some(Phase::Ended) => self.tell_end(uid, ""),
             // Never heard of: recorded, so that it is not started when another gateway dispatches it late.
             None => self.end_before_start(
                 uid,
@@ -496,6 +506,7 @@ impl Plan {
                 | Effect::Leave(uid)
                 | Effect::TellAccepted(uid)
                 | Effect::TellResult(uid)
+                | Effect::TellForgotten { uid, .. }
                 | Effect::Refuse { uid, .. } => uid,
             };
             !lost.contains(uid)

@@ -20,6 +20,16 @@ use crate::{
 
 const NOW: Moment = Moment::from_millis(10_000);
 
+/// Forgets a result with its ack.
+const FORGETFUL: Bounds = Bounds {
+    bytes: u64::MAX,
+    open: 1024,
+    acked: 0,
+    retention: Duration::ZERO,
+    tombstones: 1024,
+    memory: Duration::MAX,
+};
+
 fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
 }
@@ -125,7 +135,7 @@ impl World {
             Effect::Refuse { uid, .. } => {
                 self.refused.insert(uid);
             }
-            Effect::TellAccepted(_) => {}
+            Effect::TellAccepted(_) | Effect::TellForgotten { .. } => {}
         }
     }
 }
@@ -317,6 +327,24 @@ fn a_new_stream_hears_every_result_that_nobody_acked() {
 }
 
 #[test]
+fn what_is_forgotten_is_not_run_again_and_not_recorded_again() {
+    let mut world = World::new()
+        .after(&[dispatch("a")])
+        .after(&[completed("a")])
+        .after(&[Event::Ack(uid("a"))]);
+    world.ledger.shrink(NOW, FORGETFUL);
+    let plan = world.plan(&[dispatch("a"), Event::Ack(uid("a"))]);
+    assert_eq!(plan.records, []);
+    assert_eq!(
+        plan.effects,
+        [Effect::TellForgotten {
+            uid: uid("a"),
+            name: "check-a".to_owned()
+        }]
+    );
+}
+
+#[test]
 fn a_full_journal_refuses_new_work_and_remembers_that_it_did() {
     for bounds in [
         Bounds {
@@ -380,7 +408,8 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
             | Effect::Start(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
-            | Effect::TellAccepted(_) => None,
+            | Effect::TellAccepted(_)
+            | Effect::TellForgotten { .. } => None,
         })
         .collect();
     assert_eq!(refused, ["d", "c"]);
@@ -430,6 +459,8 @@ struct Life {
 struct Gateway {
     open: BTreeSet<Uid>,
     told: HashMap<Uid, (Outcome, Option<FailureCode>)>,
+    /// Whose end came from a device's journal.
+    recorded: BTreeSet<Uid>,
     acked: BTreeSet<Uid>,
 }
 
@@ -467,11 +498,13 @@ impl Life {
     fn events(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.again);
         for _ in 0..=self.dice.below(3) {
-            match self.dice.below(8) {
+            match self.dice.below(9) {
                 0..=2 => {
                     let uid = self.some_uid();
-                    // A gateway dispatches what has no end yet, as often as it likes.
-                    if self.world.told.is_some() && !self.gateway.told.contains_key(&uid) {
+                    // A gateway dispatches what has no end yet, as often as it likes; and one that is late, what has.
+                    let late = self.gateway.recorded.contains(&uid) && self.dice.below(2) == 0;
+                    let open = !self.gateway.told.contains_key(&uid);
+                    if self.world.told.is_some() && (open || late) {
                         self.gateway.open.insert(uid.clone());
                         let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
                         order.deadline = self.now.after(Duration::from_secs(30));
@@ -494,6 +527,12 @@ impl Life {
                     }
                 }
                 6 => self.world.told = Some(HashSet::new()),
+                7 => {
+                    let uid = self.some_uid();
+                    if self.world.told.is_some() && self.gateway.acked.contains(&uid) {
+                        events.push(Event::Ack(uid));
+                    }
+                }
                 _ => self.now = self.now.after(Duration::from_secs(7)),
             }
         }
@@ -503,6 +542,9 @@ impl Life {
     fn step(&mut self) {
         let events = self.events();
         self.act(&events, true);
+        if self.dice.below(4) == 0 {
+            self.world.ledger.shrink(self.now, FORGETFUL);
+        }
     }
 
     fn act(&mut self, events: &[Event], may_fail: bool) {
@@ -549,8 +591,11 @@ impl Life {
                     self.gateway.told.entry(uid.clone()).or_insert(refusal);
                     self.gateway.acked.insert(uid.clone());
                 }
-                Effect::Wait(_) | Effect::Stop(..) | Effect::Leave(_) | Effect::TellAccepted(_) => {
-                }
+                Effect::Wait(_)
+                | Effect::Stop(..)
+                | Effect::Leave(_)
+                | Effect::TellAccepted(_)
+                | Effect::TellForgotten { .. } => {}
             }
             // Without a stream there is nobody to hear it.
             if self.world.told.is_some() || !matches!(effect, Effect::TellResult(_)) {
@@ -582,6 +627,9 @@ impl Life {
                     "the end of {uid} is told unrecorded"
                 );
             }
+            Effect::TellForgotten { uid, .. } => {
+                assert!(self.gateway.acked.contains(uid), "{uid} is forgotten early");
+            }
             Effect::Wait(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
@@ -593,6 +641,9 @@ impl Life {
     /// A gateway hears a result; it may lose the ack.
     fn hear(&mut self, uid: &Uid) {
         let end = self.end_of(uid);
+        if !self.gateway.told.contains_key(uid) {
+            self.gateway.recorded.insert(uid.clone());
+        }
         let before = self.gateway.told.entry(uid.clone()).or_insert(end);
         if before.1 != Some(FailureCode::JournalUnavailable) {
             assert_eq!(*before, end, "{uid} ended in two ways");

@@ -10,6 +10,7 @@ use proto::node;
 use super::{
     log::{Piece, Span},
     record::{Record, Uid},
+    tombstones::Tombstones,
 };
 use crate::host::clock::Moment;
 
@@ -21,10 +22,16 @@ pub struct Bounds {
     pub bytes: u64,
     /// Invocations that are not acked.
     pub open: usize,
-    /// Invocations that are acked, and remembered so that a gateway that asks late gets the same answer.
+    /// Invocations that are acked, and whose results are kept so that a gateway that asks late gets the same answer.
     pub acked: usize,
-    /// How long those are remembered.
+    /// How long those are kept.
     pub retention: Duration,
+    /// Invocations that are acked and of which nothing is kept but that: a gateway that dispatches one late, from what it
+    /// knew before, must not have it run again.
+    pub tombstones: usize,
+    /// How long those are remembered: past the longest deadline that an invocation can have, a week in a queue and an
+    /// hour, nobody dispatches it.
+    pub memory: Duration,
 }
 
 impl Default for Bounds {
@@ -34,6 +41,8 @@ impl Default for Bounds {
             open: 1024,
             acked: 4096,
             retention: Duration::from_hours(1),
+            tombstones: 65_536,
+            memory: Duration::from_hours(8 * 24),
         }
     }
 }
@@ -80,6 +89,8 @@ pub struct Ledger {
     unacked: Vec<Uid>,
     /// Acked, in the order in which that happened.
     acked: VecDeque<(Uid, Moment)>,
+    /// Acked, and nothing else is known any more.
+    tombstones: Tombstones,
     open_bytes: u64,
     acked_bytes: u64,
 }
@@ -91,13 +102,19 @@ pub struct Counts {
     pub waiting: usize,
     pub running: usize,
     pub unacked: usize,
+    /// Those whose results are kept.
     pub acked: usize,
+    /// Those that are acked, and whose results are not kept.
+    pub forgotten: usize,
 }
 
 impl Ledger {
     /// Takes a record in. What it says must be true already; the order is that of the file.
     pub(super) fn take(&mut self, record: &Record, span: Span, now: Moment) {
         let uid = record.uid();
+        if self.tombstones.contains(uid) {
+            return;
+        }
         let bytes = u64::from(span.length);
         let entry = match record {
             Record::Acked { .. } => {
@@ -112,6 +129,11 @@ impl Ledger {
             }
         };
         entry.bytes += bytes;
+        if entry.acked {
+            // What is where it belongs is not told once more, whatever the file says of it behind its ack.
+            self.acked_bytes += bytes;
+            return;
+        }
         match (record, entry.state) {
             (Record::Accepted { .. }, State::Waiting) => entry.state = State::Running,
             (Record::Finished { .. }, State::Waiting | State::Running) => {
@@ -137,6 +159,7 @@ impl Ledger {
 
     fn ack(&mut self, uid: &Uid, bytes: u64, now: Moment) {
         let Some(entry) = self.entries.get_mut(uid) else {
+            self.tombstones.add(uid.clone(), now);
             return;
         };
         entry.bytes += bytes;
@@ -145,7 +168,7 @@ impl Ledger {
             return;
         }
         entry.acked = true;
-        self.open_bytes -= entry.bytes - bytes;
+        self.open_bytes = self.open_bytes.saturating_sub(entry.bytes - bytes);
         self.acked_bytes += entry.bytes;
         self.unacked.retain(|other| other != uid);
         self.acked.push_back((uid.clone(), now));
@@ -167,11 +190,19 @@ impl Ledger {
     }
 
     pub fn phase(&self, uid: &Uid) -> Option<Phase> {
-        self.entries.get(uid).map(|entry| match entry.state {
-            State::Waiting => Phase::Waiting,
-            State::Running => Phase::Running,
-            State::Ended(_) => Phase::Ended,
-        })
+        match self.entries.get(uid) {
+            Some(entry) => Some(match entry.state {
+                State::Waiting => Phase::Waiting,
+                State::Running => Phase::Running,
+                State::Ended(_) => Phase::Ended,
+            }),
+            None => self.tombstones.contains(uid).then_some(Phase::Ended),
+        }
+    }
+
+    /// Whether all that is known of it is that it ended, and that its result was acked.
+    pub fn is_forgotten(&self, uid: &Uid) -> bool {
+        self.tombstones.contains(uid)
     }
 
     /// Where the result is, and the invocation's name.
@@ -189,12 +220,12 @@ impl Ledger {
     }
 
     pub fn is_acked(&self, uid: &Uid) -> bool {
-        self.entries.get(uid).is_some_and(|entry| entry.acked)
+        self.tombstones.contains(uid) || self.entries.get(uid).is_some_and(|entry| entry.acked)
     }
 
     /// Invocations that are not acked.
     pub fn open(&self) -> usize {
-        self.entries.len() - self.acked.len()
+        self.entries.len().saturating_sub(self.acked.len())
     }
 
     /// Bytes of their records.
@@ -204,7 +235,7 @@ impl Ledger {
 
     /// Bytes of everything that is remembered.
     pub(super) fn bytes(&self) -> u64 {
-        self.open_bytes + self.acked_bytes
+        self.open_bytes + self.acked_bytes + self.tombstones.bytes()
     }
 
     pub fn counts(&self) -> Counts {
@@ -217,35 +248,44 @@ impl Ledger {
             running: of(Phase::Running),
             unacked: self.unacked.len(),
             acked: self.acked.len(),
+            forgotten: self.tombstones.len(),
         }
     }
 
-    /// Forgets what was acked long ago, or is too much.
+    /// Forgets what was acked long ago, or is too much: first the results, and much later that there was one.
     pub(super) fn forget(&mut self, now: Moment, bounds: Bounds) {
         while let Some((_, at)) = self.acked.front() {
             let due = self.acked.len() > bounds.acked
                 || now.since(*at) > bounds.retention
-                || self.bytes() > bounds.bytes;
+                || self.open_bytes + self.acked_bytes > bounds.bytes;
             if !due {
-                return;
+                break;
             }
-            if let Some((uid, _)) = self.acked.pop_front()
-                && let Some(entry) = self.entries.remove(&uid)
-            {
-                self.acked_bytes -= entry.bytes;
+            let Some((uid, at)) = self.acked.pop_front() else {
+                break;
+            };
+            if let Some(entry) = self.entries.remove(&uid) {
+                self.acked_bytes = self.acked_bytes.saturating_sub(entry.bytes);
             }
+            self.tombstones.add(uid, at);
         }
+        self.tombstones
+            .forget(now, bounds.tombstones, bounds.memory);
     }
 
     /// What a new file must hold, in an order that gives the same ledger.
     pub(super) fn pieces(&self) -> Vec<(Uid, Piece)> {
-        let mut pieces = Vec::with_capacity(self.entries.len() * 2);
-        let acked = self.acked.iter().map(|(uid, _)| uid);
+        let acked = |uid: Uid| Piece::New(Box::new(Record::Acked { uid }));
+        let tombstones = self.tombstones.iter();
+        let mut pieces: Vec<_> = tombstones
+            .map(|uid| (uid.clone(), acked(uid.clone())))
+            .collect();
+        let remembered = self.acked.iter().map(|(uid, _)| uid);
         let live = self.entries.iter().filter_map(|(uid, entry)| {
             let ended = matches!(entry.state, State::Ended(_));
             (!ended && !entry.acked).then_some(uid)
         });
-        for uid in acked.chain(&self.unacked).chain(live) {
+        for uid in remembered.chain(&self.unacked).chain(live) {
             let Some(entry) = self.entries.get(uid) else {
                 continue;
             };
@@ -265,7 +305,7 @@ impl Ledger {
             };
             pieces.push((uid.clone(), piece));
             if entry.acked {
-                pieces.push((uid.clone(), new(Record::Acked { uid })));
+                pieces.push((uid.clone(), acked(uid)));
             }
         }
         pieces
@@ -300,6 +340,11 @@ impl Ledger {
     pub(crate) fn add(&mut self, record: &Record) {
         let length = u32::try_from(record.encode(0).len()).unwrap();
         self.take(record, Span { offset: 0, length }, Moment::default());
+    }
+
+    /// Forgets as a journal does.
+    pub(crate) fn shrink(&mut self, now: Moment, bounds: Bounds) {
+        self.forget(now, bounds);
     }
 
     /// What a restart makes of these records.
@@ -428,35 +473,75 @@ mod tests {
         assert_eq!(ledger.unacked(), [uid("a")]);
     }
 
+    fn end(name: &str) -> [Record; 3] {
+        [accepted(name), finished(name), acked(name)]
+    }
+
+    const BOUNDS: Bounds = Bounds {
+        bytes: 100,
+        open: 10,
+        acked: 2,
+        retention: Duration::from_mins(1),
+        tombstones: 2,
+        memory: Duration::from_hours(1),
+    };
+
     #[test]
-    fn what_is_acked_is_remembered_for_a_while_and_then_forgotten() {
-        let bounds = Bounds {
-            bytes: 100,
-            open: 10,
-            acked: 2,
-            retention: Duration::from_mins(1),
-        };
-        let end = |name| [accepted(name), finished(name), acked(name)];
+    fn a_result_that_is_acked_is_kept_for_a_while_and_its_uid_for_longer() {
         let mut few = ledger(&[end("a"), end("b")].concat());
         assert_eq!(few.open_bytes(), 0);
-        few.forget(AT, bounds);
+        few.forget(AT, BOUNDS);
         assert_eq!(few.counts().acked, 2);
-        few.forget(AT.after(Duration::from_secs(61)), bounds);
+        few.forget(AT.after(Duration::from_secs(61)), BOUNDS);
+        assert_eq!((few.counts().acked, few.counts().forgotten), (0, 2));
+        for name in ["a", "b"] {
+            assert_eq!(few.phase(&uid(name)), Some(Phase::Ended));
+            assert!(few.is_acked(&uid(name)) && few.is_forgotten(&uid(name)));
+            assert!(few.result(&uid(name)).is_none());
+        }
+        few.forget(AT.after(Duration::from_secs(3_601)), BOUNDS);
         assert_eq!((few.counts(), few.bytes()), (Counts::default(), 0));
+        assert_eq!(few.phase(&uid("a")), None);
+    }
 
+    #[test]
+    fn too_many_and_too_large_results_go_first_and_leave_their_uids() {
         let mut many = ledger(&[end("a"), end("b"), end("c")].concat());
-        many.forget(AT, bounds);
-        assert_eq!(many.phase(&uid("a")), None);
-        assert_eq!(many.phase(&uid("c")), Some(Phase::Ended));
+        many.forget(AT, BOUNDS);
+        assert!(many.is_forgotten(&uid("a")) && !many.is_forgotten(&uid("c")));
+        assert_eq!(many.phase(&uid("a")), Some(Phase::Ended));
 
         let small = Bounds {
             bytes: 35,
-            ..bounds
+            ..BOUNDS
         };
         let mut large = ledger(&[end("a"), end("b")].concat());
         large.forget(AT, small);
-        assert_eq!(large.phase(&uid("a")), None);
-        assert_eq!(large.bytes(), 30);
+        assert!(large.is_forgotten(&uid("a")) && !large.is_forgotten(&uid("b")));
+        assert_eq!(large.acked_bytes, 30);
+
+        let none = Bounds { acked: 0, ..BOUNDS };
+        let mut most = ledger(&[end("a"), end("b"), end("c")].concat());
+        most.forget(AT, none);
+        assert_eq!(most.phase(&uid("a")), None);
+        assert_eq!(most.counts().forgotten, 2);
+    }
+
+    #[test]
+    fn what_a_file_says_behind_an_ack_is_not_told_once_more() {
+        for ack in [&end("a")[..], &[acked("a")]] {
+            let mut ledger = ledger(&[ack, &end("a")[..2]].concat());
+            ledger.settle();
+            assert_eq!(ledger.unacked(), []);
+            assert!(ledger.is_acked(&uid("a")));
+            let nothing = Bounds { bytes: 0, ..BOUNDS };
+            ledger.forget(AT, nothing);
+            assert_eq!(
+                (ledger.open(), ledger.open_bytes(), ledger.acked_bytes),
+                (0, 0, 0)
+            );
+            assert_eq!(ledger.phase(&uid("a")), Some(Phase::Ended));
+        }
     }
 
     #[test]
@@ -467,6 +552,8 @@ mod tests {
             open: 0,
             acked: 0,
             retention: Duration::ZERO,
+            tombstones: 0,
+            memory: Duration::ZERO,
         };
         ledger.forget(AT.after(Duration::from_secs(1_000_000)), nothing);
         assert_eq!(ledger.open(), 2);
@@ -486,6 +573,7 @@ mod tests {
             accepted("k"),
             finished("k"),
             acked("k"),
+            acked("t"),
         ]);
         let pieces = before.pieces();
         let mut after = Ledger::default();
@@ -506,7 +594,7 @@ mod tests {
             (after.open_bytes(), after.bytes()),
             (before.open_bytes(), before.bytes())
         );
-        for name in ["w", "r", "f", "k"] {
+        for name in ["w", "r", "f", "k", "t"] {
             assert_eq!(after.phase(&uid(name)), before.phase(&uid(name)));
             assert_eq!(after.is_acked(&uid(name)), before.is_acked(&uid(name)));
         }

@@ -3,13 +3,15 @@
 //! - [`record`]: one fact, and its bytes;
 //! - [`log`]: the file, which is added to at its end, survives a cut at any byte and a full disk;
 //! - `writer`: the thread that alone touches it;
-//! - [`ledger`]: what the records mean, in memory.
+//! - [`ledger`]: what the records mean, in memory;
+//! - `tombstones`: what is left of an invocation after its result is forgotten.
 //!
 //! [`Journal`] keeps the two in step. It decides nothing: what is recorded, and when, is [`crate::agent::plan`]'s.
 
 pub mod ledger;
 pub mod log;
 pub mod record;
+mod tombstones;
 mod writer;
 
 use std::{io, path::Path, sync::Arc};
@@ -103,7 +105,7 @@ impl Journal {
         Ok(())
     }
 
-    /// How an invocation ended; `None` where it did not, or is not known.
+    /// How an invocation ended; `None` where it did not, is not known, or is forgotten.
     pub async fn result(&self, uid: &Uid) -> Option<node::Result> {
         let (kept, name) = self.ledger.result(uid)?;
         let span = match kept {

@@ -1,6 +1,6 @@
 //! What the journal says, and how it is written: length, checksum, content.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prost::Message as _;
 use proto::node;
@@ -12,16 +12,16 @@ pub(super) const HEADER: usize = 8;
 /// Largest record that is read: a result with the largest output, and its frame.
 pub(super) const MAX_RECORD: usize = 512 * 1024;
 
-/// metadata.uid of an invocation: names it for ever.
+/// metadata.uid of an invocation: names it for ever. Cheap to clone, and many are kept.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Uid(String);
+pub struct Uid(Arc<str>);
 
 impl Uid {
     /// `None` for what cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         ((1..=MAX_UID_BYTES).contains(&text.len()) && text.bytes().all(plain))
-            .then(|| Self(text.to_owned()))
+            .then(|| Self(text.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -44,7 +44,7 @@ pub enum Record {
     Accepted { uid: Uid, name: String },
     /// How it ended.
     Finished { uid: Uid, result: node::Result },
-    /// Its result is where it belongs.
+    /// Its result is where it belongs. By itself, without a record of what is acked: nothing else is kept of it.
     Acked { uid: Uid },
 }
 
@@ -163,7 +163,7 @@ impl From<&Record> for Wire {
         };
         Self {
             kind: kind.into(),
-            uid: record.uid().0.clone(),
+            uid: record.uid().as_str().to_owned(),
             name,
             result,
             synced: 0,

@@ -474,6 +474,36 @@ async fn a_full_journal_refuses_and_says_so_and_what_is_acked_makes_room() {
 }
 
 #[tokio::test]
+async fn what_was_acked_and_forgotten_does_not_run_again_after_a_restart_either() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let mut device = Device::new(&authority, &[&gateway]);
+    device.bounds.acked = 0;
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "a").await;
+    assert_eq!(stream.result().await.outcome(), Outcome::Succeeded);
+    ack(&stream, "u1").await;
+    soon(async {
+        while Journal::peek(&device.view().journal()).unwrap().0.acked == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    order(&stream, "u1", "a").await;
+    let again = stream.result().await;
+    assert_eq!(failure(&again), (Outcome::Unknown, FailureCode::Internal));
+    assert_eq!(again.name, "check-u1");
+    process.stop().await;
+    drop(stream);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    order(&stream, "u1", "a").await;
+    assert_eq!(stream.result().await.uid, "u1");
+    assert_eq!(device.effects(), ["\"a\""]);
+}
+
+#[tokio::test]
 async fn many_at_once_all_end_once_and_results_wait_for_room_on_the_stream() {
     let authority = Authority::new("ours");
     let mut gateway = Gateway::start(&authority, Manners::default()).await;

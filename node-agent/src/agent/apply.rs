@@ -120,6 +120,7 @@ impl Agent {
             Record::Finished { .. }
             | Record::Waiting { .. }
             | Record::Accepted { .. }
+            | Record::Cancelled { .. }
             | Record::Acked { .. } => None,
         });
         let result = match recorded {

@@ -87,7 +87,7 @@ impl Agent {
                 // Not from here: the loop may have waited for the disk meanwhile.
                 events.extend(order::parse(event, received_at).map(|wish| match wish {
                     Wish::Dispatch(order) => Event::Dispatch(Arc::new(order)),
-                    Wish::Cancel(uid) => Event::Cancel(uid),
+                    Wish::Cancel { uid, name } => Event::Cancel { uid, name },
                     Wish::Ack(uid) => Event::Ack(uid),
                 }));
             }

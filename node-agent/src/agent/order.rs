@@ -62,7 +62,11 @@ pub enum Ending {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Wish {
     Dispatch(Order),
-    Cancel(Uid),
+    /// The name is empty where the gateway does not say it.
+    Cancel {
+        uid: Uid,
+        name: String,
+    },
     Ack(Uid),
 }
 
@@ -71,13 +75,21 @@ pub enum Wish {
 pub fn parse(event: FromGateway, received_at: Moment) -> Option<Wish> {
     match event {
         FromGateway::Dispatch(dispatch) => order(dispatch, received_at).map(Wish::Dispatch),
-        FromGateway::Cancel(node::Cancel { uid, .. }) => Uid::parse(&uid).map(Wish::Cancel),
+        FromGateway::Cancel(node::Cancel { uid, name }) => cancel(&uid, name),
         FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
         FromGateway::Welcome(_)
         | FromGateway::Drain(_)
         | FromGateway::HeartbeatAck(_)
         | FromGateway::Renewed(_) => None,
     }
+}
+
+fn cancel(uid: &str, mut name: String) -> Option<Wish> {
+    let uid = Uid::parse(uid)?;
+    if name.len() > MAX_NAME_BYTES {
+        name.clear();
+    }
+    Some(Wish::Cancel { uid, name })
 }
 
 fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
@@ -95,7 +107,9 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         0 => DEFAULT_OUTPUT_BYTES,
         bytes => bytes.min(MAX_OUTPUT_BYTES),
     };
-    let fits = name.len() <= MAX_NAME_BYTES && capability.len() <= MAX_NAME_BYTES;
+    let fits = |text: &str| (1..=MAX_NAME_BYTES).contains(&text.len());
+    // A result without a name is never recorded, for it could not be told of whom it is.
+    let fits = fits(&name) && fits(&capability);
     Some(Order {
         uid: Uid::parse(&uid).filter(|_| fits)?,
         name,
@@ -216,8 +230,27 @@ mod tests {
                 name: "x".repeat(1000),
                 ..dispatch()
             },
+            node::Dispatch {
+                name: String::new(),
+                ..dispatch()
+            },
         ] {
             assert_eq!(read(wrong), None);
+        }
+    }
+
+    #[test]
+    fn a_cancel_may_name_what_it_is_about() {
+        for (name, expected) in [("check", "check"), ("", ""), (&"x".repeat(1000), "")] {
+            let event = FromGateway::Cancel(node::Cancel {
+                uid: "a".to_owned(),
+                name: name.to_owned(),
+            });
+            let wish = Wish::Cancel {
+                uid: Uid::parse("a").unwrap(),
+                name: expected.to_owned(),
+            };
+            assert_eq!(parse(event, NOW), Some(wish));
         }
     }
 

@@ -42,7 +42,11 @@ impl Default for Limits {
 #[derive(Clone, Debug)]
 pub enum Event {
     Dispatch(Arc<Order>),
-    Cancel(Uid),
+    /// The name is empty where the gateway does not say it.
+    Cancel {
+        uid: Uid,
+        name: String,
+    },
     Ack(Uid),
     /// A capability ended.
     Completed {
@@ -108,7 +112,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     for event in observed.events {
         match event {
             Event::Dispatch(order) => draft.dispatch(order),
-            Event::Cancel(uid) => draft.cancel(uid),
+            Event::Cancel { uid, name } => draft.cancel(uid, name),
             Event::Ack(uid) => draft.ack(uid),
             Event::Completed { uid, ending } => draft.complete(uid, ending.clone()),
             Event::Unrecorded(result) => draft.record_again(result),
@@ -311,9 +315,9 @@ impl<'a> Draft<'a> {
         self.asked.insert(uid.clone());
     }
 
-    fn cancel(&mut self, uid: &Uid) {
+    fn cancel(&mut self, uid: &Uid, name: &str) {
         if self.observed.refused.contains(uid) {
-            return self.refuse(uid, "");
+            return self.refuse(uid, name);
         }
         match self.phase(uid) {
             Some(Phase::Waiting) => {
@@ -328,16 +332,22 @@ impl<'a> Draft<'a> {
                 }
             }
             Some(Phase::Running) => self.stop(uid, Why::Cancelled),
-            Some(Phase::Ended) => self.tell_end(uid, ""),
-            // Never heard of: recorded, so that it is not started when another gateway dispatches it late.
-            None => self.end_before_start(
-                uid,
-                "",
-                Outcome::Cancelled,
-                FailureCode::Cancelled,
-                "cancelled before it reached this device",
-            ),
+            Some(Phase::Ended) => self.tell_end(uid, name),
+            None => self.cancel_unheard(uid, name),
         }
+    }
+
+    /// Recorded, so that it is not started when another gateway dispatches it late.
+    fn cancel_unheard(&mut self, uid: &Uid, name: &str) {
+        if !self.take_room(REFUSAL_BYTES) {
+            return self.refuse(uid, name);
+        }
+        self.phases.insert(uid.clone(), Phase::Ended);
+        self.plan.records.push(Record::Cancelled {
+            uid: uid.clone(),
+            name: name.to_owned(),
+        });
+        self.asked.insert(uid.clone());
     }
 
     fn leave_queue(&mut self, uid: &Uid) -> Option<Arc<Order>> {
@@ -488,6 +498,7 @@ impl Plan {
                 }
                 Record::Accepted { uid, name }
                 | Record::Waiting { uid, name }
+                | Record::Cancelled { uid, name }
                 | Record::Finished {
                     uid,
                     result: node::Result { name, .. },

@@ -56,6 +56,13 @@ fn dispatch(text: &str) -> Event {
     Event::Dispatch(order(text))
 }
 
+fn cancel(text: &str) -> Event {
+    Event::Cancel {
+        uid: uid(text),
+        name: format!("check-{text}"),
+    }
+}
+
 fn completed(text: &str) -> Event {
     Event::Completed {
         uid: uid(text),
@@ -286,7 +293,7 @@ fn a_deadline_stops_what_runs_and_keeps_what_waits_from_starting() {
     );
     assert_eq!(starts(&plan), [] as [&str; 0]);
     // Asked once.
-    let world = world.after(&[Event::Cancel(uid("a"))]);
+    let world = world.after(&[cancel("a")]);
     let plan = world.plan_at(late, &[]);
     assert!(
         !plan
@@ -298,18 +305,25 @@ fn a_deadline_stops_what_runs_and_keeps_what_waits_from_starting() {
 #[test]
 fn cancel_reaches_what_waits_what_runs_what_ended_and_what_never_came() {
     let world = World::new().after(&["a", "b", "c"].map(dispatch));
-    let plan = world.plan(&[Event::Cancel(uid("a"))]);
+    let plan = world.plan(&[cancel("a")]);
     assert_eq!(plan.effects, [Effect::Stop(uid("a"), Why::Cancelled)]);
-    let plan = world.plan(&[Event::Cancel(uid("c"))]);
+    let plan = world.plan(&[cancel("c")]);
     assert_eq!(
         ends(&plan),
         [end("c", Outcome::Cancelled, FailureCode::Cancelled)]
     );
     let world = world.after(&[completed("a")]);
-    let plan = world.plan(&[Event::Cancel(uid("a"))]);
+    let plan = world.plan(&[cancel("a")]);
     assert_eq!(plan.effects, [Effect::TellResult(uid("a"))]);
+    let plan = world.plan(&[cancel("z")]);
+    let record = Record::Cancelled {
+        uid: uid("z"),
+        name: "check-z".to_owned(),
+    };
+    assert_eq!(plan.records, [record]);
+    assert_eq!(plan.effects, [Effect::TellResult(uid("z"))]);
     // And is not run when it comes late after all.
-    let world = world.after(&[Event::Cancel(uid("z"))]);
+    let world = world.after(&[cancel("z")]);
     assert_eq!(starts(&world.plan(&[dispatch("z")])), [] as [&str; 0]);
 }
 
@@ -393,7 +407,7 @@ fn room_is_set_aside_for_the_results_of_what_runs() {
 #[test]
 fn without_a_journal_nothing_starts_and_no_end_is_told() {
     let world = World::new().after(&["a", "b", "c"].map(dispatch));
-    let plan = world.plan(&[completed("a"), dispatch("d"), Event::Cancel(uid("b"))]);
+    let plan = world.plan(&[completed("a"), dispatch("d"), cancel("b")]);
     assert_eq!(starts(&plan), ["c"]);
     let (plan, again) = plan.unrecorded(&world.jobs);
     assert_eq!(plan.records, []);
@@ -514,7 +528,7 @@ impl Life {
                 3 => {
                     let uid = self.some_uid();
                     if self.gateway.open.contains(&uid) && self.world.told.is_some() {
-                        events.push(Event::Cancel(uid));
+                        events.push(cancel(uid.as_str()));
                     }
                 }
                 4..=5 => {
@@ -676,6 +690,9 @@ impl Life {
 
     fn end_of(&self, uid: &Uid) -> (Outcome, Option<FailureCode>) {
         let recorded = self.disk.iter().find_map(|record| match record {
+            Record::Cancelled { uid: of, .. } if of == uid => {
+                Some((Outcome::Cancelled, Some(FailureCode::Cancelled)))
+            }
             Record::Finished { uid: of, result } if of == uid => Some((
                 result.outcome(),
                 result.failure.as_ref().map(proto::node::Failure::code),
@@ -683,6 +700,7 @@ impl Life {
             Record::Finished { .. }
             | Record::Waiting { .. }
             | Record::Accepted { .. }
+            | Record::Cancelled { .. }
             | Record::Acked { .. } => None,
         });
         let accepted = self

@@ -63,6 +63,8 @@ pub(super) enum Kept {
     Lost {
         started: bool,
     },
+    /// It was cancelled before it came.
+    Cancelled,
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +129,7 @@ impl Ledger {
             Record::Finished { result, .. } => {
                 self.entry(uid, &result.name, State::Ended(Kept::Log(span)))
             }
+            Record::Cancelled { name, .. } => self.entry(uid, name, State::Ended(Kept::Cancelled)),
         };
         entry.bytes += bytes;
         if entry.acked {
@@ -139,11 +142,15 @@ impl Ledger {
             (Record::Finished { .. }, State::Waiting | State::Running) => {
                 entry.state = State::Ended(Kept::Log(span));
             }
+            (Record::Cancelled { .. }, State::Waiting) => {
+                entry.state = State::Ended(Kept::Cancelled);
+            }
             // An end stands.
             _ => {}
         }
         self.open_bytes += bytes;
-        if matches!(record, Record::Finished { .. }) && !self.unacked.contains(uid) {
+        let is_end = matches!(record, Record::Finished { .. } | Record::Cancelled { .. });
+        if is_end && !self.unacked.contains(uid) {
             self.unacked.push(uid.clone());
         }
     }
@@ -302,6 +309,10 @@ impl Ledger {
                     let uid = uid.clone();
                     new(Record::Accepted { uid, name })
                 }
+                State::Ended(Kept::Cancelled) => {
+                    let uid = uid.clone();
+                    new(Record::Cancelled { uid, name })
+                }
             };
             pieces.push((uid.clone(), piece));
             if entry.acked {
@@ -377,6 +388,17 @@ pub(super) fn lost(uid: &Uid, name: &str, started: bool) -> node::Result {
         outcome,
         node::FailureCode::AgentRestarted,
         message,
+    )
+}
+
+/// What is said of an invocation that was cancelled before it came.
+pub(super) fn cancelled(uid: &Uid, name: &str) -> node::Result {
+    without_output(
+        uid,
+        name,
+        node::Outcome::Cancelled,
+        node::FailureCode::Cancelled,
+        "cancelled before it reached this device",
     )
 }
 
@@ -574,6 +596,10 @@ mod tests {
             finished("k"),
             acked("k"),
             acked("t"),
+            Record::Cancelled {
+                uid: uid("c"),
+                name: "check-c".to_owned(),
+            },
         ]);
         let pieces = before.pieces();
         let mut after = Ledger::default();
@@ -594,7 +620,8 @@ mod tests {
             (after.open_bytes(), after.bytes()),
             (before.open_bytes(), before.bytes())
         );
-        for name in ["w", "r", "f", "k", "t"] {
+        assert_eq!(after.result(&uid("c")), Some((Kept::Cancelled, "check-c")));
+        for name in ["w", "r", "f", "k", "t", "c"] {
             assert_eq!(after.phase(&uid(name)), before.phase(&uid(name)));
             assert_eq!(after.is_acked(&uid(name)), before.is_acked(&uid(name)));
         }

@@ -24,7 +24,7 @@ pub use self::{
     record::{Record, Uid},
 };
 use self::{
-    ledger::{Kept, lost, without_output},
+    ledger::{Kept, cancelled, lost, without_output},
     log::Log,
     writer::Writer,
 };
@@ -110,6 +110,7 @@ impl Journal {
         let (kept, name) = self.ledger.result(uid)?;
         let span = match kept {
             Kept::Lost { started } => return Some(lost(uid, name, started)),
+            Kept::Cancelled => return Some(cancelled(uid, name)),
             Kept::Log(span) => span,
         };
         if let Ok(Record::Finished { result, .. }) =

@@ -44,6 +44,9 @@ pub enum Record {
     Accepted { uid: Uid, name: String },
     /// How it ended.
     Finished { uid: Uid, result: node::Result },
+    /// It was cancelled before this device ever heard of it, and is not run if it comes after all. The name is empty
+    /// where the gateway did not say it; that of a result never is.
+    Cancelled { uid: Uid, name: String },
     /// Its result is where it belongs. By itself, without a record of what is acked: nothing else is kept of it.
     Acked { uid: Uid },
 }
@@ -71,6 +74,7 @@ enum Kind {
     Accepted = 2,
     Finished = 3,
     Acked = 4,
+    Cancelled = 5,
 }
 
 /// A record that was written whole.
@@ -90,6 +94,7 @@ impl Record {
             Self::Waiting { uid, .. }
             | Self::Accepted { uid, .. }
             | Self::Finished { uid, .. }
+            | Self::Cancelled { uid, .. }
             | Self::Acked { uid } => uid,
         }
     }
@@ -98,7 +103,10 @@ impl Record {
     /// acked once more.
     pub fn must_last(&self) -> bool {
         match self {
-            Self::Waiting { .. } | Self::Accepted { .. } | Self::Finished { .. } => true,
+            Self::Waiting { .. }
+            | Self::Accepted { .. }
+            | Self::Finished { .. }
+            | Self::Cancelled { .. } => true,
             Self::Acked { .. } => false,
         }
     }
@@ -159,6 +167,7 @@ impl From<&Record> for Wire {
             Record::Finished { result, .. } => {
                 (Kind::Finished, String::new(), Some(result.clone()))
             }
+            Record::Cancelled { name, .. } => (Kind::Cancelled, name.clone(), None),
             Record::Acked { .. } => (Kind::Acked, String::new(), None),
         };
         Self {
@@ -186,6 +195,7 @@ impl TryFrom<Wire> for Record {
                 uid,
                 result: wire.result.ok_or(())?,
             },
+            Kind::Cancelled => Self::Cancelled { uid, name },
             Kind::Acked => Self::Acked { uid },
         })
     }
@@ -199,7 +209,7 @@ pub(crate) mod tests {
         Uid::parse(text).unwrap()
     }
 
-    /// One record of each kind.
+    /// One record of each kind that an invocation on its way leaves.
     pub(crate) fn records() -> Vec<Record> {
         let result = node::Result {
             uid: "b".to_owned(),
@@ -226,9 +236,18 @@ pub(crate) mod tests {
         ]
     }
 
+    fn all_kinds() -> Vec<Record> {
+        let mut records = records();
+        records.push(Record::Cancelled {
+            uid: uid("c"),
+            name: "check-c".to_owned(),
+        });
+        records
+    }
+
     #[test]
     fn what_was_written_is_read() {
-        for record in records() {
+        for record in all_kinds() {
             let bytes = record.encode(7);
             let expected = Whole {
                 record,
@@ -241,7 +260,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_with_any_bit_turned_or_any_byte_missing_is_none() {
-        for record in records() {
+        for record in all_kinds() {
             let bytes = record.encode(7);
             for length in 0..bytes.len() {
                 assert_eq!(Record::decode(&bytes[..length]), None);

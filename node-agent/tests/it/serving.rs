@@ -379,6 +379,34 @@ async fn cancel_and_deadline_stop_what_runs() {
 }
 
 #[tokio::test]
+async fn what_was_cancelled_before_it_came_is_said_by_name_and_not_run_after_a_restart() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let process = device.start().await;
+    let mut stream = gateway.stream().await;
+    let cancel = Cancel {
+        uid: "u1".to_owned(),
+        name: "check-u1".to_owned(),
+    };
+    stream.send(FromGateway::Cancel(cancel)).await;
+    let result = stream.result().await;
+    assert_eq!(
+        failure(&result),
+        (Outcome::Cancelled, FailureCode::Cancelled)
+    );
+    assert_eq!(result.name, "check-u1");
+    drop(process);
+    drop(stream);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    assert_eq!(stream.result().await, result);
+    order(&stream, "u1", "late").await;
+    assert_eq!(stream.result().await, result);
+    assert!(device.effects().is_empty());
+}
+
+#[tokio::test]
 async fn time_that_a_dispatch_waits_for_the_loop_is_its_own() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("journal");

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use crds::{
-    CapabilityInvocation, Device, names::GATEWAY,
+    CapabilityInvocation, Device, conditions::ANSWERED_LATE, names::GATEWAY,
     v1alpha1::capability_invocation::CapabilityInvocationStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Client,
     api::{Api, Patch, PatchParams},
     core::{NamespaceResourceScope, Request, Resource},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -27,10 +28,12 @@ use crate::domain::{
 
 /// How long one request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long one may take that an invocation's end may have to wait for.
-const PROGRESS_TIME: Duration = Duration::from_secs(2);
-/// How many writes of progress are under way at once. More are left out.
-const PROGRESS_WRITES: usize = 8;
+/// How long a request may take that is worth little, and that others may have to wait for.
+const MINOR_TIME: Duration = Duration::from_secs(2);
+/// How many of these are under way at once. More are left out.
+const MINOR_REQUESTS: usize = 8;
+/// Most characters of an event's note, which is 1 KiB long at most.
+const MAX_NOTE: usize = 250;
 /// How many writes of sessions are under way at once. Ten thousand devices that come back wait for each other, and
 /// leave room for invocations.
 const SESSION_WRITES: usize = 24;
@@ -45,7 +48,9 @@ pub struct Requests {
     client: Client,
     sessions: Semaphore,
     invocations: Semaphore,
-    progress: Semaphore,
+    /// Of progress and events.
+    minor: Semaphore,
+    recorder: Recorder,
     metrics: Metrics,
 }
 
@@ -84,12 +89,17 @@ struct WrittenMetadata {
 }
 
 impl Requests {
-    pub fn new(client: Client, metrics: Metrics) -> Self {
+    pub fn new(client: Client, gateway: &str, metrics: Metrics) -> Self {
+        let reporter = Reporter {
+            controller: GATEWAY.to_owned(),
+            instance: Some(gateway.to_owned()),
+        };
         Self {
+            recorder: Recorder::new(client.clone(), reporter),
             client,
             sessions: Semaphore::new(SESSION_WRITES),
             invocations: Semaphore::new(INVOCATION_REQUESTS),
-            progress: Semaphore::new(PROGRESS_WRITES),
+            minor: Semaphore::new(MINOR_REQUESTS),
             metrics,
         }
     }
@@ -154,11 +164,37 @@ impl Requests {
         invocation: &OpenInvocation,
         status: &CapabilityInvocationStatus,
     ) -> Result<String, Error> {
-        let _place = self.progress.try_acquire().map_err(|_| Error::Busy)?;
+        let _place = self.minor.try_acquire().map_err(|_| Error::Busy)?;
         let request = self.replace(invocation, "/status", status);
-        tokio::time::timeout(PROGRESS_TIME, request)
+        tokio::time::timeout(MINOR_TIME, request)
             .await
             .unwrap_or(Err(Error::TimedOut))
+    }
+
+    /// Tells people in an event that a device answered late. Left out where that would keep anybody waiting: the
+    /// condition says so, too.
+    pub async fn tell_late(&self, invocation: &OpenInvocation, note: &str) -> Result<(), Error> {
+        let _place = self.minor.try_acquire().map_err(|_| Error::Busy)?;
+        let event = Event {
+            type_: EventType::Warning,
+            reason: ANSWERED_LATE.to_owned(),
+            action: "Report".to_owned(),
+            note: Some(note.chars().take(MAX_NOTE).collect()),
+            secondary: None,
+        };
+        let regarding = ObjectReference {
+            api_version: Some(CapabilityInvocation::api_version(&()).into_owned()),
+            kind: Some(CapabilityInvocation::kind(&()).into_owned()),
+            namespace: Some(invocation.device.namespace.clone()),
+            name: Some(invocation.name.clone()),
+            uid: Some(invocation.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let request = self.recorder.publish(&event, &regarding);
+        match tokio::time::timeout(MINOR_TIME, request).await {
+            Ok(published) => published.map_err(classify),
+            Err(_) => Err(Error::TimedOut),
+        }
     }
 
     /// Writes the conditions of that version of an invocation that has ended, and nothing else of it.

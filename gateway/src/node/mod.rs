@@ -177,7 +177,7 @@ impl Node {
             own_lease(&settings).keep(client.clone(), stop.clone()),
         );
         let shared = Arc::new(Shared {
-            requests: Requests::new(client, metrics.clone()),
+            requests: Requests::new(client, &settings.gateway, metrics.clone()),
             renewals,
             settings,
             index,

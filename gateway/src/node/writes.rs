@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crds::conditions::{ANSWERED_LATE, find};
 use proto::node;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -174,6 +175,11 @@ async fn tell_late(
                 answered = end.phase.as_str(),
                 "Answered late"
             );
+            let note = find(&conditions, ANSWERED_LATE).map_or("", |late| &late.message);
+            if let Err(error) = shared.requests.tell_late(invocation, note).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "Writing an event failed");
+            }
             Ok(LeftAside::Late)
         }
         Err(api::Error::Gone) => Ok(LeftAside::Ended),

@@ -200,6 +200,10 @@ impl Cluster {
                     self.list(plural)
                 }
             }
+            ["namespaces", _, "events"] => {
+                self.lock().log.push(format!("{} events", parts.method));
+                Response::new(Body::from(body))
+            }
             ["namespaces", _, "leases", _] => ok(&json!({"metadata": {}})),
             ["namespaces", namespace, plural, name, ..] => {
                 let what = format!("{} {}", parts.method, path[2..].join("/"));

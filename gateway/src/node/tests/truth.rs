@@ -152,11 +152,22 @@ async fn what_a_device_says_after_the_end_is_kept_before_it_is_acked() {
         (&json!("True"), &json!("Succeeded"))
     );
 
+    let events = || {
+        world
+            .cluster
+            .log()
+            .iter()
+            .filter(|line| *line == "POST events")
+            .count()
+    };
+    assert_eq!(events(), 1);
+
     // It is told once.
     world.cluster.clear_log();
     device.result(succeeded(&dispatch, "2")).await;
     device.ack().await;
     assert_eq!(late(&world), [told]);
+    assert_eq!(events(), 0);
     assert!(
         !world
             .cluster

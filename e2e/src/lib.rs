@@ -4,16 +4,20 @@
 //! (a client, kubeconfigs, kubectl), be it ours or one that somebody already has; [`install`] applies what the
 //! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
 //! story to a person, with the figures of [`measure`] and their [`floor`]; [`stranger`] is a peer that need not play by the
-//! rules. [`process`], [`ports`], [`wait`],
-//! [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
+//! rules, [`authority`] gives it certificates, [`approval`] a code
+//! and somebody who approves; [`figures`] measures many devices, [`faults`] does to programs what happens to programs.
+//! [`process`], [`ports`], [`wait`], [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
 //! ports, files for one reader.
 //!
 //! Nothing here may reach into the programs: they are started as binaries, or spoken to over the wire.
 
 pub mod admin;
+pub mod approval;
+pub mod authority;
 pub mod cluster;
 pub mod controlplane;
 pub mod demo;
+pub mod faults;
 pub mod figures;
 pub mod floor;
 pub mod install;

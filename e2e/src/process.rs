@@ -226,7 +226,8 @@ impl Process {
         tail(&self.log)
     }
 
-    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+    /// Sends a signal to the program, and to nothing that it started. Does nothing once it has ended.
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         // Once it was waited for, its number may be another's.
         if self.ended()?.is_some() {
             return Ok(());

@@ -94,6 +94,15 @@ pub struct Service {
     admin: String,
 }
 
+/// Where a gateway is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `HOST:PORT` where it listens.
+    pub listen: String,
+    /// `HOST:PORT` where devices find it: the same, unless something stands in between.
+    pub advertise: String,
+}
+
 /// A gateway.
 pub struct Gateway {
     name: String,
@@ -113,15 +122,29 @@ impl Stack {
         folder: &Path,
         gateways: usize,
     ) -> anyhow::Result<Self> {
-        private::folder(folder)?;
-        let mut addresses = Vec::new();
-        while addresses.len() < gateways {
-            let address = loopback()?;
-            if !addresses.contains(&address) {
-                addresses.push(address);
+        let mut places: Vec<Place> = Vec::new();
+        while places.len() < gateways {
+            let listen = loopback()?;
+            if places.iter().all(|place| place.listen != listen) {
+                let advertise = listen.clone();
+                places.push(Place { listen, advertise });
             }
         }
-        let first = addresses.first().context("a stack needs a gateway")?;
+        Self::start_at(cluster, programs, folder, &places).await
+    }
+
+    /// The same, with a gateway at each of the places.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub async fn start_at(
+        cluster: &Cluster,
+        programs: &Programs,
+        folder: &Path,
+        places: &[Place],
+    ) -> anyhow::Result<Self> {
+        private::folder(folder)?;
+        let first = &places.first().context("a stack needs a gateway")?.advertise;
 
         let kubeconfig = folder.join("operator.kubeconfig");
         cluster
@@ -161,7 +184,7 @@ impl Stack {
             .service_account_kubeconfig(SYSTEM_NAMESPACE, GATEWAY_ACCOUNT, &kubeconfig)
             .await?;
         let mut started = Vec::new();
-        for (number, address) in addresses.iter().enumerate() {
+        for (number, place) in places.iter().enumerate() {
             let name = format!("gateway-{number}");
             let service = Service::start(loopback()?, |admin| {
                 Program::new(
@@ -180,9 +203,9 @@ impl Stack {
                 ])
                 .args([
                     "--device-address",
-                    address,
+                    &place.listen,
                     "--advertise",
-                    address,
+                    &place.advertise,
                     "--admin-address",
                     admin,
                 ])
@@ -194,7 +217,7 @@ impl Stack {
             .await?;
             started.push(Gateway {
                 name,
-                address: address.clone(),
+                address: place.advertise.clone(),
                 service,
             });
         }
@@ -358,6 +381,8 @@ pub struct Agent {
     name: String,
     folder: PathBuf,
     path: PathBuf,
+    config: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     running: Option<Process>,
 }
 
@@ -370,8 +395,24 @@ impl Agent {
             name: name.to_owned(),
             folder,
             path: programs.path("fairlead-agent"),
+            config: None,
+            environment: Vec::new(),
             running: None,
         })
+    }
+
+    /// With a configuration file.
+    #[must_use]
+    pub fn with_config(mut self, file: &Path) -> Self {
+        self.config = Some(file.to_owned());
+        self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Where it keeps its key, its certificate and its journal.
@@ -442,6 +483,14 @@ impl Agent {
         self.call(&["unpair", "--yes"]).await.map(drop)
     }
 
+    /// SIGKILL for `run`.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        match &mut self.running {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
     /// Stops `run` by SIGTERM.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         if let Some(mut process) = self.running.take() {
@@ -457,9 +506,16 @@ impl Agent {
     }
 
     fn program(&self) -> Program {
-        Program::new(&self.name, &self.path, self.log())
+        let mut program = Program::new(&self.name, &self.path, self.log())
             .arg("--state-dir")
-            .arg(self.state())
+            .arg(self.state());
+        if let Some(config) = &self.config {
+            program = program.arg("--config").arg(config);
+        }
+        for (name, value) in &self.environment {
+            program = program.env(name, value);
+        }
+        program
     }
 
     async fn call(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
@@ -525,6 +581,7 @@ impl Drop for Pairing {
     }
 }
 
-fn loopback() -> anyhow::Result<String> {
+/// A free `HOST:PORT` on loopback.
+pub fn loopback() -> anyhow::Result<String> {
     Ok(format!("127.0.0.1:{}", ports::free()?))
 }

@@ -369,7 +369,7 @@ pub fn success(uid: &str, name: &str, output: &serde_json::Value) -> Said {
         outcome: Outcome::Succeeded.into(),
         output_sha256: Sha256::digest(&output).to_vec(),
         output,
-        failure: None,
+        ..Report::default()
     })
 }
 

@@ -26,6 +26,11 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// Milliseconds from this start to a later one; 0 where it was earlier.
+    pub fn until(&self, later: &Self) -> f64 {
+        later.0.saturating_duration_since(self.0).as_secs_f64() * 1000.0
+    }
+
     /// Time since the start, in milliseconds with fractions.
     pub fn millis(&self) -> f64 {
         self.elapsed().as_secs_f64() * 1000.0

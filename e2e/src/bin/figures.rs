@@ -1,4 +1,4 @@
-//! Measures what the demo does not: `cargo figures streams` and `cargo figures rest`.
+//! Measures what the demo does not: `cargo figures --help` says what.
 
 use clap::Parser as _;
 

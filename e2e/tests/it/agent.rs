@@ -7,17 +7,18 @@ use anyhow::{Context as _, ensure};
 use crds::v1alpha1::capability_invocation::InvocationPhase;
 use crds::v1alpha1::device::Presence;
 use crds::v1alpha1::pairing_request::RequestPhase;
-use crds::{CapabilityInvocation, Device, PairingCode, PairingRequest};
+use crds::{Device, PairingCode, PairingRequest};
 use e2e::stack::Agent;
 use e2e::wait::until;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use libtest_mimic::Trial;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::door::{approve, make_code};
 use crate::fixture::{Fixture, Scene};
+use crate::invocation;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -244,30 +245,14 @@ async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
 }
 
 async fn invoke(scene: &Scene, device: &str, name: &str) -> anyhow::Result<()> {
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
-    let object = serde_json::from_value(json!({
-        "apiVersion": "fairlead.dev/v1alpha1",
-        "kind": "CapabilityInvocation",
-        "metadata": { "name": name },
-        "spec": { "deviceRef": { "name": device }, "capability": "echo", "input": { "name": name } },
-    }))?;
-    invocations
-        .create(&PostParams::default(), &object)
-        .await
-        .context("create the invocation")?;
-    Ok(())
+    let spec =
+        json!({ "deviceRef": { "name": device }, "capability": "echo", "input": { "name": name } });
+    invocation::make(scene, name, spec).await.map(drop)
 }
 
 async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
-    let status = until("the invocation ends", Duration::from_mins(1), async || {
-        let status = invocations.get(name).await?.status.unwrap_or_default();
-        Ok(status.phase.is_terminal().then_some(status))
-    })
-    .await?;
-    let output: Option<&Value> = status.output.as_ref();
+    let status = invocation::end(scene, name).await?;
+    let output = status.output.as_ref();
     ensure!(
         status.phase == InvocationPhase::Succeeded
             && output.is_some_and(|output| output.to_string().contains(name)),

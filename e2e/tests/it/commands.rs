@@ -6,20 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use crds::Device;
 use crds::v1alpha1::capability_invocation::{ErrorCode, InvocationPhase};
 use crds::v1alpha1::device::Presence;
-use crds::{CapabilityInvocation, Device};
 use e2e::stranger::{DeviceStream, Shown, Stranger, success};
 use e2e::wait::until;
 use futures::StreamExt as _;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use libtest_mimic::Trial;
 use proto::node::gateway_event::Event as Heard;
 use serde_json::json;
 
 use crate::door::pair;
 use crate::fixture::{Fixture, Scene};
+use crate::invocation;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -77,34 +78,9 @@ async fn device(
     Ok((stranger, device, stream))
 }
 
-async fn invoke(
-    scene: &Scene,
-    name: &str,
-    spec: serde_json::Value,
-) -> anyhow::Result<CapabilityInvocation> {
-    let object = serde_json::from_value(json!({
-        "apiVersion": "fairlead.dev/v1alpha1",
-        "kind": "CapabilityInvocation",
-        "metadata": { "name": name },
-        "spec": spec,
-    }))?;
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
-    invocations
-        .create(&PostParams::default(), &object)
-        .await
-        .context("create the invocation")
-}
-
 async fn ended(scene: &Scene, name: &str) -> anyhow::Result<(InvocationPhase, Option<ErrorCode>)> {
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
-    until("the invocation ends", SOON, async || {
-        let status = invocations.get(name).await?.status.unwrap_or_default();
-        let error = status.error.map(|error| error.code);
-        Ok(status.phase.is_terminal().then_some((status.phase, error)))
-    })
-    .await
+    let status = invocation::end(scene, name).await?;
+    Ok((status.phase, status.error.map(|error| error.code)))
 }
 
 async fn not_granted(scene: Scene) -> anyhow::Result<()> {
@@ -117,7 +93,7 @@ async fn not_granted(scene: Scene) -> anyhow::Result<()> {
         ("system.nothing", ErrorCode::CapabilityNotGranted),
     ] {
         let name = format!("run-{}", capability.replace('.', "-"));
-        invoke(
+        invocation::make(
             &scene,
             &name,
             json!({ "deviceRef": { "name": device }, "capability": capability }),
@@ -134,7 +110,7 @@ async fn not_granted(scene: Scene) -> anyhow::Result<()> {
 
 async fn no_device(scene: Scene) -> anyhow::Result<()> {
     let (_, device, stream) = device(&scene, "away", &["echo"]).await?;
-    invoke(
+    invocation::make(
         &scene,
         "unknown",
         json!({ "deviceRef": { "name": "nobody" }, "capability": "echo" }),
@@ -147,7 +123,7 @@ async fn no_device(scene: Scene) -> anyhow::Result<()> {
     );
 
     drop(stream);
-    invoke(
+    invocation::make(
         &scene,
         "away",
         json!({ "deviceRef": { "name": device }, "capability": "echo" }),
@@ -160,7 +136,7 @@ async fn no_device(scene: Scene) -> anyhow::Result<()> {
     );
 
     trust(&scene, &device, "Suspended").await?;
-    invoke(
+    invocation::make(
         &scene,
         "suspended",
         json!({ "deviceRef": { "name": device }, "capability": "echo" }),
@@ -190,9 +166,8 @@ async fn writes(
     device: &str,
     answer: impl AsyncFnOnce(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
-    let created = invoke(
+    let invocations = invocation::all(scene);
+    let created = invocation::make(
         scene,
         name,
         json!({ "deviceRef": { "name": device }, "capability": "echo" }),
@@ -257,8 +232,7 @@ async fn one_write(scene: Scene) -> anyhow::Result<()> {
 
 async fn two_writes(scene: Scene) -> anyhow::Result<()> {
     let (_, device, mut stream) = device(&scene, "slow", &["echo"]).await?;
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
+    let invocations = invocation::all(&scene);
     let writes = writes(&scene, "slow", &device, async |uid| {
         let Heard::Dispatch(dispatch) = stream.next().await? else {
             bail!("no dispatch")
@@ -301,7 +275,7 @@ async fn queued(scene: Scene) -> anyhow::Result<()> {
     let stranger = Stranger::new()?;
     let (chain, device) = pair(&scene, &stranger, "late").await?;
     let spec = json!({ "deviceRef": { "name": device }, "capability": "echo", "whenOffline": "Queue", "queueSeconds": 60 });
-    let uid = invoke(&scene, "late", spec)
+    let uid = invocation::make(&scene, "late", spec)
         .await?
         .metadata
         .uid
@@ -327,9 +301,8 @@ async fn cancelled_before(scene: Scene) -> anyhow::Result<()> {
     let (_, device) = pair(&scene, &stranger, "never").await?;
     let spec =
         json!({ "deviceRef": { "name": device }, "capability": "echo", "whenOffline": "Queue" });
-    invoke(&scene, "never", spec).await?;
-    let invocations: Api<CapabilityInvocation> =
-        Api::namespaced(scene.client.clone(), &scene.namespace);
+    invocation::make(&scene, "never", spec).await?;
+    let invocations = invocation::all(&scene);
     let patch = json!({ "spec": { "cancel": "Requested" } });
     invocations
         .patch("never", &PatchParams::default(), &Patch::Merge(patch))

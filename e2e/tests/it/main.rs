@@ -8,6 +8,7 @@ mod agent;
 mod commands;
 mod door;
 mod fixture;
+mod invocation;
 mod smoke;
 
 use std::process::ExitCode;

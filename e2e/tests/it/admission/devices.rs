@@ -11,6 +11,7 @@ pub fn rules() -> Vec<Rule> {
     let mut rules = identity();
     rules.extend(gateways_part());
     rules.extend(sessions());
+    rules.extend(renewals());
     rules
 }
 
@@ -155,6 +156,64 @@ fn gateways_part() -> Vec<Rule> {
                 OPERATOR.writes_status(KIOSK, &certificate(1)).refused("never goes back"),
                 OPERATOR.writes_status(KIOSK, &certificate(3)),
             ]),
+        ),
+    ]
+}
+
+fn renewals() -> Vec<Rule> {
+    let renewal = |renewal: Value| json!({ "renewal": renewal });
+    let asked = renewal(json!({ "csr": "CSR", "requestedAt": MOMENT }));
+    let answered = renewal(json!({ "chain": "CHAIN", "generation": 2 }));
+    let again = renewal(json!({
+        "csr": "ANOTHER", "requestedAt": LATER,
+        "chain": null, "generation": null, "refused": null, "secretGeneration": null,
+    }));
+    let alone = "a gateway asks for a renewal with csr and requestedAt alone";
+    vec![
+        Rule::new(
+            "devices::a_gateway_asks_for_a_renewal_and_the_operator_answers",
+            made([
+                OPERATOR
+                    .writes_status(KIOSK, &asked)
+                    .refused("gateways ask for renewals"),
+                GATEWAY
+                    .writes_status(
+                        KIOSK,
+                        &renewal(json!({ "csr": "CSR", "chain": "MINE", "generation": 1 })),
+                    )
+                    .refused(alone),
+                GATEWAY.writes_status(KIOSK, &asked),
+                GATEWAY.writes_status(KIOSK, &answered).refused(alone),
+                GATEWAY
+                    .writes_status(KIOSK, &renewal(json!({ "refused": "no" })))
+                    .refused(alone),
+                OPERATOR
+                    .writes_status(KIOSK, &renewal(json!({ "chain": "CHAIN" })))
+                    .refused("a chain needs the generation of its certificate"),
+                OPERATOR.writes_status(KIOSK, &answered),
+                // What was issued is not for another request, and stays until there is one.
+                GATEWAY
+                    .writes_status(KIOSK, &renewal(json!({ "csr": "ANOTHER" })))
+                    .refused(alone),
+                GATEWAY
+                    .writes_status(KIOSK, &renewal(json!({ "secretGeneration": 2 })))
+                    .refused(alone),
+                GATEWAY
+                    .writes_status(KIOSK, &renewal(Value::Null))
+                    .refused(alone),
+                GATEWAY.writes_status(KIOSK, &json!({ "presence": "Online" })),
+                OPERATOR.writes_status(KIOSK, &renewal(json!({ "secretGeneration": 2 }))),
+                GATEWAY
+                    .writes_status(KIOSK, &again)
+                    .reads("/status/renewal/chain", Value::Null),
+                OPERATOR.writes_status(KIOSK, &renewal(json!({ "refused": "too early" }))),
+            ]),
+        ),
+        Rule::new(
+            "devices::people_ask_for_no_renewal",
+            made([PAUL
+                .writes_status(KIOSK, &asked)
+                .refused("by the operator and the gateways alone")]),
         ),
     ]
 }

@@ -1,0 +1,139 @@
+//! Devices by the hundred that are in this process, so that a gateway's memory is its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crds::Device;
+use crds::v1alpha1::DeviceSpec;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use proto::node::Heartbeat;
+use proto::node::device_event::Event as Said;
+use rustls::pki_types::CertificateDer;
+
+use crate::authority::Authority;
+use crate::cluster::Cluster;
+use crate::install::SYSTEM_NAMESPACE;
+use crate::stack::Stack;
+use crate::stranger::{DeviceStream, Shown, Stranger};
+
+const NAMESPACE: &str = "crowd";
+/// How many devices connect between two heartbeats of those that did.
+const BATCH: usize = 50;
+/// How many devices connect at the same time.
+const AT_ONCE: usize = 16;
+
+/// Devices that exist and have certificates, without the trouble of pairing each.
+pub struct Crowd {
+    devices: Vec<(Stranger, Vec<CertificateDer<'static>>)>,
+    streams: Vec<DeviceStream>,
+}
+
+impl Crowd {
+    pub async fn gather(cluster: &Cluster, stack: &Stack, count: usize) -> anyhow::Result<Self> {
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(NAMESPACE.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::all(cluster.client())
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        let authority = Authority::of_cluster(&cluster.client()).await?;
+        // Only the operator may make Devices.
+        let operator = operator_client(cluster, stack.folder()).await?;
+        let api: Api<Device> = Api::namespaced(operator, NAMESPACE);
+        let devices: Vec<_> = (0..count)
+            .map(|number| {
+                let (stranger, name) = (Stranger::new()?, format!("device-{number}"));
+                let chain = authority.certify(&stranger, NAMESPACE, &name)?;
+                Ok((stranger, chain, name))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        stream::iter(&devices)
+            .map(|(stranger, _, name)| {
+                let mut spec = DeviceSpec {
+                    public_key_sha256: stranger.fingerprint().to_string(),
+                    ..DeviceSpec::default()
+                };
+                spec.grants.capabilities = vec!["echo".to_owned()];
+                let device = Device::new(name, spec);
+                let api = api.clone();
+                async move { api.create(&PostParams::default(), &device).await }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await
+            .context("make the devices")?;
+        let devices = devices
+            .into_iter()
+            .map(|(stranger, chain, _)| (stranger, chain))
+            .collect();
+        Ok(Self {
+            devices,
+            streams: Vec::new(),
+        })
+    }
+
+    /// Connects devices until `count` of them hold a stream. Those that do beat meanwhile, or the gateway would think
+    /// them gone.
+    pub async fn connect(&mut self, gateway: &str, count: usize) -> anyhow::Result<()> {
+        while self.streams.len() < count {
+            let until = count.min(self.streams.len() + BATCH);
+            let new = self
+                .devices
+                .get(self.streams.len()..until)
+                .context("there are not so many devices")?;
+            let connected: Vec<DeviceStream> = stream::iter(new)
+                .map(|(stranger, chain)| open(stranger, chain, gateway))
+                .buffered(AT_ONCE)
+                .try_collect()
+                .await?;
+            self.streams.extend(connected);
+            self.beat().await?;
+        }
+        Ok(())
+    }
+
+    /// One heartbeat of each.
+    pub async fn beat(&self) -> anyhow::Result<()> {
+        for stream in &self.streams {
+            stream.say(Said::Heartbeat(Heartbeat {})).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn pause(&self, pause: Duration) -> anyhow::Result<()> {
+        self.beat().await?;
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// The index of the gateway follows the API server at its own pace, and it admits handshakes at its own, too.
+async fn open(
+    stranger: &Stranger,
+    chain: &[CertificateDer<'static>],
+    gateway: &str,
+) -> anyhow::Result<DeviceStream> {
+    crate::wait::until("a device is let in", Duration::from_mins(1), async || {
+        let connection = stranger
+            .connect(gateway, Shown::Issued(chain.to_vec()))
+            .await?;
+        Ok(Some(DeviceStream::open(connection, &["echo"]).await?))
+    })
+    .await
+}
+
+async fn operator_client(cluster: &Cluster, folder: &Path) -> anyhow::Result<Client> {
+    let path = folder.join("crowd.kubeconfig");
+    cluster
+        .service_account_kubeconfig(SYSTEM_NAMESPACE, crds::names::OPERATOR, &path)
+        .await?;
+    Ok(Cluster::connect(&path, cluster.kubectl()).await?.client())
+}

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use pairing::{code::PairingCode, key::KeyFingerprint, uri::PairingUri};
+use proto::node;
 use runtime::shutdown::{StopSignals, Supervisor};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -97,6 +98,13 @@ impl Settings {
         let (path, config) = (self.config_path.clone(), self.config.clone());
         Source::new(path, config, about, Path::new(OWN_PROGRAM))
     }
+
+    /// What an approver is shown.
+    fn declared(&self) -> Vec<node::Capability> {
+        let (registry, problems) = self.capabilities(About::default()).load();
+        live::complain(&problems);
+        registry.declared()
+    }
 }
 
 fn default_folder() -> anyhow::Result<PathBuf> {
@@ -152,8 +160,7 @@ async fn pair(settings: &Settings, args: Pair) -> anyhow::Result<()> {
         }
         None => (None, gateway.map(address).transpose()?),
     };
-    let (registry, _) = settings.capabilities(About::default()).load();
-    let capabilities = registry.declared();
+    let capabilities = settings.declared();
     let key = folder.key()?;
     let applicant = Applicant {
         folder: &folder,
@@ -371,8 +378,7 @@ async fn finish_pairing(
     saved: Saved,
     facts: &Facts,
 ) -> anyhow::Result<Identity> {
-    let (registry, _) = settings.capabilities(About::default()).load();
-    let capabilities = registry.declared();
+    let capabilities = settings.declared();
     let key = folder.key()?;
     let applicant = Applicant {
         folder,

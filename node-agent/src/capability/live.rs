@@ -179,11 +179,15 @@ pub fn surroundings() -> Surroundings {
     }
 }
 
-/// Says what was loaded, and what is wrong.
-fn report(registry: &Registry, problems: &[Problem]) {
+/// Says what is wrong.
+pub fn complain(problems: &[Problem]) {
     for problem in problems {
         tracing::warn!(%problem, "A capability is not as declared");
     }
+}
+
+fn report(registry: &Registry, problems: &[Problem]) {
+    complain(problems);
     tracing::info!(
         capabilities = registry.len(),
         problems = problems.len(),

@@ -29,7 +29,9 @@ const MAX_VARIABLES: usize = 64;
 const MIN_MEMORY_BYTES: i64 = 16 * 1024 * 1024;
 const MAX_TIMEOUT_SECONDS: i64 = 3600;
 const MAX_GRACE_SECONDS: i64 = 30;
-const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+/// A gateway waits five seconds after a deadline for the device to say what became of an invocation, and calls it unknown
+/// then: a command that is stopped at its deadline has ended before.
+const DEFAULT_GRACE: Duration = Duration::from_secs(3);
 const MAX_CONCURRENCY: i64 = 64;
 
 /// A command that can be asked for, checked.
@@ -369,7 +371,7 @@ pub(super) mod tests {
                 environment: Vec::new(),
                 working_directory: PathBuf::from("/"),
                 timeout: None,
-                grace: Duration::from_secs(5),
+                grace: Duration::from_secs(3),
                 memory_bytes: None,
                 max_output_bytes: 256 * 1024,
                 concurrency: 1,

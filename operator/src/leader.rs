@@ -19,6 +19,8 @@ use crate::{
     report::Report,
 };
 
+/// How long one try may take, to begin or to renew. An API server that hangs must not keep a leader from leading.
+const TRY: Duration = Duration::from_secs(30);
 /// How long the leader waits before it tries to begin again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long it waits before it tries again to renew the gateways' certificate, of which ten days are left.
@@ -66,7 +68,7 @@ impl Leader {
     /// Sees to all that the loops need. Tries again while the API server does not answer or refuses.
     async fn begin(&self) -> anyhow::Result<(Begun, Timestamp)> {
         loop {
-            match self.try_begin().await {
+            match in_time(self.try_begin()).await {
                 Ok(begun) => return Ok(begun),
                 Err(error) if is_of_the_api_server(&error) => {
                     tracing::warn!(
@@ -111,7 +113,7 @@ impl Leader {
             if left.is_positive() {
                 tokio::time::sleep(left.unsigned_abs()).await;
             }
-            match self.gateway_certificate(authority).await {
+            match in_time(self.gateway_certificate(authority)).await {
                 Ok(next) => renew_at = next,
                 Err(error) => {
                     tracing::error!(
@@ -148,9 +150,30 @@ impl Leader {
     }
 }
 
+/// One try, given up when its time is over.
+async fn in_time<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(TRY, work)
+        .await
+        .context("wait for the API server")?
+}
+
 /// Whether it may pass, or somebody may make it pass while we wait.
 fn is_of_the_api_server(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .any(<dyn std::error::Error>::is::<kube::Error>)
+        .any(|cause| cause.is::<kube::Error>() || cause.is::<tokio::time::error::Elapsed>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_hangs_is_given_up_and_made_again() {
+        let hangs = std::future::pending::<anyhow::Result<()>>();
+        let tried = tokio::time::timeout(TRY * 2, in_time(hangs)).await.unwrap();
+        assert!(is_of_the_api_server(&tried.unwrap_err()));
+        let damaged = in_time(std::future::ready(Err::<(), _>(anyhow::anyhow!("damaged"))));
+        assert!(!is_of_the_api_server(&damaged.await.unwrap_err()));
+    }
 }

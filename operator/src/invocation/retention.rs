@@ -287,7 +287,8 @@ mod tests {
         let client = crate::context::tests::hanging();
         let place = place(&ended("i", 0, 0));
         let stop = CancellationToken::new();
-        let given_up = delete(&client, &place, "uid", &stop).await;
+        let given_up = delete(&client, &place, "uid", &stop);
+        let given_up = tokio::time::timeout(LIMIT * 2, given_up).await.unwrap();
         assert_eq!(given_up.unwrap().unwrap_err().category(), "timeout");
         let started = tokio::time::Instant::now();
         let stopped = async {

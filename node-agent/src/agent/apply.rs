@@ -76,7 +76,6 @@ impl Agent {
                     self.send(ToGateway::Accepted(node::Accepted { uid }));
                 }
                 Effect::TellResult(uid) => self.tell_result(uid, &records).await,
-                Effect::TellForgotten { uid, name } => self.tell_forgotten(&uid, &name),
                 Effect::Refuse { uid, name } => self.refuse(uid, &name),
             }
         }
@@ -140,18 +139,6 @@ impl Agent {
         }
     }
 
-    fn tell_forgotten(&mut self, uid: &Uid, name: &str) {
-        let result = without_output(
-            uid,
-            name,
-            node::Outcome::Unknown,
-            node::FailureCode::Internal,
-            "it ended before, and its result was delivered then: this device keeps no copy, and does not run it again",
-        );
-        // Where there is no room for it, whoever asks once more is told.
-        self.send(ToGateway::Result(result));
-    }
-
     fn refuse(&mut self, uid: Uid, name: &str) {
         let result = without_output(
             &uid,
@@ -194,7 +181,6 @@ fn starting(effects: &[Effect]) -> u64 {
         | Effect::Leave(_)
         | Effect::TellAccepted(_)
         | Effect::TellResult(_)
-        | Effect::TellForgotten { .. }
         | Effect::Refuse { .. } => 0,
     });
     reserve.sum()

@@ -100,8 +100,6 @@ pub enum Effect {
     TellAccepted(Uid),
     /// Says how it ended.
     TellResult(Uid),
-    /// Says that it ended long ago, and that this device keeps no more of it.
-    TellForgotten { uid: Uid, name: String },
     /// Says that it cannot be recorded and so is not run, and remembers that.
     Refuse { uid: Uid, name: String },
 }
@@ -181,21 +179,17 @@ impl<'a> Draft<'a> {
         match self.phase(uid) {
             Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
             Some(Phase::Waiting) => {}
-            Some(Phase::Ended) => self.tell_end(uid, &order.name),
+            Some(Phase::Ended) => self.tell_end(uid),
             // Not answered: whoever asks the next process, or another device, gets one.
             None if self.observed.stop_at.is_some() => {}
             None => self.receive(order),
         }
     }
 
-    /// Answers who asks for an end.
-    fn tell_end(&mut self, uid: &Uid, name: &str) {
-        if self.observed.ledger.is_forgotten(uid) {
-            self.act(Effect::TellForgotten {
-                uid: uid.clone(),
-                name: name.to_owned(),
-            });
-        } else {
+    /// Answers who asks for an end. Where nothing is kept but that there was one, nothing is said: the end is where it
+    /// belongs, and whatever could be said without it would contradict it there.
+    fn tell_end(&mut self, uid: &Uid) {
+        if !self.observed.ledger.is_forgotten(uid) {
             self.asked.insert(uid.clone());
         }
     }
@@ -332,7 +326,7 @@ impl<'a> Draft<'a> {
                 }
             }
             Some(Phase::Running) => self.stop(uid, Why::Cancelled),
-            Some(Phase::Ended) => self.tell_end(uid, name),
+            Some(Phase::Ended) => self.tell_end(uid),
             None => self.cancel_unheard(uid, name),
         }
     }
@@ -517,7 +511,6 @@ impl Plan {
                 | Effect::Leave(uid)
                 | Effect::TellAccepted(uid)
                 | Effect::TellResult(uid)
-                | Effect::TellForgotten { uid, .. }
                 | Effect::Refuse { uid, .. } => uid,
             };
             !lost.contains(uid)

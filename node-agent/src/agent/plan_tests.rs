@@ -142,7 +142,7 @@ impl World {
             Effect::Refuse { uid, .. } => {
                 self.refused.insert(uid);
             }
-            Effect::TellAccepted(_) | Effect::TellForgotten { .. } => {}
+            Effect::TellAccepted(_) => {}
         }
     }
 }
@@ -341,21 +341,15 @@ fn a_new_stream_hears_every_result_that_nobody_acked() {
 }
 
 #[test]
-fn what_is_forgotten_is_not_run_again_and_not_recorded_again() {
+fn what_is_forgotten_is_not_run_recorded_or_told_again() {
     let mut world = World::new()
         .after(&[dispatch("a")])
         .after(&[completed("a")])
         .after(&[Event::Ack(uid("a"))]);
     world.ledger.shrink(NOW, FORGETFUL);
-    let plan = world.plan(&[dispatch("a"), Event::Ack(uid("a"))]);
+    let plan = world.plan(&[dispatch("a"), cancel("a"), Event::Ack(uid("a"))]);
     assert_eq!(plan.records, []);
-    assert_eq!(
-        plan.effects,
-        [Effect::TellForgotten {
-            uid: uid("a"),
-            name: "check-a".to_owned()
-        }]
-    );
+    assert_eq!(plan.effects, []);
 }
 
 #[test]
@@ -422,8 +416,7 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
             | Effect::Start(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
-            | Effect::TellAccepted(_)
-            | Effect::TellForgotten { .. } => None,
+            | Effect::TellAccepted(_) => None,
         })
         .collect();
     assert_eq!(refused, ["d", "c"]);
@@ -605,11 +598,8 @@ impl Life {
                     self.gateway.told.entry(uid.clone()).or_insert(refusal);
                     self.gateway.acked.insert(uid.clone());
                 }
-                Effect::Wait(_)
-                | Effect::Stop(..)
-                | Effect::Leave(_)
-                | Effect::TellAccepted(_)
-                | Effect::TellForgotten { .. } => {}
+                Effect::Wait(_) | Effect::Stop(..) | Effect::Leave(_) | Effect::TellAccepted(_) => {
+                }
             }
             // Without a stream there is nobody to hear it.
             if self.world.told.is_some() || !matches!(effect, Effect::TellResult(_)) {
@@ -640,9 +630,6 @@ impl Life {
                     self.disk.iter().any(|record| record.uid() == uid),
                     "the end of {uid} is told unrecorded"
                 );
-            }
-            Effect::TellForgotten { uid, .. } => {
-                assert!(self.gateway.acked.contains(uid), "{uid} is forgotten early");
             }
             Effect::Wait(_)
             | Effect::Stop(..)

@@ -6,8 +6,9 @@
 
 use anyhow::Context as _;
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
     let log = std::env::args_os().nth(1).context("usage: effect LOG")?;
-    println!("{}", e2e::faults::effects::have(log.as_ref())?);
+    println!("{}", e2e::faults::effects::have(log.as_ref()).await?);
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Longest input that the program reads.
 const MAX_INPUT: u64 = 4096;
@@ -31,9 +32,13 @@ struct Input {
 
 /// Has an effect. Gives what is printed.
 ///
+/// SIGTERM ends it before `done`, or not at all: between that line and the answer nothing but SIGKILL could make what is
+/// said untrue.
+///
 /// # Errors
-/// When the input is none, or it was told to fail.
-pub fn have(log: &Path) -> anyhow::Result<Value> {
+/// When the input is none, or it was told to fail or to stop.
+pub async fn have(log: &Path) -> anyhow::Result<Value> {
+    let mut terminated = signal(SignalKind::terminate())?;
     let mut text = String::new();
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text)?;
     let input: Input = serde_json::from_str(&text).context("read the input")?;
@@ -48,7 +53,12 @@ pub fn have(log: &Path) -> anyhow::Result<Value> {
         Ok(file.sync_data()?)
     };
     say("began")?;
-    std::thread::sleep(Duration::from_millis(input.hold_ms).min(LONGEST_HOLD));
+    let hold = Duration::from_millis(input.hold_ms).min(LONGEST_HOLD);
+    tokio::select! {
+        biased;
+        _ = terminated.recv() => bail!("stopped"),
+        () = tokio::time::sleep(hold) => {}
+    }
     if let Some(why) = input.fail {
         say("failed")?;
         bail!(why);

@@ -23,6 +23,8 @@ impl Agent {
             effects,
             wake,
         } = plan;
+        #[cfg(debug_assertions)]
+        let records = super::sabotage::of(records);
         let records: Arc<[Record]> = records.into();
         let reserve = self.jobs.reserved() + starting(&effects);
         let now = clock::now();

@@ -17,6 +17,8 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod runner;
+#[cfg(debug_assertions)]
+mod sabotage;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

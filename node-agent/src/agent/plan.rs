@@ -15,6 +15,7 @@ use super::{
     order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
 };
 use crate::{
+    capability::Offer,
     host::clock::Moment,
     journal::{Bounds, Ledger, Phase, Record, Uid, ledger::without_output},
 };
@@ -70,7 +71,7 @@ pub struct Observed<'a> {
     pub refused: &'a HashSet<Uid>,
     /// Results that were sent on the stream at hand; `None` where there is no stream.
     pub told: Option<&'a HashSet<Uid>>,
-    pub surface: &'a BTreeMap<&'a str, Availability>,
+    pub surface: &'a BTreeMap<&'a str, Offer>,
     pub limits: Limits,
     /// When running capabilities are stopped because the agent stops; `None` while it does not.
     pub stop_at: Option<Moment>,
@@ -129,6 +130,8 @@ struct Draft<'a> {
     phases: HashMap<Uid, Phase>,
     waiting: VecDeque<Arc<Order>>,
     running: usize,
+    /// The same by capability.
+    running_of: HashMap<String, usize>,
     /// Bytes and invocations that may still be recorded.
     bytes_left: u64,
     count_left: usize,
@@ -147,12 +150,17 @@ impl<'a> Draft<'a> {
             ..
         } = observed;
         let taken = ledger.open_bytes() + jobs.reserved();
+        let mut running_of = HashMap::new();
+        for order in jobs.running() {
+            *running_of.entry(order.capability.clone()).or_default() += 1;
+        }
         Self {
             observed,
             plan: Plan::default(),
             phases: HashMap::new(),
             waiting: jobs.waiting().cloned().collect(),
             running: jobs.running().count(),
+            running_of,
             bytes_left: bounds.bytes.saturating_sub(taken),
             count_left: bounds.open.saturating_sub(ledger.open()),
             asked: BTreeSet::new(),
@@ -201,7 +209,7 @@ impl<'a> Draft<'a> {
         if !self.take_room(order.reserve()) {
             return self.refuse(&order.uid, &order.name);
         }
-        if self.running < self.observed.limits.running && self.waiting.is_empty() {
+        if self.has_slot(order) && !self.waiting.iter().any(|other| self.has_slot(other)) {
             self.start(order);
         } else {
             self.waiting.push_back(Arc::clone(order));
@@ -230,7 +238,10 @@ impl<'a> Draft<'a> {
             ));
         }
         let failed = |code, message| Some((Outcome::Failed, code, message));
-        match surface.get(order.capability.as_str()) {
+        match surface
+            .get(order.capability.as_str())
+            .map(|offer| offer.availability)
+        {
             None => {
                 return failed(
                     FailureCode::NotDeclared,
@@ -248,13 +259,26 @@ impl<'a> Draft<'a> {
         if order.input.len() > MAX_INPUT_BYTES {
             return failed(FailureCode::InvalidInput, "the input is too large");
         }
-        if self.running >= limits.running && self.waiting.len() >= limits.waiting {
+        // It would wait, and so does everything that waits.
+        let is_full = self.waiting.len() >= limits.waiting
+            && !self.has_slot(order)
+            && !self.waiting.iter().any(|other| self.has_slot(other));
+        if is_full {
             return failed(
                 FailureCode::Busy,
                 "as many invocations wait on this device as may: try again later",
             );
         }
         None
+    }
+
+    /// Whether as few run as may, of all and of its capability. One that is not declared any more is not waited for: it
+    /// starts, and fails.
+    fn has_slot(&self, order: &Order) -> bool {
+        let offer = self.observed.surface.get(order.capability.as_str());
+        let most = offer.map_or(usize::MAX, |offer| offer.concurrency);
+        let of_its_kind = self.running_of.get(&order.capability);
+        self.running < self.observed.limits.running && of_its_kind.is_none_or(|&runs| runs < most)
     }
 
     fn take_room(&mut self, bytes: u64) -> bool {
@@ -268,6 +292,7 @@ impl<'a> Draft<'a> {
 
     fn start(&mut self, order: &Arc<Order>) {
         self.running += 1;
+        *self.running_of.entry(order.capability.clone()).or_default() += 1;
         self.phases.insert(order.uid.clone(), Phase::Running);
         self.plan.records.push(Record::Accepted {
             uid: order.uid.clone(),
@@ -380,8 +405,11 @@ impl<'a> Draft<'a> {
         if self.phase(&uid) == Some(Phase::Ended) {
             return;
         }
-        if self.observed.jobs.get_running(&uid).is_some() {
+        if let Some(order) = self.observed.jobs.get_running(&uid) {
             self.running -= 1;
+            if let Some(runs) = self.running_of.get_mut(&order.capability) {
+                *runs -= 1;
+            }
         }
         self.act(Effect::Leave(uid.clone()));
         self.end(&uid, result.clone());
@@ -437,9 +465,10 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// In order; but one whose capability is busy keeps nobody else waiting.
     fn promote(&mut self) {
-        while self.running < self.observed.limits.running
-            && let Some(order) = self.waiting.pop_front()
+        while let Some(next) = self.waiting.iter().position(|order| self.has_slot(order))
+            && let Some(order) = self.waiting.remove(next)
         {
             self.start(&order);
         }

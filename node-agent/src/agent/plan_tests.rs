@@ -14,6 +14,7 @@ use super::{
     plan::{Effect, Event, Limits, Observed, Plan, plan},
 };
 use crate::{
+    capability::Offer,
     host::clock::Moment,
     journal::{Bounds, Ledger, Phase, Record, Uid},
 };
@@ -70,10 +71,15 @@ fn completed(text: &str) -> Event {
     }
 }
 
-fn surface() -> BTreeMap<&'static str, Availability> {
+fn surface() -> BTreeMap<&'static str, Offer> {
+    let offer = |availability, concurrency| Offer {
+        availability,
+        concurrency,
+    };
     BTreeMap::from([
-        ("echo", Availability::Available),
-        ("lamp", Availability::Unavailable),
+        ("echo", offer(Availability::Available, usize::MAX)),
+        ("lamp", offer(Availability::Unavailable, usize::MAX)),
+        ("door", offer(Availability::Available, 1)),
     ])
 }
 
@@ -272,6 +278,28 @@ fn who_waits_gets_its_turn_in_order() {
     let waiting: Vec<_> = world.jobs.waiting().map(|o| o.uid.to_string()).collect();
     assert_eq!(waiting, ["d"]);
     assert_eq!(starts(&world.plan(&[completed("c")])), ["d"]);
+}
+
+#[test]
+fn a_busy_capability_keeps_its_own_waiting_and_nobody_else() {
+    let door = |text| with(text, |order| order.capability = "door".to_owned());
+    let events = [door("a"), door("b"), dispatch("c"), dispatch("d")];
+    assert_eq!(starts(&World::new().plan(&events)), ["a", "c"]);
+    let world = World::new().after(&events);
+    for (events, expected) in [
+        (vec![completed("c")], &["d"][..]),
+        (vec![completed("a")], &["b"]),
+        (vec![completed("c"), completed("a")], &["b", "d"]),
+        // Who waits for it comes before who asks for it now.
+        (vec![completed("a"), door("e")], &["b"]),
+    ] {
+        assert_eq!(starts(&world.plan(&events)), expected, "{events:?}");
+    }
+
+    let world = World::new().after(&["a", "b", "c"].map(door));
+    let plan = world.plan(&[door("d")]);
+    assert_eq!(ends(&plan), [end("d", Outcome::Failed, FailureCode::Busy)]);
+    assert_eq!(starts(&world.plan(&[dispatch("e")])), ["e"]);
 }
 
 #[test]

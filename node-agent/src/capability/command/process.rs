@@ -324,7 +324,7 @@ fn judge(
     };
     let output = output.trim_ascii();
     match cut {
-        Some(Cut::TimedOut) => {
+        Some(Cut::TimedOut) if output.is_empty() || !status.success() => {
             let seconds = job.timeout.unwrap_or_default().as_secs();
             return Err(Failure::new(
                 FailureCode::DeadlineExceeded,
@@ -335,7 +335,7 @@ fn judge(
         Some(Cut::Stopped) if output.is_empty() || !status.success() => {
             return Err(Failure::new(FailureCode::Cancelled, "stopped"));
         }
-        None | Some(Cut::Stopped | Cut::TooLarge) => {}
+        None | Some(Cut::Stopped | Cut::TimedOut | Cut::TooLarge) => {}
     }
     if !status.success() {
         return failed(end_of(status, errors));

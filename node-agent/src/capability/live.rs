@@ -4,7 +4,6 @@
 //! Invocations that run go on with what they started with.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     About, Registry,
     command::{
-        Declared, Slots,
+        Declared,
         account::Accounts,
-        declaration::{Declaration, Surroundings},
+        declaration::Surroundings,
         folder::{self, Fingerprint, Found},
     },
     desktop,
@@ -72,8 +71,6 @@ pub struct Source {
     config: Config,
     about: About,
     launcher: Arc<Path>,
-    /// By name; kept for as long as the process lives.
-    slots: BTreeMap<String, Arc<Slots>>,
     /// What was loaded last.
     fingerprint: Fingerprint,
     /// What was seen last.
@@ -94,7 +91,6 @@ impl Source {
             config,
             about,
             launcher: launcher.into(),
-            slots: BTreeMap::new(),
             fingerprint: Fingerprint::default(),
             seen: Fingerprint::default(),
             programs: Vec::new(),
@@ -129,16 +125,11 @@ impl Source {
                 problems.push(Problem::of(&folder, message));
                 continue;
             }
-            let (declared, objection) = self.declared(declaration);
+            let (declared, objection) = Declared::new(declaration, Arc::clone(&self.launcher));
             problems.extend(objection.map(|objection| Problem::of(&folder, objection)));
             registry.add(Arc::new(declared));
         }
         (registry, problems)
-    }
-
-    fn declared(&mut self, declaration: Declaration) -> (Declared, Option<String>) {
-        let slots = self.slots.entry(declaration.name.clone()).or_default();
-        Declared::new(declaration, Arc::clone(&self.launcher), Arc::clone(slots))
     }
 
     fn look(&self) -> Fingerprint {

@@ -30,6 +30,11 @@ pub trait Capability: Send + Sync {
         Availability::Available
     }
 
+    /// Runs of it at once, one at least.
+    fn concurrency(&self) -> usize {
+        usize::MAX
+    }
+
     /// Does it. Anything that may block belongs in a blocking thread. Dropping the future stops it; what cannot be
     /// stopped so must heed [`Call::stopped`].
     fn run(&self, call: Call) -> Running;
@@ -38,6 +43,14 @@ pub trait Capability: Send + Sync {
     fn grace(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+/// What is known of a capability without running it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Offer {
+    pub availability: Availability,
+    /// Runs at once.
+    pub concurrency: usize,
 }
 
 /// One invocation, as a capability sees it.
@@ -130,10 +143,16 @@ impl Registry {
     }
 
     /// What can be done now.
-    pub fn surface(&self) -> BTreeMap<&str, Availability> {
+    pub fn surface(&self) -> BTreeMap<&str, Offer> {
         let capabilities = self.by_name.iter();
         capabilities
-            .map(|(name, capability)| (name.as_str(), capability.availability()))
+            .map(|(name, capability)| {
+                let offer = Offer {
+                    availability: capability.availability(),
+                    concurrency: capability.concurrency(),
+                };
+                (name.as_str(), offer)
+            })
             .collect()
     }
 }

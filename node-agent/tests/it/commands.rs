@@ -412,40 +412,6 @@ async fn a_command_dies_with_the_agent() {
     await_gone(&pid).await;
 }
 
-#[tokio::test]
-async fn as_many_run_at_once_as_declared_even_over_a_reload() {
-    let script = "echo $$ >> started; while [ ! -e go ]; do sleep 0.01; done; echo 1";
-    let device = Device::with(script, "");
-    let mut source = device.source();
-    let (before, _) = source.load();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move { run(&before, "test.it", call(&json!(null))).await });
-    device.read("started").await;
-
-    device.declare("it.toml", "test.it", "echo 2", "");
-    let (after, _) = source.load();
-    let second = call(&json!(null));
-    let stopped = second.stopped.clone();
-    let waiting = run(&after, "test.it", second);
-    tokio::pin!(waiting);
-    let early = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
-    assert!(early.is_err(), "it waits for its turn");
-    device.write("go", "");
-    assert_eq!(
-        soon(tasks.join_next()).await.unwrap().unwrap().unwrap(),
-        json!(1)
-    );
-    assert_eq!(waiting.await.unwrap(), json!(2));
-
-    stopped.cancel();
-    let mut late = call(&json!(null));
-    late.stopped = stopped;
-    assert_eq!(
-        code(&run(&after, "test.it", late).await),
-        FailureCode::Cancelled
-    );
-}
-
 /// The names of what is declared on top of what is built in.
 fn declared(live: &Live) -> Vec<String> {
     let declared = live.current().declared().into_iter().map(|one| one.name);

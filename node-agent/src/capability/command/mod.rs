@@ -18,7 +18,6 @@ use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::
 
 use proto::node::{Availability, Execution, FailureCode};
 use serde_json::Value;
-use tokio::sync::watch;
 
 use self::{declaration::Declaration, process::Job};
 use super::{Call, Capability, Failure, Running};
@@ -32,22 +31,16 @@ pub struct Declared {
     declaration: Arc<Declaration>,
     /// The agent's own program.
     launcher: Arc<Path>,
-    slots: Arc<Slots>,
     availability: Availability,
 }
 
 impl Declared {
     /// Fails nothing where its program cannot be run: then it is declared, and not available, and the text says why.
-    pub fn new(
-        declaration: Declaration,
-        launcher: Arc<Path>,
-        slots: Arc<Slots>,
-    ) -> (Self, Option<String>) {
+    pub fn new(declaration: Declaration, launcher: Arc<Path>) -> (Self, Option<String>) {
         let objection = judge_program(&declaration).err();
         let declared = Self {
             declaration: Arc::new(declaration),
             launcher,
-            slots,
             availability: match objection {
                 None => Availability::Available,
                 Some(_) => Availability::Unavailable,
@@ -88,23 +81,20 @@ impl Capability for Declared {
         self.availability
     }
 
+    fn concurrency(&self) -> usize {
+        self.declaration.concurrency
+    }
+
     fn grace(&self) -> Duration {
         self.declaration.grace + KILL_TIME
     }
 
     fn run(&self, call: Call) -> Running {
         let declaration = Arc::clone(&self.declaration);
-        let (launcher, slots) = (Arc::clone(&self.launcher), Arc::clone(&self.slots));
+        let launcher = Arc::clone(&self.launcher);
         Box::pin(async move {
             let stopped = call.stopped.clone();
             let job = job(&declaration, call)?;
-            let _slot = tokio::select! {
-                biased;
-                () = stopped.cancelled() => {
-                    return Err(Failure::new(FailureCode::Cancelled, "stopped before its turn"));
-                }
-                slot = slots.take(declaration.concurrency) => slot,
-            };
             process::run(&launcher, &job, &stopped).await
         })
     }
@@ -129,72 +119,4 @@ fn job(declaration: &Declaration, call: Call) -> Result<Job, Failure> {
         grace: declaration.grace,
         input: call.input,
     })
-}
-
-/// How many runs of one name there are, over all declarations of it: a new one does not run beside what an old one still
-/// does.
-#[derive(Debug)]
-pub struct Slots {
-    taken: watch::Sender<usize>,
-}
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self {
-            taken: watch::Sender::new(0),
-        }
-    }
-}
-
-impl Slots {
-    /// Waits until fewer than `limit` are taken.
-    async fn take(self: &Arc<Self>, limit: usize) -> Slot {
-        let mut changes = self.taken.subscribe();
-        loop {
-            let took = self.taken.send_if_modified(|taken| {
-                let free = *taken < limit;
-                *taken += usize::from(free);
-                free
-            });
-            if took {
-                return Slot(Arc::clone(self));
-            }
-            // Cannot fail: its sender is here.
-            let _ = changes.changed().await;
-        }
-    }
-}
-
-/// Free again when dropped.
-struct Slot(Arc<Slots>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.taken.send_modify(|taken| *taken -= 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::timeout;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn as_many_run_at_once_as_may_and_a_slot_comes_back() {
-        let slots = Arc::new(Slots::default());
-        let first = slots.take(2).await;
-        let _second = slots.take(2).await;
-        let none = timeout(Duration::from_millis(1), slots.take(2)).await;
-        assert!(none.is_err());
-        let waiting = slots.take(2);
-        tokio::pin!(waiting);
-        assert!(
-            timeout(Duration::from_millis(1), &mut waiting)
-                .await
-                .is_err()
-        );
-        drop(first);
-        timeout(Duration::from_secs(20), waiting).await.unwrap();
-    }
 }

@@ -324,6 +324,8 @@ fn judge(
     };
     let output = output.trim_ascii();
     match cut {
+        // Told to stop, most programs that heed it end well and without a word: that is no success. What ends well and
+        // with an answer was done, whoever wanted it stopped.
         Some(Cut::TimedOut) if output.is_empty() || !status.success() => {
             let seconds = job.timeout.unwrap_or_default().as_secs();
             return Err(Failure::new(
@@ -331,7 +333,6 @@ fn judge(
                 format!("stopped after {seconds} s, the most that this device allows it"),
             ));
         }
-        // Told to stop, most programs that heed it end well and without a word: that is no success.
         Some(Cut::Stopped) if output.is_empty() || !status.success() => {
             return Err(Failure::new(FailureCode::Cancelled, "stopped"));
         }
@@ -414,7 +415,9 @@ mod tests {
                 "\"12345678901\"",
                 Err(OutputTooLarge),
             ),
-            (Some(Cut::TimedOut), WELL, "1", Err(DeadlineExceeded)),
+            (Some(Cut::TimedOut), WELL, "1", Ok("1")),
+            (Some(Cut::TimedOut), WELL, "", Err(DeadlineExceeded)),
+            (Some(Cut::TimedOut), KILLED, "1", Err(DeadlineExceeded)),
             (Some(Cut::Stopped), WELL, "1", Ok("1")),
             (Some(Cut::Stopped), WELL, "", Err(Cancelled)),
             (Some(Cut::Stopped), KILLED, "1", Err(Cancelled)),

@@ -110,10 +110,10 @@ impl Report {
         }
     }
 
-    /// Tells that an object cannot be read as its kind. Nothing more happens to it until it changes.
+    /// Tells that an object cannot be read as its kind.
     pub async fn invalid<K: Resource<DynamicType = ()>>(&self, object: &K, error: &Invalid) {
         let message = format!(
-            "the object cannot be read, so nothing happens to it: {}",
+            "the object cannot be read, and is not treated as its kind: {}",
             error.error
         );
         self.tell(

@@ -42,24 +42,6 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
     ]
 }
 
-/// Trials that kill what others use: they run alone, one after another.
-pub fn upheavals(fixture: &Arc<Fixture>) -> Vec<Trial> {
-    vec![
-        fixture.trial(
-            "agent::upheaval::killing_the_gateway_loses_no_invocation",
-            gateway_killed,
-        ),
-        fixture.trial(
-            "agent::upheaval::invocations_go_on_without_the_operator",
-            operator_killed,
-        ),
-        fixture.trial(
-            "agent::upheaval::streams_survive_a_restart_of_the_api_server",
-            api_server_killed,
-        ),
-    ]
-}
-
 async fn requests(scene: &Scene) -> anyhow::Result<Vec<PairingRequest>> {
     let requests: Api<PairingRequest> = Api::namespaced(scene.client.clone(), &scene.namespace);
     Ok(requests.list(&ListParams::default()).await?.items)
@@ -232,7 +214,7 @@ async fn unpaired(scene: Scene) -> anyhow::Result<()> {
 }
 
 /// A running agent whose device is Online.
-async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
+pub async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
     let mut agent = paired(scene, name).await?;
     agent.run()?;
     let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
@@ -244,13 +226,13 @@ async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
     Ok(agent)
 }
 
-async fn invoke(scene: &Scene, device: &str, name: &str) -> anyhow::Result<()> {
+pub async fn invoke(scene: &Scene, device: &str, name: &str) -> anyhow::Result<()> {
     let spec =
         json!({ "deviceRef": { "name": device }, "capability": "echo", "input": { "name": name } });
     invocation::make(scene, name, spec).await.map(drop)
 }
 
-async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
+pub async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
     let status = invocation::end(scene, name).await?;
     let output = status.output.as_ref();
     ensure!(
@@ -261,91 +243,4 @@ async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
         status.error
     );
     Ok(())
-}
-
-async fn gateway_killed(scene: Scene) -> anyhow::Result<()> {
-    let mut agent = online(&scene, "wanderer").await?;
-    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    for round in 0..3 {
-        let session = devices
-            .get("wanderer")
-            .await?
-            .status
-            .and_then(|status| status.session)
-            .context("no session")?;
-        invoke(&scene, "wanderer", &format!("before-{round}")).await?;
-        {
-            let mut stack = scene.stack().await?;
-            let gateway = stack
-                .as_mut()
-                .context("no stack")?
-                .gateway(&session.gateway)?;
-            gateway.service().kill().await?;
-        }
-        invoke(&scene, "wanderer", &format!("after-{round}")).await?;
-        succeeded(&scene, &format!("before-{round}")).await?;
-        succeeded(&scene, &format!("after-{round}")).await?;
-        let mut stack = scene.stack().await?;
-        stack
-            .as_mut()
-            .context("no stack")?
-            .gateway(&session.gateway)?
-            .service()
-            .start_again()
-            .await?;
-    }
-    agent.stop().await
-}
-
-async fn operator_killed(scene: Scene) -> anyhow::Result<()> {
-    let mut agent = online(&scene, "orphan").await?;
-    scene
-        .stack()
-        .await?
-        .as_mut()
-        .context("no stack")?
-        .operator()
-        .kill()
-        .await?;
-    for number in 0..3 {
-        let name = format!("orphan-{number}");
-        invoke(&scene, "orphan", &name).await?;
-        succeeded(&scene, &name).await?;
-    }
-    agent.stop().await?;
-    scene
-        .stack()
-        .await?
-        .as_mut()
-        .context("no stack")?
-        .operator()
-        .start_again()
-        .await?;
-    // The operator that comes back makes no other authority: what it issued before is still good.
-    agent.run()?;
-    invoke(&scene, "orphan", "orphan-back").await?;
-    succeeded(&scene, "orphan-back").await?;
-    agent.stop().await
-}
-
-async fn api_server_killed(scene: Scene) -> anyhow::Result<()> {
-    let mut agent = online(&scene, "steady").await?;
-    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    let epoch = async || -> anyhow::Result<i64> {
-        let status = devices.get("steady").await?.status.unwrap_or_default();
-        Ok(status.session.context("no session")?.epoch)
-    };
-    let before = epoch().await?;
-    scene.fixture.restart_api_server().await?;
-    until("an invocation can be made", SOON, async || {
-        invoke(&scene, "steady", "steady-after").await?;
-        Ok(Some(()))
-    })
-    .await?;
-    succeeded(&scene, "steady-after").await?;
-    ensure!(
-        epoch().await? == before,
-        "the stream was lost with the API server"
-    );
-    agent.stop().await
 }

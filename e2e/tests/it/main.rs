@@ -10,6 +10,7 @@ mod door;
 mod fixture;
 mod invocation;
 mod smoke;
+mod upheaval;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::from_args();
     let fixture = Fixture::new()?;
-    let (trials, upheavals) = (trials(&fixture), agent::upheavals(&fixture));
+    let (trials, upheavals) = (trials(&fixture), upheaval::trials(&fixture));
     let all = || trials.iter().chain(&upheavals);
     if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
         fixture.boot()?;

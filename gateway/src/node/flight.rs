@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::writes::Answer;
-use crate::domain::{invocation::OpenInvocation, underway::Underway};
+use crate::{
+    clock,
+    domain::{invocation::OpenInvocation, underway::Underway},
+};
 
 /// How long before the first progress is written, and between two. What ends before has none.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -61,6 +64,8 @@ pub struct Awaited {
     pub sent: Timestamp,
     /// Past it, nobody waits for an answer.
     pub until: Timestamp,
+    /// It was sent, and not only cancelled.
+    pub pushed: bool,
     pub cancel_sent: bool,
     pub again: Again,
 }
@@ -123,12 +128,32 @@ impl Flight {
         }
     }
 
-    /// Whether that it was sent is still to be written, or being written.
-    pub fn is_unmarked(&self) -> bool {
-        matches!(
-            self.state,
-            State::Marking { .. } | State::Sent { mark_at: Some(_) }
-        )
+    /// The stream has ended. Whether something about it is still to be written: first of all that it was sent. What the
+    /// device answered it says again, and nobody must take it for never sent until then.
+    pub fn settles(&mut self, now: Instant) -> bool {
+        let pushed = self.awaited.is_some_and(|awaited| awaited.pushed);
+        let known_there = match &self.state {
+            State::Marking { .. } | State::Ending { .. } => return true,
+            State::Sent { mark_at } => return mark_at.is_some(),
+            State::Retrying { answer, .. } => pushed || matches!(answer, Answer::Device { .. }),
+            State::LookAgain { .. } => pushed,
+            State::Ended { .. } => return false,
+        };
+        if !known_there || !self.lacks_phase() {
+            return false;
+        }
+        self.awaited.get_or_insert_with(|| {
+            let sent = clock::now();
+            Awaited {
+                sent,
+                until: sent,
+                pushed: false,
+                cancel_sent: false,
+                again: Again::No,
+            }
+        });
+        self.state = State::Sent { mark_at: Some(now) };
+        true
     }
 
     /// The device tells how far it came.

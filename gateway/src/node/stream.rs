@@ -17,7 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{
     Shared,
-    dispatcher::Dispatcher,
+    dispatcher::{Begins, Dispatcher},
     live::{Full, Handle},
     metrics::StreamEnd,
     outbox::{CAPACITY, Outbox},
@@ -260,12 +260,13 @@ impl Stream {
             self.device = Some(Arc::clone(&device));
         }
         self.leave_when_told();
-        self.dispatcher.look(
-            &device,
-            &self.declared,
-            &self.outbox,
-            self.leave_at.is_some(),
-        );
+        let begins = match (self.leave_at, self.session.epoch()) {
+            (Some(_), _) => Begins::Nothing,
+            (None, None) => Begins::Known,
+            (None, Some(_)) => Begins::All,
+        };
+        self.dispatcher
+            .look(&device, &self.declared, &self.outbox, begins);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What is due for a device's invocations, and what became of what was written. Also after the stream has ended.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,10 +24,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long before an end is tried again. No longer: once the API server is back, others write what they think.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(2);
-/// How long the end of a stream waits for what was sent to be marked.
-const MARK_FIRST: Duration = Duration::from_secs(30);
-/// How long that is tried in all, and the ends that are under way.
+/// How long the end of a session waits until what was sent is marked. As long as the API server is away, the one can be
+/// written as little as the other.
 const MARK_TIME: Duration = Duration::from_mins(10);
+/// How long the ends that are under way may take after that.
 const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 /// Something that was under way and is done.
@@ -85,7 +85,8 @@ impl Dispatcher {
             State::Retrying { answer, .. } => self.end(uid, answer),
             // It was sent: somebody else's write changes nothing about that.
             State::LookAgain { .. } if flight.awaited.is_some() => {
-                let mark_at = flight.lacks_phase().then_some(now);
+                let pushed = flight.awaited.is_some_and(|awaited| awaited.pushed);
+                let mark_at = (pushed && flight.lacks_phase()).then_some(now);
                 flight.state = State::Sent { mark_at };
             }
             State::LookAgain { .. } => {
@@ -269,8 +270,7 @@ impl Dispatcher {
         }
     }
 
-    /// The stream has ended: writes what is under way, and that the session ended. What cannot be written the device
-    /// reports again.
+    /// The stream has ended: writes what is under way, and that the session ended.
     ///
     /// First of all it is written what was sent: whoever sees that the device has gone takes what is still queued for
     /// never sent.
@@ -284,33 +284,28 @@ impl Dispatcher {
                 *mark_at = now;
             }
         }
-        self.flights.retain(|_, flight| {
-            flight.is_unmarked() || matches!(flight.state, State::Ending { .. })
-        });
-        let _ = timeout(MARK_FIRST, self.settle_marks()).await;
-        let rest = async {
-            // Past it, the device repeats what it has.
-            let _ = timeout(MARK_TIME, self.settle_marks()).await;
-            let ends = async {
-                while let Some(done) = self.work.next().await {
-                    self.note(done);
-                }
-            };
-            let _ = timeout(SETTLE_TIME, ends).await;
+        let _ = timeout(MARK_TIME, self.settle_marks()).await;
+        let ends = async {
+            while let Some(done) = self.work.next().await {
+                self.note(done);
+            }
         };
-        let (mut rest, mut session_end) = (pin!(rest), pin!(session_end));
-        tokio::join!(&mut rest, &mut session_end);
+        // Past it, the device repeats what it has.
+        let _ = tokio::join!(timeout(SETTLE_TIME, ends), session_end);
     }
 
+    /// Until nothing that the device has is queued, as far as anybody can see.
     async fn settle_marks(&mut self) {
-        while self.flights.values().any(Flight::is_unmarked) {
+        loop {
             let now = Instant::now();
+            self.flights.retain(|_, flight| flight.settles(now));
+            if !self.flights.values().any(Flight::lacks_phase) {
+                return;
+            }
             let due: Vec<String> = self
                 .flights
                 .iter()
-                .filter(
-                    |(_, flight)| matches!(flight.state, State::Sent { mark_at: Some(at) } if at <= now),
-                )
+                .filter(|(_, flight)| flight.mark_at().is_some_and(|at| at <= now))
                 .map(|(uid, _)| uid.clone())
                 .collect();
             for uid in due {

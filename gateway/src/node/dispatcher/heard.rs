@@ -136,6 +136,7 @@ impl Dispatcher {
                 flight.awaited.get_or_insert(Awaited {
                     sent: now,
                     until: invocation.answer_by(now),
+                    pushed: true,
                     cancel_sent: false,
                     again: Again::No,
                 });

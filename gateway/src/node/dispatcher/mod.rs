@@ -72,6 +72,18 @@ pub struct Dispatcher {
     wants_room: bool,
 }
 
+/// What a stream may begin to carry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Begins {
+    /// Everything.
+    All,
+    /// What was sent before. The Device does not show the session yet: whoever looks at it takes the device for absent,
+    /// and may end what is queued as never sent.
+    Known,
+    /// Nothing: the device was told to go.
+    Nothing,
+}
+
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Dispatcher {
@@ -90,14 +102,13 @@ impl Dispatcher {
         }
     }
 
-    /// Compares what the index has with what is under way, and does what is to be done. `draining`: nothing new is
-    /// begun.
+    /// Compares what the index has with what is under way, and does what is to be done.
     pub fn look(
         &mut self,
         device: &KnownDevice,
         declared: &Declared,
         outbox: &Outbox,
-        draining: bool,
+        begins: Begins,
     ) {
         let now = now();
         self.wants_room = false;
@@ -106,11 +117,15 @@ impl Dispatcher {
         self.forget(&open, outbox);
         let mut look_at = None;
         // In order: what cannot be sent yet holds up what comes after it.
-        let mut held_up = draining;
+        let mut held_up = begins == Begins::Nothing;
         for (place, entry) in open.iter().enumerate() {
             let wait = if self.flights.contains_key(&entry.invocation.uid) {
                 self.follow(entry, outbox, now)
             } else if held_up || place >= MAX_OPEN_PER_DEVICE {
+                None
+            } else if begins == Begins::Known && entry.invocation.phase() == InvocationPhase::Queued
+            {
+                held_up = true;
                 None
             } else if self.has_place(outbox) {
                 self.begin(entry, device, declared, outbox, now)
@@ -271,6 +286,7 @@ impl Dispatcher {
         flight.awaited = Some(Awaited {
             sent: now,
             until,
+            pushed: !cancel_sent,
             cancel_sent,
             again: Again::No,
         });

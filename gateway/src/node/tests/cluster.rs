@@ -90,6 +90,16 @@ impl Cluster {
         );
     }
 
+    /// Every invocation.
+    pub fn invocations(&self) -> Vec<Value> {
+        self.lock()
+            .objects
+            .iter()
+            .filter(|((plural, _, _), _)| plural == "capabilityinvocations")
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
     pub fn device(&self, name: &str) -> Value {
         self.get("devices", name)
     }

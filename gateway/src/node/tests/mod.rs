@@ -2,6 +2,7 @@
 //! takes a minute costs nothing, and what happens first happens first every time.
 
 mod cluster;
+mod schedules;
 mod truth;
 mod underway;
 mod world;

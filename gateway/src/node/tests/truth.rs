@@ -15,7 +15,7 @@ use super::{
 use crate::{domain::device::DeviceKey, node::api};
 
 /// As an API server stamps what was made a minute ago.
-fn a_minute_ago(invocation: &crds::CapabilityInvocation) -> crds::CapabilityInvocation {
+pub fn a_minute_ago(invocation: &crds::CapabilityInvocation) -> crds::CapabilityInvocation {
     let mut invocation = invocation.clone();
     if let Some(created) = &mut invocation.metadata.creation_timestamp {
         created.0 -= Duration::from_mins(1);
@@ -377,4 +377,26 @@ async fn an_answer_to_what_ended_as_it_says_is_acked_without_a_write() {
     device.result(succeeded(&dispatch, "1")).await;
     device.ack().await;
     assert_eq!(world.cluster.log_of("capabilityinvocations"), [READ]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_queued_is_sent_before_the_session_shows() {
+    let world = World::new().await;
+    let places = world.node.shared.requests.take_session_places();
+    let mut device = world.welcomed("lamp-1").await;
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    for _ in 0..3 {
+        sleep(Duration::from_secs(10)).await;
+        // A dispatch would come before.
+        device.heartbeat().await;
+    }
+    drop(places);
+    let dispatch = device.dispatch().await;
+    assert_eq!(dispatch.name, "say-hi");
+    assert_eq!(
+        world.cluster.device("lamp-1")["status"]["session"]["epoch"],
+        1
+    );
 }

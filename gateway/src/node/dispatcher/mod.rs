@@ -125,7 +125,6 @@ impl Dispatcher {
                 None
             } else if begins == Begins::Known && entry.invocation.phase() == InvocationPhase::Queued
             {
-                held_up = true;
                 None
             } else if self.has_place(outbox) {
                 self.begin(entry, device, declared, outbox, now)

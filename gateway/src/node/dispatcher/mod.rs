@@ -119,12 +119,11 @@ impl Dispatcher {
         // In order: what cannot be sent yet holds up what comes after it.
         let mut held_up = begins == Begins::Nothing;
         for (place, entry) in open.iter().enumerate() {
+            let phase = entry.invocation.phase();
+            let waits = begins == Begins::Known && phase == InvocationPhase::Queued;
             let wait = if self.flights.contains_key(&entry.invocation.uid) {
                 self.follow(entry, outbox, now)
-            } else if held_up || place >= MAX_OPEN_PER_DEVICE {
-                None
-            } else if begins == Begins::Known && entry.invocation.phase() == InvocationPhase::Queued
-            {
+            } else if held_up || waits || place >= MAX_OPEN_PER_DEVICE {
                 None
             } else if self.has_place(outbox) {
                 self.begin(entry, device, declared, outbox, now)

@@ -9,6 +9,7 @@
 //! - [`state`]: the folder: key, identity, pairing in progress, session; each file whole or absent after a power cut;
 //! - [`enrol`]: from a pairing code to an identity;
 //! - [`upstream`]: the connection to a gateway: whom to believe, where to go next, when;
+//! - [`renewal`]: another certificate before the one at hand ends;
 //! - [`journal`]: what makes an effect happen at most once;
 //! - [`agent`]: the loop: observe, plan (pure), apply;
 //! - [`capability`]: what this device can do;
@@ -23,6 +24,7 @@ pub mod enrol;
 pub mod exit;
 pub mod host;
 pub mod journal;
+pub mod renewal;
 pub mod state;
 pub mod status;
 pub mod terminal;

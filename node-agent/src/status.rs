@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::{
     journal::{Counts, Journal},
+    renewal::moment,
     state::{
-        Standing, View,
+        Identity, Standing, View,
         identity::LifeState,
         pairing::Request,
         session::{Session, State},
@@ -55,6 +56,8 @@ pub struct Certificate {
     /// RFC 3339.
     pub not_before: String,
     pub not_after: String,
+    /// When the device asks for another one, where its clock is right.
+    pub renews_at: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -109,6 +112,7 @@ impl Status {
                     state: life.at(now.as_second()),
                     not_before: at(life.not_before),
                     not_after: at(life.not_after),
+                    renews_at: at(moment::due_at(life, jitter(&identity))),
                 });
                 status.device = Some(Device {
                     namespace: identity.namespace,
@@ -118,6 +122,11 @@ impl Status {
         }
         Ok(status)
     }
+}
+
+fn jitter(identity: &Identity) -> f64 {
+    let leaf = identity.chain.first();
+    leaf.map_or(0.0, |leaf| moment::jitter(&leaf.0))
 }
 
 fn at(second: i64) -> String {
@@ -149,9 +158,19 @@ impl fmt::Display for Status {
             state,
             not_before,
             not_after,
+            renews_at,
         }) = &self.certificate
         {
             writeln!(f, "certificate:  {state:?}, {not_before} to {not_after}")?;
+            match state {
+                LifeState::Expired => writeln!(
+                    f,
+                    "renewal:      too late, unless this device's clock is wrong: pair it again"
+                )?,
+                LifeState::Valid | LifeState::NotYetValid => {
+                    writeln!(f, "renewal:      asked for from {renews_at} on")?;
+                }
+            }
         }
         match self.process {
             Some(process) => writeln!(f, "process:      {process}")?,

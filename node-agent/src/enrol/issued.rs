@@ -1,4 +1,5 @@
-//! Checks a certificate before anything of it is believed. Pure but for the arithmetic of signatures.
+//! Checks a certificate before anything of it is believed, whether it is this device's first or another one. Pure but for
+//! the arithmetic of signatures.
 
 use pairing::{certificate::Presented, key::KeyFingerprint, spiffe::SpiffeId};
 use proto::node::Issued;
@@ -55,34 +56,27 @@ pub(super) fn check(issued: Issued, expected: Expected<'_>) -> Result<Identity, 
         device,
         gateways,
     } = issued;
-    let chain = certificates(chain)?;
-    let bundle = certificates(bundle)?;
-    let leaf = chain.first().ok_or(Refusal::Count)?;
-
-    let Ok(Presented::Device { key, id }) = Presented::read(leaf) else {
-        return Err(Refusal::Unreadable);
-    };
-    if key != expected.key {
-        return Err(Refusal::AnotherKey);
-    }
-    if id
+    let told = Told::read(chain, bundle, expected.key)?;
+    let id = &told.id;
+    if *id
         != SpiffeId::new(&id.trust_domain, &namespace, &device).map_err(|_| Refusal::AnotherName)?
     {
         return Err(Refusal::AnotherName);
     }
-    if !bundle
+    if !told
+        .bundle
         .iter()
         .any(|der| KeyFingerprint::of_certificate(der) == Ok(expected.authority))
     {
         return Err(Refusal::AnotherAuthority);
     }
-    verify(leaf, &chain, &bundle)?;
+    told.verify(told.bundle.iter().cloned())?;
 
     Ok(Identity {
         namespace,
         device,
-        chain: chain.into_iter().map(Der).collect(),
-        bundle: bundle.into_iter().map(Der).collect(),
+        chain: told.chain.into_iter().map(Der).collect(),
+        bundle: told.bundle.into_iter().map(Der).collect(),
         gateways: gateways::acceptable(gateways),
         paired_at: expected.gateway.to_owned(),
     })
@@ -95,23 +89,58 @@ fn certificates(der: Vec<Vec<u8>>) -> Result<Vec<CertificateDer<'static>>, Refus
     Ok(der.into_iter().map(CertificateDer::from).collect())
 }
 
-/// As a gateway will, but at the first moment of the certificate's own life: that it comes from the authority can be
-/// known whatever this device's clock says.
-fn verify(
-    leaf: &CertificateDer<'static>,
-    chain: &[CertificateDer<'static>],
-    bundle: &[CertificateDer<'static>],
-) -> Result<(), Refusal> {
-    let roots = roots_of(bundle.iter().cloned()).map_err(|_| Refusal::Unreadable)?;
-    let life = Life::of(leaf).map_err(|_| Refusal::Unreadable)?;
-    let start = u64::try_from(life.not_before).map_err(|_| Refusal::Unreadable)?;
-    let start = UnixTime::since_unix_epoch(Duration::from_secs(start));
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), pairing::crypto())
-        .build()
-        .map_err(|_| Refusal::Unreadable)?
-        .verify_client_cert(leaf, chain.get(1..).unwrap_or_default(), start)
-        .map(|_| ())
-        .map_err(|_| Refusal::NotSigned)
+/// Certificates that can be read and are for our key. Who signed them is not known yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) leaf: CertificateDer<'static>,
+    /// Leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) bundle: Vec<CertificateDer<'static>>,
+    /// Whom the leaf names.
+    pub(crate) id: SpiffeId,
+}
+
+impl Told {
+    pub(crate) fn read(
+        chain: Vec<Vec<u8>>,
+        bundle: Vec<Vec<u8>>,
+        key: KeyFingerprint,
+    ) -> Result<Self, Refusal> {
+        let chain = certificates(chain)?;
+        let bundle = certificates(bundle)?;
+        let leaf = chain.first().ok_or(Refusal::Count)?.clone();
+        let Ok(Presented::Device { key: its, id }) = Presented::read(&leaf) else {
+            return Err(Refusal::Unreadable);
+        };
+        if its != key {
+            return Err(Refusal::AnotherKey);
+        }
+        Ok(Self {
+            leaf,
+            chain,
+            bundle,
+            id,
+        })
+    }
+
+    /// As a gateway will, but at the first moment of the certificate's own life: that it comes from one of the
+    /// authorities can be known whatever this device's clock says.
+    pub(crate) fn verify(
+        &self,
+        authorities: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<(), Refusal> {
+        let roots = roots_of(authorities).map_err(|_| Refusal::Unreadable)?;
+        let life = Life::of(&self.leaf).map_err(|_| Refusal::Unreadable)?;
+        let start = u64::try_from(life.not_before).map_err(|_| Refusal::Unreadable)?;
+        let start = UnixTime::since_unix_epoch(Duration::from_secs(start));
+        let others = self.chain.get(1..).unwrap_or_default();
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), pairing::crypto())
+            .build()
+            .map_err(|_| Refusal::Unreadable)?
+            .verify_client_cert(&self.leaf, others, start)
+            .map(|_| ())
+            .map_err(|_| Refusal::NotSigned)
+    }
 }
 
 #[cfg(test)]

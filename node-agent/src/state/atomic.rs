@@ -130,46 +130,31 @@ fn sibling(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
+/// What a power cut can leave behind, for everybody whose file is replaced here.
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
+pub(crate) mod cut_tests {
     use super::*;
 
-    const OLD: &[u8] = b"the old content";
-    const NEW: &[u8] = b"what replaces it, and is longer";
-
-    /// What the target may contain after a power cut that came when `done` steps were over and `written` bytes of the
-    /// next one. What was not synced may be there, in part, or not at all; in a folder as in a file.
-    fn after_a_cut(done: &[Step], written: usize) -> Vec<Vec<u8>> {
-        let is_done = |step| done.contains(&step);
-        let lengths = if is_done(Step::SyncFile) {
-            NEW.len()..=NEW.len()
-        } else if is_done(Step::Write) {
-            0..=NEW.len()
-        } else {
-            0..=written
-        };
-        let mut seen = Vec::new();
-        if !is_done(Step::SyncFolder) {
-            seen.push(OLD.to_vec());
-        }
-        if is_done(Step::Rename) {
-            seen.extend(lengths.map(|length| NEW[..length].to_vec()));
-        }
-        seen
+    /// Where the new content is written first.
+    pub(crate) fn sibling(target: &Path) -> PathBuf {
+        super::sibling(target)
     }
 
-    fn cuts(steps: &[Step]) -> Vec<(usize, Vec<u8>)> {
+    /// What the file may contain after a cut anywhere in a replacement of `old` by `new`, and how many steps were over.
+    pub(crate) fn cuts(old: &[u8], new: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        cuts_of(&STEPS, old, new)
+    }
+
+    pub(super) fn cuts_of(steps: &[Step], old: &[u8], new: &[u8]) -> Vec<(usize, Vec<u8>)> {
         let mut outcomes = Vec::new();
         for done in 0..=steps.len() {
             let bytes = if steps.get(done) == Some(&Step::Write) {
-                NEW.len()
+                new.len()
             } else {
                 0
             };
             for written in 0..=bytes {
-                for content in after_a_cut(&steps[..done], written) {
+                for content in after_a_cut(&steps[..done], written, old, new) {
                     outcomes.push((done, content));
                 }
             }
@@ -177,9 +162,40 @@ mod tests {
         outcomes
     }
 
+    /// What the target may contain after a power cut that came when `done` steps were over and `written` bytes of the
+    /// next one. What was not synced may be there, in part, or not at all; in a folder as in a file.
+    fn after_a_cut(done: &[Step], written: usize, old: &[u8], new: &[u8]) -> Vec<Vec<u8>> {
+        let is_done = |step| done.contains(&step);
+        let lengths = if is_done(Step::SyncFile) {
+            new.len()..=new.len()
+        } else if is_done(Step::Write) {
+            0..=new.len()
+        } else {
+            0..=written
+        };
+        let mut seen = Vec::new();
+        if !is_done(Step::SyncFolder) {
+            seen.push(old.to_vec());
+        }
+        if is_done(Step::Rename) {
+            seen.extend(lengths.map(|length| new[..length].to_vec()));
+        }
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::{cut_tests::cuts_of, *};
+
+    const OLD: &[u8] = b"the old content";
+    const NEW: &[u8] = b"what replaces it, and is longer";
+
     #[test]
     fn a_cut_at_any_step_and_byte_leaves_the_old_or_the_new() {
-        for (done, content) in cuts(&STEPS) {
+        for (done, content) in cut_tests::cuts(OLD, NEW) {
             assert!(
                 content == OLD || content == NEW,
                 "after {done}: {content:?}"
@@ -201,7 +217,7 @@ mod tests {
             Step::SyncFolder,
         ];
         assert!(
-            cuts(&careless)
+            cuts_of(&careless, OLD, NEW)
                 .iter()
                 .any(|(_, content)| content != OLD && content != NEW)
         );

@@ -5,7 +5,7 @@
 //! | `lock` | held by the one process that uses the folder | at its start |
 //! | `key.pem` | this device's private key | once |
 //! | `pairing.json` | a pairing in progress | before the proof leaves; gone when it ends |
-//! | `identity.json` | certificate, authorities, gateways | when issued; when the gateways change |
+//! | `identity.json` | certificate, authorities, gateways | when issued or renewed; when the gateways change |
 //! | `session.json` | what `status` shows of the connection | when that changes |
 //! | `journal` | invocations | see [`crate::journal`] |
 //!

@@ -20,6 +20,8 @@ pub enum End {
     Lost { reason: String },
     /// The gateway goes, and named the moment to connect to another.
     Drained { remaining: Duration },
+    /// This device has another certificate and ended it, to go on with that one.
+    Renewed,
     /// The agent goes.
     Stopped,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for End {
             }
             Self::Lost { reason } => write!(f, "the stream ended: {reason}"),
             Self::Drained { .. } => f.write_str("the gateway goes"),
+            Self::Renewed => f.write_str("this device has another certificate"),
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -72,7 +75,8 @@ impl Attempts {
                 return Some(backoff::banishment(self.refusals, random));
             }
             End::Busy { after } => *after,
-            End::Unreachable { .. } | End::Lost { .. } => None,
+            // After a good session at once; but whoever renews in a loop finds it slow.
+            End::Unreachable { .. } | End::Lost { .. } | End::Renewed => None,
         };
         self.refusals = 0;
         self.failures = self.failures.saturating_add(1);
@@ -133,6 +137,16 @@ mod tests {
         assert_eq!(after(refused(), SHORT), Duration::from_secs(20));
         assert_eq!(after(lost(), LONG), Duration::from_millis(200));
         assert_eq!(after(refused(), SHORT), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_device_with_another_certificate_is_back_at_once_but_not_in_a_loop() {
+        let mut attempts = Attempts::default();
+        let mut after = |session| attempts.after(&End::Renewed, session, 1, 1.0).unwrap();
+        assert!(after(LONG) <= Duration::from_millis(200));
+        assert!(after(LONG) <= Duration::from_millis(200));
+        assert_eq!(after(SHORT), Duration::from_secs(1));
+        assert_eq!(after(SHORT), Duration::from_secs(2));
     }
 
     #[test]

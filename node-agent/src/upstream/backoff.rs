@@ -37,7 +37,8 @@ pub fn at_least(pause: Duration, asked: Option<Duration>) -> Duration {
     pause.max(asked.unwrap_or_default().min(ASKED_CAP))
 }
 
-fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
+/// `base`, doubled so many times, `cap` at most.
+pub(crate) fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
     base.saturating_mul(2_u32.saturating_pow(times)).min(cap)
 }
 

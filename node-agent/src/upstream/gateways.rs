@@ -69,6 +69,12 @@ impl Rotation {
         address
     }
 
+    /// Makes one of them the next; the others keep their order.
+    pub fn stay(&mut self, current: &str) {
+        let position = self.addresses.iter().position(|address| address == current);
+        self.next = position.unwrap_or(self.next);
+    }
+
     /// Replaces the list while connected to `current`: the others are next, in an order that `seed` draws, and that one
     /// comes after them.
     pub fn replace(&mut self, addresses: Vec<String>, current: &str, seed: u64) {

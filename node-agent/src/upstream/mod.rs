@@ -27,6 +27,7 @@ use self::{
 use crate::{
     capability::live::Live,
     host::clock::{self, Moment, wall},
+    renewal::{Renewal, Renewing, moment::Origin},
     state::{
         DeviceKey, Folder, Identity,
         identity::LifeState,
@@ -65,13 +66,14 @@ impl Upstream {
         let mut rotation = Rotation::new(self.identity.addresses(), backoff::seed());
         let mut attempts = Attempts::default();
         let mut shown = Shown::default();
+        let mut renewal = Renewal::of(&self.key, &self.identity, Origin::Kept)?;
         loop {
             let Some(address) = rotation.take() else {
                 anyhow::bail!("no gateway is known: run `fairlead-agent unpair` and pair again");
             };
             let words = self.words.clone();
             let (end, session) = tokio::select! {
-                ended = self.connect(&address, &mut rotation, &mut shown) => ended,
+                ended = self.connect(&address, &mut rotation, &mut shown, &mut renewal) => ended,
                 () = words.closed() => (End::Stopped, None),
             };
             let pause = attempts.after(&end, session, rotation.len(), backoff::random());
@@ -93,6 +95,7 @@ impl Upstream {
         address: &str,
         rotation: &mut Rotation,
         shown: &mut Shown,
+        renewal: &mut Renewal,
     ) -> (End, Option<Duration>) {
         let opened = match session::open(self, address).await {
             Ok(opened) => opened,
@@ -108,8 +111,16 @@ impl Upstream {
         {
             return (End::Stopped, None);
         }
-        let end = opened.serve(&self.words).await;
+        let renewing = Renewing::new(renewal, &self.key, &self.identity, &self.folder);
+        let end = opened.serve(&self.words, &renewing).await;
         let lasted = clock::now().since(welcomed);
+        if let Some((identity, next)) = renewing.renewed() {
+            self.identity = identity;
+            *renewal = next;
+        }
+        if end == End::Renewed {
+            rotation.stay(address);
+        }
         // Fails when the agent goes; then nobody needs to know.
         let _ = self.words.send(Word::Closed).await;
         (end, Some(lasted))
@@ -141,6 +152,11 @@ impl Upstream {
     }
 
     fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {
+        if *end == End::Renewed {
+            tracing::info!(address, "Connecting with the new certificate");
+            self.show(shown, State::Connecting, None);
+            return;
+        }
         let mut reason = end.to_string();
         if let Ok(life) = self.identity.life() {
             match life.at(wall().as_second()) {

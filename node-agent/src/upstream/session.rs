@@ -23,7 +23,10 @@ use super::{
     attempts::End,
     connect::{self, Connection, Liveness, chain},
 };
-use crate::{capability::live::Live, enrol::error::retry_after, host::clock, terminal::printable};
+use crate::{
+    capability::live::Live, enrol::error::retry_after, host::clock, renewal::Renewing,
+    terminal::printable,
+};
 
 /// How long a gateway may take for each answer at the beginning.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -208,7 +211,7 @@ impl Opened {
     }
 
     /// Passes events on until the session ends. Heartbeats do not wait for who hears the events.
-    pub(super) async fn serve(self, words: &mpsc::Sender<Word>) -> End {
+    pub(super) async fn serve(self, words: &mpsc::Sender<Word>, renewing: &Renewing<'_>) -> End {
         let Self {
             interval,
             declared,
@@ -220,8 +223,9 @@ impl Opened {
         let unanswered = AtomicU32::new(0);
         tokio::select! {
             end = beat(&outbound, interval, &unanswered) => end,
-            end = listen(&mut events, words, &unanswered, &connection) => end,
+            end = listen(&mut events, words, &unanswered, &connection, renewing) => end,
             end = declared.keep(&outbound) => end,
+            never = renewing.ask(&outbound) => match never {},
         }
     }
 }
@@ -256,6 +260,7 @@ async fn listen(
     words: &mpsc::Sender<Word>,
     unanswered: &AtomicU32,
     connection: &Connection,
+    renewing: &Renewing<'_>,
 ) -> End {
     let mut drain_at = None;
     loop {
@@ -297,6 +302,13 @@ async fn listen(
                 let after = Duration::from_millis(reconnect_after_ms.into());
                 tracing::info!(?after, "The gateway goes: connecting to another one");
                 drain_at = Some(clock::now().after(after));
+            }
+            Some(FromGateway::Renewed(renewed)) => {
+                // Here, so that whatever came before it was passed on. A gateway that goes has named the moment.
+                let is_renewed = renewing.take(renewed);
+                if is_renewed && drain_at.is_none() {
+                    return End::Renewed;
+                }
             }
             Some(event) => {
                 let heard = words.send(Word::Event(event, received_at)).await;

@@ -83,11 +83,35 @@ impl Authority {
 
     /// A device's certificate, for the key of a PKCS#10 request.
     pub fn device(&self, pkcs10: &[u8], namespace: &str, device: &str) -> Vec<u8> {
+        self.device_in(dated(), pkcs10, namespace, device)
+    }
+
+    /// The same, that holds from then until then, in seconds since 1970.
+    pub fn device_for(
+        &self,
+        (from, until): (u64, u64),
+        pkcs10: &[u8],
+        namespace: &str,
+        device: &str,
+    ) -> Vec<u8> {
+        let at = |second| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second);
+        let mut params = dated();
+        params.not_before = at(from);
+        params.not_after = at(until);
+        self.device_in(params, pkcs10, namespace, device)
+    }
+
+    fn device_in(
+        &self,
+        mut params: CertificateParams,
+        pkcs10: &[u8],
+        namespace: &str,
+        device: &str,
+    ) -> Vec<u8> {
         let name = format!("spiffe://test.example/ns/{namespace}/device/{device}");
         let key = CertificateSigningRequestParams::from_der(&pkcs10.to_vec().into())
             .unwrap()
             .public_key;
-        let mut params = dated();
         params.subject_alt_names = vec![SanType::URI(name.as_str().try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.signed_by(&key, &self.issuer).unwrap().der().to_vec()
@@ -147,6 +171,8 @@ impl EnrollCall {
 
 /// One `EventStream` that was welcomed.
 pub struct StreamCall {
+    /// The certificate that the device showed.
+    pub leaf: Vec<u8>,
     events: Streaming<DeviceEvent>,
     answers: mpsc::Sender<Result<GatewayEvent, Status>>,
 }
@@ -166,12 +192,12 @@ impl StreamCall {
     }
 
     pub async fn any(&mut self) -> FromDevice {
-        soon(self.events.message())
-            .await
-            .unwrap()
-            .unwrap()
-            .event
-            .unwrap()
+        self.any_or_end().await.unwrap()
+    }
+
+    /// `None` where the device is gone.
+    pub async fn any_or_end(&mut self) -> Option<FromDevice> {
+        soon(self.events.message()).await.ok()??.event
     }
 
     /// The next event, which must be a result.
@@ -385,6 +411,7 @@ struct Peer(TlsStream<TcpStream>);
 struct Known {
     exporter: Exporter,
     key: KeyFingerprint,
+    leaf: Vec<u8>,
 }
 
 impl Connected for Peer {
@@ -392,9 +419,11 @@ impl Connected for Peer {
 
     fn connect_info(&self) -> Known {
         let tls = self.0.get_ref().1;
+        let leaf = &tls.peer_certificates().unwrap()[0];
         Known {
             exporter: Exporter::of(tls).unwrap(),
-            key: KeyFingerprint::of_certificate(&tls.peer_certificates().unwrap()[0]).unwrap(),
+            key: KeyFingerprint::of_certificate(leaf).unwrap(),
+            leaf: leaf.to_vec(),
         }
     }
 }
@@ -439,7 +468,7 @@ impl Enrollment for Enroller {
         &self,
         request: Request<Streaming<EnrollRequest>>,
     ) -> Result<Response<Self::EnrollStream>, Status> {
-        let Known { exporter, key } = request.extensions().get::<Known>().unwrap().clone();
+        let Known { exporter, key, .. } = request.extensions().get::<Known>().unwrap().clone();
         let (answers, outgoing) = mpsc::channel(8);
         let call = EnrollCall {
             exporter,
@@ -484,6 +513,7 @@ impl NodeService for Node {
         &self,
         request: Request<Streaming<DeviceEvent>>,
     ) -> Result<Response<Self::EventStreamStream>, Status> {
+        let leaf = request.extensions().get::<Known>().unwrap().leaf.clone();
         let mut events = request.into_inner();
         let (answers, outgoing) = mpsc::channel(64);
         let hello = events.next().await.unwrap()?.event;
@@ -498,7 +528,11 @@ impl NodeService for Node {
             event: Some(welcome),
         };
         answers.send(Ok(welcome)).await.unwrap();
-        let call = StreamCall { events, answers };
+        let call = StreamCall {
+            leaf,
+            events,
+            answers,
+        };
         self.streaming
             .send(call)
             .await

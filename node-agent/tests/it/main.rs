@@ -15,4 +15,5 @@ mod commands;
 mod gateway;
 mod pairing;
 mod process;
+mod renewal;
 mod serving;

@@ -69,7 +69,7 @@ impl Capability for Probe {
 }
 
 /// A paired device.
-struct Device {
+pub struct Device {
     temporary: tempfile::TempDir,
     effects: Effects,
     limits: Limits,
@@ -77,7 +77,7 @@ struct Device {
 }
 
 impl Device {
-    fn new(authority: &Authority, gateways: &[&Gateway]) -> Self {
+    pub fn new(authority: &Authority, gateways: &[&Gateway]) -> Self {
         let device = Self {
             temporary: tempfile::tempdir().unwrap(),
             effects: Effects::default(),
@@ -105,7 +105,7 @@ impl Device {
         device
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.temporary.path().join("state")
     }
 
@@ -124,7 +124,7 @@ impl Device {
         .await;
     }
 
-    fn view(&self) -> View {
+    pub fn view(&self) -> View {
         View::of(&self.path()).unwrap().unwrap()
     }
 
@@ -143,7 +143,7 @@ impl Device {
     }
 
     /// Starts the process, as `run` does.
-    async fn start(&self) -> Process {
+    pub async fn start(&self) -> Process {
         // A process that was killed may take a moment to let go of the folder.
         let folder = soon(async {
             loop {
@@ -189,7 +189,7 @@ impl Device {
 }
 
 /// A running agent. Dropping it is SIGKILL.
-struct Process {
+pub struct Process {
     tasks: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
 }
@@ -217,13 +217,13 @@ fn dispatch(uid: &str, input: &str) -> Dispatch {
     }
 }
 
-async fn order(stream: &StreamCall, uid: &str, input: &str) {
+pub async fn order(stream: &StreamCall, uid: &str, input: &str) {
     stream
         .send(FromGateway::Dispatch(dispatch(uid, input)))
         .await;
 }
 
-async fn ack(stream: &StreamCall, uid: &str) {
+pub async fn ack(stream: &StreamCall, uid: &str) {
     let uid = uid.to_owned();
     stream.send(FromGateway::ResultAck(ResultAck { uid })).await;
 }

@@ -393,7 +393,7 @@ impl<'a> Draft<'a> {
 
     fn complete(&mut self, uid: &Uid, ending: Ending) {
         if let Some(order) = self.observed.jobs.get_running(uid) {
-            self.record_again(&order::result(order, ending, self.observed.now));
+            self.record_again(&order::result(order, ending));
         }
     }
 

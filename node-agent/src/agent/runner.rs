@@ -47,6 +47,7 @@ pub(super) async fn run(
     let mut task = JoinSet::new();
     task.spawn(async move { capability.run(call).await });
     let why = tokio::select! {
+        biased;
         ended = join(&mut task) => return of(ended),
         why = stopping(stop) => why,
     };
@@ -54,6 +55,10 @@ pub(super) async fn run(
     match timeout(grace, join(&mut task)).await {
         // It came to an end of its own: that is what happened, whoever wanted it stopped.
         Ok(Ok(Ok(output))) => Ending::Output(output),
+        Ok(Ok(Err(Failure {
+            code: code @ FailureCode::CapabilityFailed,
+            message,
+        }))) => Ending::Failed(code, message),
         Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ending::Stopped(why),
     }
 }
@@ -137,6 +142,10 @@ mod tests {
                         call.stopped.cancelled().await;
                         Ok(b"\"stopped in good order\"".to_vec())
                     }
+                    b"\"fail\"" => {
+                        call.stopped.cancelled().await;
+                        Err(Failure::new(FailureCode::CapabilityFailed, "of its own"))
+                    }
                     _ => Ok(call.input),
                 }
             })
@@ -197,6 +206,10 @@ mod tests {
         assert_eq!(
             ending("\"heed\"", hour, Some(Why::Cancelled)).await,
             Ending::Output(b"\"stopped in good order\"".to_vec())
+        );
+        assert_eq!(
+            ending("\"fail\"", hour, Some(Why::Deadline)).await,
+            Ending::Failed(FailureCode::CapabilityFailed, "of its own".to_owned())
         );
         assert_eq!(
             ending("\"hang\"", Duration::from_millis(1), Some(Why::Cancelled)).await,

@@ -8,7 +8,7 @@ use node_agent::{
     status::Status,
 };
 use proto::node::{
-    Renewed, device_event::Event as FromDevice, gateway_event::Event as FromGateway,
+    Drain, Renewed, device_event::Event as FromDevice, gateway_event::Event as FromGateway,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
@@ -20,6 +20,9 @@ use crate::{
 };
 
 const HOUR: u64 = 3600;
+
+/// What a gateway makes of a request.
+type Answer<'a> = &'a dyn Fn(&[u8]) -> Renewed;
 
 fn now() -> u64 {
     u64::try_from(wall().as_second()).unwrap()
@@ -107,6 +110,34 @@ async fn a_certificate_of_a_minute_is_renewed_at_two_thirds_and_no_result_is_los
     assert_eq!(stream.result().await.uid, "u2");
     let shown = Status::read(&device.path(), wall()).unwrap().to_string();
     assert!(shown.contains("renewal:      asked for from 20"), "{shown}");
+    let much_later = wall() + Duration::from_secs(48 * HOUR);
+    let shown = Status::read(&device.path(), much_later)
+        .unwrap()
+        .to_string();
+    assert!(shown.contains("pair it again"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_comes_from_a_gateway_that_goes_is_used_after_the_moment_that_it_named()
+{
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    certified(&device, &authority, HOUR, HOUR - 300);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    let pkcs10 = asked(&mut stream).await;
+    let reconnect_after_ms = 300;
+    stream
+        .send(FromGateway::Drain(Drain { reconnect_after_ms }))
+        .await;
+    let renewed = next(&authority, &pkcs10);
+    answer(&stream, &renewed).await;
+    // What is dispatched after it is answered all the same: the stream ends at the moment that was named.
+    order(&stream, "u1", "a").await;
+    assert_eq!(stream.result().await.uid, "u1");
+    assert_eq!(kept(&device), renewed.chain[0]);
+    assert_eq!(gateway.stream().await.leaf, renewed.chain[0]);
 }
 
 #[tokio::test]
@@ -152,7 +183,6 @@ async fn what_a_hostile_gateway_answers_is_kept_out_and_the_old_certificate_goes
         bundle: vec![by.der()],
     };
     let (day, minute) = (now() + 24 * HOUR, now() + 60);
-    type Answer<'a> = &'a dyn Fn(&[u8]) -> Renewed;
     let cases: [(&str, Answer<'_>); 6] = [
         ("another key", &|_| {
             other(&authority, day, &strangers, "lamp")

@@ -26,7 +26,7 @@ impl Agent {
         #[cfg(debug_assertions)]
         let records = super::sabotage::of(records);
         let records: Arc<[Record]> = records.into();
-        let reserve = self.jobs.reserved() + starting(&effects);
+        let reserve = self.jobs.reserved() + self.journal.ledger().reserved() + starting(&effects);
         let now = clock::now();
         let committed = self
             .journal
@@ -41,8 +41,10 @@ impl Agent {
                     effects,
                     wake,
                 };
-                let (plan, again) = plan.unrecorded(&self.jobs);
-                if !again.is_empty() {
+                let ledger = self.journal.ledger();
+                let (plan, again) = plan.unrecorded(&self.jobs, ledger);
+                self.repeat_at = clock::now().after(RECORD_AGAIN);
+                if !again.is_empty() || ledger.followers().next().is_some() {
                     let mut all = self
                         .again
                         .take()
@@ -61,6 +63,7 @@ impl Agent {
         for effect in effects {
             match effect {
                 Effect::Wait(order) => self.jobs.wait(order),
+                Effect::Follow(order) => self.jobs.follow(order),
                 Effect::Start(order) => self.start(&order),
                 Effect::Stop(uid, why) => {
                     self.jobs.stop(&uid, why);
@@ -121,7 +124,9 @@ impl Agent {
             Record::Finished { .. }
             | Record::Waiting { .. }
             | Record::Accepted { .. }
+            | Record::Following { .. }
             | Record::Cancelled { .. }
+            | Record::Forgotten { .. }
             | Record::Acked { .. } => None,
         });
         let result = match recorded {
@@ -178,7 +183,7 @@ impl Agent {
 /// Bytes that the results of what is about to start or wait may take.
 fn starting(effects: &[Effect]) -> u64 {
     let reserve = effects.iter().map(|effect| match effect {
-        Effect::Start(order) | Effect::Wait(order) => order.reserve(),
+        Effect::Start(order) | Effect::Wait(order) | Effect::Follow(order) => order.reserve(),
         Effect::Stop(..)
         | Effect::Leave(_)
         | Effect::TellAccepted(_)

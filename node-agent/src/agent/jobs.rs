@@ -11,6 +11,8 @@ use crate::journal::Uid;
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
     waiting: VecDeque<Arc<Order>>,
+    /// For the end of another with the same idempotency key.
+    following: BTreeMap<Uid, Arc<Order>>,
     running: BTreeMap<Uid, Running>,
 }
 
@@ -23,6 +25,10 @@ struct Running {
 impl Jobs {
     pub fn wait(&mut self, order: Arc<Order>) {
         self.waiting.push_back(order);
+    }
+
+    pub fn follow(&mut self, order: Arc<Order>) {
+        self.following.insert(order.uid.clone(), order);
     }
 
     pub fn start(&mut self, order: &Arc<Order>) {
@@ -42,12 +48,17 @@ impl Jobs {
 
     pub fn leave(&mut self, uid: &Uid) {
         self.waiting.retain(|order| &order.uid != uid);
+        self.following.remove(uid);
         self.running.remove(uid);
     }
 
     /// In the order in which they came.
     pub fn waiting(&self) -> impl Iterator<Item = &Arc<Order>> {
         self.waiting.iter()
+    }
+
+    pub fn following(&self) -> impl Iterator<Item = &Arc<Order>> {
+        self.following.values()
     }
 
     pub fn running(&self) -> impl Iterator<Item = &Arc<Order>> {
@@ -64,10 +75,10 @@ impl Jobs {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.following.is_empty() && self.running.is_empty()
     }
 
-    /// Bytes that their results may take.
+    /// Bytes that their results may take. Not of those that follow: the ledger knows them, across restarts too.
     pub fn reserved(&self) -> u64 {
         let orders = self.waiting.iter().chain(self.running());
         orders.map(|order| order.reserve()).sum()

@@ -12,6 +12,8 @@
 mod apply;
 pub mod jobs;
 mod observe;
+#[cfg(test)]
+mod once_tests;
 pub mod order;
 pub mod plan;
 #[cfg(test)]
@@ -49,6 +51,8 @@ const STOP_GRACE: Duration = Duration::from_secs(4);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// When what could not be recorded is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(2);
+/// Results that are read back and repeated in one turn: so many are in memory for that.
+const MAX_REPEATS: usize = 8;
 /// What was refused unrecorded, and is remembered at most.
 const MAX_REFUSED: usize = 1024;
 
@@ -81,6 +85,8 @@ struct Agent {
     completions: mpsc::Sender<Event>,
     /// What could not be recorded, and when to try again.
     again: Option<(Vec<Event>, Moment)>,
+    /// From when on the ends of firsts are repeated: not at once where the journal could not be written.
+    repeat_at: Moment,
     wake: Option<Moment>,
     stop_at: Option<Moment>,
 }
@@ -138,12 +144,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         completed,
         completions,
         again: None,
+        repeat_at: Moment::default(),
         wake: None,
         stop_at: None,
     };
     loop {
         let events = agent.gather(&stop).await;
-        let plan = agent.plan(&events);
+        let plan = agent.plan(&events).await;
         agent.apply(plan).await;
         if agent.is_over() {
             return Ok(());

@@ -7,9 +7,9 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Agent, LAST_WORDS, STOP_GRACE, Session,
+    Agent, LAST_WORDS, MAX_REPEATS, STOP_GRACE, Session,
     order::{self, Wish},
-    plan::{self, Event, Observed, Plan},
+    plan::{self, Event, Observed, Plan, Repeat},
 };
 use crate::{
     host::clock::{self, Moment},
@@ -70,7 +70,12 @@ impl Agent {
         let last_words = self.stop_at.map(|at| at.after(LAST_WORDS));
         // The plan's own moments are before those of a stop; once they are past, only the last words are waited for.
         let wake = self.wake.filter(|at| *at > clock::now());
-        [wake, again, last_words].into_iter().flatten().min()
+        let is_owed = self.journal.ledger().owed().next().is_some();
+        let repeat = is_owed.then_some(self.repeat_at);
+        [wake, again, repeat, last_words]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take(&mut self, woken: Woken, events: &mut Vec<Event>) {
@@ -97,12 +102,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn plan(&self, events: &[Event]) -> Plan {
+    pub(super) async fn plan(&self, events: &[Event]) -> Plan {
+        let repeats = self.repeats().await;
         plan::plan(&Observed {
             now: clock::now(),
             events,
             ledger: self.journal.ledger(),
             bounds: self.journal.bounds(),
+            repeats: &repeats,
             jobs: &self.jobs,
             refused: &self.refused.uids,
             told: self.session.as_ref().map(|session| &session.told),
@@ -110,6 +117,22 @@ impl Agent {
             limits: self.limits,
             stop_at: self.stop_at,
         })
+    }
+}
+
+impl Agent {
+    async fn repeats(&self) -> Vec<Repeat> {
+        let mut repeats = Vec::new();
+        if self.repeat_at > clock::now() {
+            return repeats;
+        }
+        for (uid, first) in self.journal.ledger().owed().take(MAX_REPEATS) {
+            repeats.push(Repeat {
+                uid: uid.clone(),
+                result: self.journal.result(first).await,
+            });
+        }
+        repeats
     }
 }
 

@@ -5,7 +5,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     host::clock::Moment,
-    journal::{Uid, ledger::without_output},
+    journal::{
+        Mark, Uid,
+        ledger::{FRAME_BYTES, without_output},
+        mark::MAX_KEY_BYTES,
+    },
 };
 
 /// Largest input, in bytes, whatever a gateway sends.
@@ -14,8 +18,6 @@ pub const MAX_INPUT_BYTES: usize = 32 * 1024;
 pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
 /// What is meant where nothing is said.
 const DEFAULT_OUTPUT_BYTES: usize = 64 * 1024;
-/// What a result takes besides its output: names, digest, message.
-const FRAME_BYTES: u64 = 4 * 1024;
 /// Longest name of a resource.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -32,12 +34,41 @@ pub struct Order {
     pub deadline: Moment,
     pub max_output_bytes: usize,
     pub requested_by: String,
+    pub sharing: Sharing,
+}
+
+/// Whether an invocation is one with others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sharing {
+    Alone,
+    /// With all that have the same idempotency key.
+    With(Mark),
+    /// The key is longer than may be.
+    KeyTooLong,
+}
+
+impl Sharing {
+    fn of(key: &str, capability: &str, input: &[u8]) -> Self {
+        match key.len() {
+            0 => Self::Alone,
+            1..=MAX_KEY_BYTES => Self::With(Mark::of(key, capability, input)),
+            _ => Self::KeyTooLong,
+        }
+    }
 }
 
 impl Order {
     /// Bytes that its result may take.
     pub fn reserve(&self) -> u64 {
         self.max_output_bytes as u64 + FRAME_BYTES
+    }
+
+    /// Its idempotency key.
+    pub fn mark(&self) -> Option<Mark> {
+        match self.sharing {
+            Sharing::With(mark) => Some(mark),
+            Sharing::Alone | Sharing::KeyTooLong => None,
+        }
     }
 }
 
@@ -101,7 +132,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         remaining_ms,
         max_output_bytes,
         requested_by,
-        idempotency_key: _,
+        idempotency_key,
     } = dispatch;
     let max_output_bytes = match max_output_bytes as usize {
         0 => DEFAULT_OUTPUT_BYTES,
@@ -112,6 +143,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
     let fits = fits(&name) && fits(&capability);
     Some(Order {
         uid: Uid::parse(&uid).filter(|_| fits)?,
+        sharing: Sharing::of(&idempotency_key, &capability, &input),
         name,
         capability,
         input,
@@ -208,6 +240,23 @@ mod tests {
                 ..dispatch()
             });
             assert_eq!(order.unwrap().max_output_bytes, expected);
+        }
+    }
+
+    #[test]
+    fn a_key_is_bounded_and_none_is_none() {
+        let same = |key: &str| Sharing::With(Mark::of(key, "echo", b"1"));
+        for (key, expected) in [
+            (String::new(), Sharing::Alone),
+            ("k".to_owned(), same("k")),
+            ("k".repeat(128), same(&"k".repeat(128))),
+            ("k".repeat(129), Sharing::KeyTooLong),
+        ] {
+            let order = read(node::Dispatch {
+                idempotency_key: key,
+                ..dispatch()
+            });
+            assert_eq!(order.unwrap().sharing, expected);
         }
     }
 

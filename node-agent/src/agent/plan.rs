@@ -3,6 +3,8 @@
 //! A plan has two halves. Its records are durable before any of its effects happens: that is the whole of "at most
 //! once". [`Plan::unrecorded`] is the plan for when they cannot be made durable.
 
+mod once;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -10,6 +12,7 @@ use std::{
 
 use proto::node::{self, Availability, FailureCode, Outcome};
 
+pub use self::once::Repeat;
 use super::{
     jobs::Jobs,
     order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
@@ -66,6 +69,8 @@ pub struct Observed<'a> {
     pub events: &'a [Event],
     pub ledger: &'a Ledger,
     pub bounds: Bounds,
+    /// Of what [`Ledger::owed`] says; not all of it at once.
+    pub repeats: &'a [Repeat],
     pub jobs: &'a Jobs,
     /// What was refused because it could not be recorded: refused for as long as the process lives.
     pub refused: &'a HashSet<Uid>,
@@ -91,6 +96,8 @@ pub struct Plan {
 pub enum Effect {
     /// Keeps an order until it is its turn.
     Wait(Arc<Order>),
+    /// Keeps an order until the first of its key ends.
+    Follow(Arc<Order>),
     /// Starts the capability.
     Start(Arc<Order>),
     /// Asks a running capability to end.
@@ -108,6 +115,7 @@ pub enum Effect {
 /// What to do about `observed`.
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let mut draft = Draft::of(observed);
+    draft.repeat();
     for event in observed.events {
         match event {
             Event::Dispatch(order) => draft.dispatch(order),
@@ -139,6 +147,7 @@ struct Draft<'a> {
     asked: BTreeSet<Uid>,
     /// Whose result is where it belongs since now.
     acked: HashSet<Uid>,
+    once: once::Planned,
 }
 
 impl<'a> Draft<'a> {
@@ -149,7 +158,7 @@ impl<'a> Draft<'a> {
             jobs,
             ..
         } = observed;
-        let taken = ledger.open_bytes() + jobs.reserved();
+        let taken = ledger.open_bytes() + ledger.reserved() + jobs.reserved();
         let mut running_of = HashMap::new();
         for order in jobs.running() {
             *running_of.entry(order.capability.clone()).or_default() += 1;
@@ -165,6 +174,7 @@ impl<'a> Draft<'a> {
             count_left: bounds.open.saturating_sub(ledger.open()),
             asked: BTreeSet::new(),
             acked: HashSet::new(),
+            once: once::Planned::default(),
         }
     }
 
@@ -186,7 +196,7 @@ impl<'a> Draft<'a> {
         }
         match self.phase(uid) {
             Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
-            Some(Phase::Waiting) => {}
+            Some(Phase::Waiting | Phase::Following) => {}
             Some(Phase::Ended) => self.tell_end(uid),
             // Not answered: whoever asks the next process, or another device, gets one.
             None if self.observed.stop_at.is_some() => {}
@@ -203,12 +213,17 @@ impl<'a> Draft<'a> {
     }
 
     fn receive(&mut self, order: &Arc<Order>) {
+        // One whose time is over has no use for another one's end.
+        if order.deadline > self.observed.now && self.joins(order) {
+            return;
+        }
         if let Some((outcome, code, message)) = self.objection(order) {
             return self.end_before_start(&order.uid, &order.name, outcome, code, message);
         }
         if !self.take_room(order.reserve()) {
             return self.refuse(&order.uid, &order.name);
         }
+        self.hold_key(order);
         if self.has_slot(order) && !self.waiting.iter().any(|other| self.has_slot(other)) {
             self.start(order);
         } else {
@@ -217,6 +232,7 @@ impl<'a> Draft<'a> {
             self.plan.records.push(Record::Waiting {
                 uid: order.uid.clone(),
                 name: order.name.clone(),
+                mark: order.mark(),
             });
             self.act(Effect::Wait(Arc::clone(order)));
         }
@@ -297,6 +313,7 @@ impl<'a> Draft<'a> {
         self.plan.records.push(Record::Accepted {
             uid: order.uid.clone(),
             name: order.name.clone(),
+            mark: order.mark(),
         });
         self.act(Effect::Start(Arc::clone(order)));
         self.act(Effect::TellAccepted(order.uid.clone()));
@@ -350,6 +367,7 @@ impl<'a> Draft<'a> {
                     );
                 }
             }
+            Some(Phase::Following) => self.cancel_following(uid),
             Some(Phase::Running) => self.stop(uid, Why::Cancelled),
             Some(Phase::Ended) => self.tell_end(uid),
             None => self.cancel_unheard(uid, name),
@@ -416,6 +434,7 @@ impl<'a> Draft<'a> {
     }
 
     fn keep_deadlines(&mut self) {
+        self.keep_deadlines_of_following();
         let Observed {
             now, jobs, stop_at, ..
         } = self.observed;
@@ -505,8 +524,9 @@ impl<'a> Draft<'a> {
 
 impl Plan {
     /// What to do where the records could not be made durable: nothing starts and no end is told. What did not start is
-    /// refused; what ended is returned, to be recorded later.
-    pub fn unrecorded(self, jobs: &Jobs) -> (Self, Vec<Event>) {
+    /// refused; what ended is returned, to be recorded later. What follows another goes on following: its end comes again
+    /// by itself, but for a cancel.
+    pub fn unrecorded(self, jobs: &Jobs, ledger: &Ledger) -> (Self, Vec<Event>) {
         let mut effects = Vec::new();
         let mut again = Vec::new();
         let mut lost = HashSet::new();
@@ -519,8 +539,14 @@ impl Plan {
                 Record::Finished { uid, result } if jobs.get_running(&uid).is_some() => {
                     again.push(Event::Unrecorded(Box::new(result)));
                 }
-                Record::Accepted { uid, name }
-                | Record::Waiting { uid, name }
+                Record::Finished { uid, result } if ledger.following(&uid).is_some() => {
+                    if result.outcome() == Outcome::Cancelled {
+                        again.push(Event::Unrecorded(Box::new(result)));
+                    }
+                }
+                Record::Accepted { uid, name, .. }
+                | Record::Waiting { uid, name, .. }
+                | Record::Following { uid, name, .. }
                 | Record::Cancelled { uid, name }
                 | Record::Finished {
                     uid,
@@ -530,12 +556,12 @@ impl Plan {
                     effects.push(Effect::Leave(uid.clone()));
                     effects.push(Effect::Refuse { uid, name });
                 }
-                Record::Acked { .. } => {}
+                Record::Acked { .. } | Record::Forgotten { .. } => {}
             }
         }
         effects.extend(self.effects.into_iter().filter(|effect| {
             let uid = match effect {
-                Effect::Wait(order) | Effect::Start(order) => &order.uid,
+                Effect::Wait(order) | Effect::Follow(order) | Effect::Start(order) => &order.uid,
                 Effect::Stop(uid, _)
                 | Effect::Leave(uid)
                 | Effect::TellAccepted(uid)

@@ -6,23 +6,23 @@ use std::{
     time::Duration,
 };
 
-use proto::node::{Availability, FailureCode, Outcome};
+use proto::node::{self, Availability, FailureCode, Outcome};
 
 use super::{
     jobs::Jobs,
-    order::{Ending, Order, Why},
-    plan::{Effect, Event, Limits, Observed, Plan, plan},
+    order::{Ending, Order, Sharing, Why},
+    plan::{Effect, Event, Limits, Observed, Plan, Repeat, plan},
 };
 use crate::{
     capability::Offer,
     host::clock::Moment,
-    journal::{Bounds, Ledger, Phase, Record, Uid},
+    journal::{Bounds, Ledger, Mark, Phase, Record, Uid},
 };
 
-const NOW: Moment = Moment::from_millis(10_000);
+pub(super) const NOW: Moment = Moment::from_millis(10_000);
 
 /// Forgets a result with its ack.
-const FORGETFUL: Bounds = Bounds {
+pub(super) const FORGETFUL: Bounds = Bounds {
     bytes: u64::MAX,
     open: 1024,
     acked: 0,
@@ -31,11 +31,11 @@ const FORGETFUL: Bounds = Bounds {
     memory: Duration::MAX,
 };
 
-fn uid(text: &str) -> Uid {
+pub(super) fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
 }
 
-fn order(text: &str) -> Arc<Order> {
+pub(super) fn order(text: &str) -> Arc<Order> {
     Arc::new(Order {
         uid: uid(text),
         name: format!("check-{text}"),
@@ -44,34 +44,35 @@ fn order(text: &str) -> Arc<Order> {
         deadline: NOW.after(Duration::from_secs(30)),
         max_output_bytes: 1_000,
         requested_by: "jane".to_owned(),
+        sharing: Sharing::Alone,
     })
 }
 
-fn with(text: &str, change: impl FnOnce(&mut Order)) -> Event {
+pub(super) fn with(text: &str, change: impl FnOnce(&mut Order)) -> Event {
     let mut order = Arc::unwrap_or_clone(order(text));
     change(&mut order);
     Event::Dispatch(Arc::new(order))
 }
 
-fn dispatch(text: &str) -> Event {
+pub(super) fn dispatch(text: &str) -> Event {
     Event::Dispatch(order(text))
 }
 
-fn cancel(text: &str) -> Event {
+pub(super) fn cancel(text: &str) -> Event {
     Event::Cancel {
         uid: uid(text),
         name: format!("check-{text}"),
     }
 }
 
-fn completed(text: &str) -> Event {
+pub(super) fn completed(text: &str) -> Event {
     Event::Completed {
         uid: uid(text),
         ending: Ending::Output(b"1".to_vec()),
     }
 }
 
-fn surface() -> BTreeMap<&'static str, Offer> {
+pub(super) fn surface() -> BTreeMap<&'static str, Offer> {
     let offer = |availability, concurrency| Offer {
         availability,
         concurrency,
@@ -85,25 +86,61 @@ fn surface() -> BTreeMap<&'static str, Offer> {
 
 /// An agent with a stream and nothing to do.
 #[derive(Default)]
-struct World {
-    ledger: Ledger,
-    bounds: Bounds,
-    jobs: Jobs,
-    refused: HashSet<Uid>,
-    told: Option<HashSet<Uid>>,
-    stop_at: Option<Moment>,
+pub(super) struct World {
+    pub(super) ledger: Ledger,
+    pub(super) bounds: Bounds,
+    pub(super) jobs: Jobs,
+    pub(super) refused: HashSet<Uid>,
+    pub(super) told: Option<HashSet<Uid>>,
+    pub(super) stop_at: Option<Moment>,
+    /// What the journal's file holds.
+    pub(super) finished: HashMap<Uid, node::Result>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             told: Some(HashSet::new()),
             ..Self::default()
         }
     }
 
-    fn plan_at(&self, now: Moment, events: &[Event]) -> Plan {
+    /// What a restart leaves of it.
+    pub(super) fn restarted(disk: &[Record]) -> Self {
+        let mut world = Self {
+            ledger: Ledger::restarted(disk),
+            ..Self::default()
+        };
+        for record in disk {
+            world.keep(record);
+        }
+        world
+    }
+
+    fn keep(&mut self, record: &Record) {
+        if let Record::Finished { uid, result } = record {
+            let kept = self.finished.entry(uid.clone());
+            kept.or_insert_with(|| result.clone());
+        }
+    }
+
+    pub(super) fn record(&mut self, record: &Record) {
+        self.ledger.add(record);
+        self.keep(record);
+    }
+
+    fn repeats(&self) -> Vec<Repeat> {
+        let owed = self.ledger.owed().take(3);
+        owed.map(|(uid, first)| Repeat {
+            uid: uid.clone(),
+            result: self.ledger.told(first, &self.finished),
+        })
+        .collect()
+    }
+
+    pub(super) fn plan_at(&self, now: Moment, events: &[Event]) -> Plan {
         plan(&Observed {
+            repeats: &self.repeats(),
             now,
             events,
             ledger: &self.ledger,
@@ -120,15 +157,19 @@ impl World {
         })
     }
 
-    fn plan(&self, events: &[Event]) -> Plan {
+    pub(super) fn plan(&self, events: &[Event]) -> Plan {
         self.plan_at(NOW, events)
     }
 
     /// Plans, and lets it happen.
-    fn after(mut self, events: &[Event]) -> Self {
-        let plan = self.plan(events);
+    pub(super) fn after(self, events: &[Event]) -> Self {
+        self.after_at(NOW, events)
+    }
+
+    pub(super) fn after_at(mut self, now: Moment, events: &[Event]) -> Self {
+        let plan = self.plan_at(now, events);
         for record in &plan.records {
-            self.ledger.add(record);
+            self.record(record);
         }
         for effect in plan.effects {
             self.act(effect);
@@ -139,6 +180,7 @@ impl World {
     fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Wait(order) => self.jobs.wait(order),
+            Effect::Follow(order) => self.jobs.follow(order),
             Effect::Start(order) => self.jobs.start(&order),
             Effect::Stop(uid, why) => self.jobs.stop(&uid, why),
             Effect::Leave(uid) => self.jobs.leave(&uid),
@@ -154,7 +196,7 @@ impl World {
 }
 
 /// Outcome and code of each end that a plan records.
-fn ends(plan: &Plan) -> Vec<(String, Outcome, Option<FailureCode>)> {
+pub(super) fn ends(plan: &Plan) -> Vec<(String, Outcome, Option<FailureCode>)> {
     let ends = plan.records.iter().filter_map(|record| {
         if let Record::Finished { uid, result } = record {
             let code = result.failure.as_ref().map(proto::node::Failure::code);
@@ -166,7 +208,7 @@ fn ends(plan: &Plan) -> Vec<(String, Outcome, Option<FailureCode>)> {
     ends.collect()
 }
 
-fn starts(plan: &Plan) -> Vec<String> {
+pub(super) fn starts(plan: &Plan) -> Vec<String> {
     let starts = plan.effects.iter().filter_map(|effect| {
         if let Effect::Start(order) = effect {
             Some(order.uid.to_string())
@@ -177,7 +219,11 @@ fn starts(plan: &Plan) -> Vec<String> {
     starts.collect()
 }
 
-fn end(text: &str, outcome: Outcome, code: FailureCode) -> (String, Outcome, Option<FailureCode>) {
+pub(super) fn end(
+    text: &str,
+    outcome: Outcome,
+    code: FailureCode,
+) -> (String, Outcome, Option<FailureCode>) {
     (text.to_owned(), outcome, Some(code))
 }
 
@@ -188,7 +234,8 @@ fn an_order_is_recorded_started_and_confirmed() {
         plan.records,
         [Record::Accepted {
             uid: uid("a"),
-            name: "check-a".to_owned()
+            name: "check-a".to_owned(),
+            mark: None,
         }]
     );
     assert_eq!(
@@ -431,7 +478,7 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
     let world = World::new().after(&["a", "b", "c"].map(dispatch));
     let plan = world.plan(&[completed("a"), dispatch("d"), cancel("b")]);
     assert_eq!(starts(&plan), ["c"]);
-    let (plan, again) = plan.unrecorded(&world.jobs);
+    let (plan, again) = plan.unrecorded(&world.jobs, &world.ledger);
     assert_eq!(plan.records, []);
     assert_eq!(starts(&plan), [] as [&str; 0]);
     let refused: Vec<_> = plan
@@ -441,6 +488,7 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
             Effect::Refuse { uid, .. } => Some(uid.to_string()),
             Effect::TellResult(uid) => unreachable!("{uid} is told unrecorded"),
             Effect::Wait(_)
+            | Effect::Follow(_)
             | Effect::Start(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
@@ -511,6 +559,15 @@ impl Dice {
     }
 }
 
+/// Half of the invocations have one of two keys.
+fn key_of(uid: &Uid) -> Option<&'static str> {
+    match uid.as_str() {
+        "u0" | "u1" | "u2" => Some("key-0"),
+        "u3" | "u4" | "u5" => Some("key-1"),
+        _ => None,
+    }
+}
+
 impl Life {
     fn new(seed: u64) -> Self {
         Self {
@@ -523,6 +580,15 @@ impl Life {
             gateway: Gateway::default(),
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         }
+    }
+
+    fn dispatch(&self, uid: &Uid) -> Event {
+        let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
+        order.deadline = self.now.after(Duration::from_secs(30));
+        if let Some(key) = key_of(uid) {
+            order.sharing = Sharing::With(Mark::of(key, &order.capability, &order.input));
+        }
+        Event::Dispatch(Arc::new(order))
     }
 
     fn some_uid(&mut self) -> Uid {
@@ -541,9 +607,7 @@ impl Life {
                     let open = !self.gateway.told.contains_key(&uid);
                     if self.world.told.is_some() && (open || late) {
                         self.gateway.open.insert(uid.clone());
-                        let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
-                        order.deadline = self.now.after(Duration::from_secs(30));
-                        events.push(Event::Dispatch(Arc::new(order)));
+                        events.push(self.dispatch(&uid));
                     }
                 }
                 3 => {
@@ -591,7 +655,7 @@ impl Life {
         let effects = match luck {
             // The disk is full.
             0 if records.iter().any(Record::must_last) => {
-                let (plan, again) = plan.unrecorded(&self.world.jobs);
+                let (plan, again) = plan.unrecorded(&self.world.jobs, &self.world.ledger);
                 self.again = again;
                 plan.effects
             }
@@ -603,7 +667,7 @@ impl Life {
             }
             _ => {
                 for record in &records {
-                    self.world.ledger.add(record);
+                    self.world.record(record);
                 }
                 self.disk.extend(records);
                 effects
@@ -626,8 +690,11 @@ impl Life {
                     self.gateway.told.entry(uid.clone()).or_insert(refusal);
                     self.gateway.acked.insert(uid.clone());
                 }
-                Effect::Wait(_) | Effect::Stop(..) | Effect::Leave(_) | Effect::TellAccepted(_) => {
-                }
+                Effect::Wait(_)
+                | Effect::Follow(_)
+                | Effect::Stop(..)
+                | Effect::Leave(_)
+                | Effect::TellAccepted(_) => {}
             }
             // Without a stream there is nobody to hear it.
             if self.world.told.is_some() || !matches!(effect, Effect::TellResult(_)) {
@@ -652,6 +719,12 @@ impl Life {
                     "{} starts twice",
                     order.uid
                 );
+                let key = key_of(&order.uid);
+                assert!(
+                    key.is_none() || self.started.iter().all(|other| key_of(other) != key),
+                    "{} has its key's effect a second time",
+                    order.uid
+                );
             }
             Effect::TellResult(uid) => {
                 assert!(
@@ -660,6 +733,7 @@ impl Life {
                 );
             }
             Effect::Wait(_)
+            | Effect::Follow(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
             | Effect::TellAccepted(_)
@@ -677,7 +751,12 @@ impl Life {
         if before.1 != Some(FailureCode::JournalUnavailable) {
             assert_eq!(*before, end, "{uid} ended in two ways");
         }
-        let ran = self.started.contains(uid);
+        // What is said of one that is not the first of its key is said of the first's effect.
+        let first = self.first_of(uid);
+        let ran = self.started.contains(first.as_ref().unwrap_or(uid));
+        if first.is_some() {
+            assert!(!self.started.contains(uid), "{uid} repeats, and ran");
+        }
         match end {
             (Outcome::Succeeded | Outcome::Unknown, _) => {
                 // Unknown is honest where the crash came between the record and the start.
@@ -686,7 +765,8 @@ impl Life {
                     "{uid}: success without effect"
                 );
             }
-            (_, Some(FailureCode::DeadlineExceeded)) => assert!(ran, "{uid}"),
+            // One that follows may time out before the first starts.
+            (_, Some(FailureCode::DeadlineExceeded)) => assert!(ran || first.is_some(), "{uid}"),
             (
                 _,
                 Some(
@@ -703,6 +783,20 @@ impl Life {
         }
     }
 
+    fn first_of(&self, uid: &Uid) -> Option<Uid> {
+        self.disk.iter().find_map(|record| {
+            if let Record::Following {
+                uid: of, follow, ..
+            } = record
+                && of == uid
+            {
+                Some(follow.first.clone())
+            } else {
+                None
+            }
+        })
+    }
+
     fn end_of(&self, uid: &Uid) -> (Outcome, Option<FailureCode>) {
         let recorded = self.disk.iter().find_map(|record| match record {
             Record::Cancelled { uid: of, .. } if of == uid => {
@@ -715,7 +809,9 @@ impl Life {
             Record::Finished { .. }
             | Record::Waiting { .. }
             | Record::Accepted { .. }
+            | Record::Following { .. }
             | Record::Cancelled { .. }
+            | Record::Forgotten { .. }
             | Record::Acked { .. } => None,
         });
         let accepted = self
@@ -731,10 +827,7 @@ impl Life {
     }
 
     fn crash(&mut self) {
-        self.world = World {
-            ledger: Ledger::restarted(&self.disk),
-            ..World::default()
-        };
+        self.world = World::restarted(&self.disk);
         self.running.clear();
         self.again.clear();
     }
@@ -750,11 +843,7 @@ impl Life {
             events.extend(acked.map(Event::Ack));
             let open = self.gateway.open.iter();
             let untold = open.filter(|uid| !self.gateway.told.contains_key(*uid));
-            events.extend(untold.map(|uid| {
-                let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
-                order.deadline = self.now.after(Duration::from_secs(30));
-                Event::Dispatch(Arc::new(order))
-            }));
+            events.extend(untold.map(|uid| self.dispatch(uid)));
             self.act(&events, false);
         }
     }

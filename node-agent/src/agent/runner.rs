@@ -166,6 +166,7 @@ mod tests {
             deadline: Moment::from_millis(u64::MAX / 2),
             max_output_bytes: 100,
             requested_by: String::new(),
+            sharing: super::super::order::Sharing::Alone,
         };
         let (sender, stop) = oneshot::channel();
         let _kept = match why {

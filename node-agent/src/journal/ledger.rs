@@ -1,5 +1,7 @@
 //! What the journal's records mean: where each invocation stands. In memory, without the outputs; no I/O.
 
+mod once;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -7,10 +9,13 @@ use std::{
 
 use proto::node;
 
+use self::once::Once;
+pub use self::once::{FRAME_BYTES, Holder};
 use super::{
     log::{Piece, Span},
+    mark::Mark,
     record::{Record, Uid},
-    tombstones::Tombstones,
+    tombstones::{Keyed, Tombstones},
 };
 use crate::host::clock::Moment;
 
@@ -51,6 +56,8 @@ impl Default for Bounds {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
     Waiting,
+    /// For the end of another, which has the same idempotency key. Never runs.
+    Following,
     Running,
     Ended,
 }
@@ -74,11 +81,14 @@ struct Entry {
     acked: bool,
     /// Bytes of its records.
     bytes: u64,
+    /// Its idempotency key, where it is the first with it.
+    mark: Option<Mark>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Waiting,
+    Following,
     Running,
     Ended(Kept),
 }
@@ -93,6 +103,7 @@ pub struct Ledger {
     acked: VecDeque<(Uid, Moment)>,
     /// Acked, and nothing else is known any more.
     tombstones: Tombstones,
+    once: Once,
     open_bytes: u64,
     acked_bytes: u64,
 }
@@ -101,6 +112,7 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
+    /// For their turn, or for another with the same idempotency key.
     pub waiting: usize,
     pub running: usize,
     pub unacked: usize,
@@ -123,15 +135,29 @@ impl Ledger {
                 self.ack(uid, bytes, now);
                 return;
             }
-            Record::Waiting { name, .. } | Record::Accepted { name, .. } => {
+            Record::Forgotten { name, mark, .. } => {
+                let keyed = Keyed {
+                    name: name.clone(),
+                    mark: *mark,
+                };
+                self.once.hold(mark, uid);
+                self.tombstones.add(uid.clone(), Some(keyed), now);
+                return;
+            }
+            Record::Waiting { name, mark, .. } | Record::Accepted { name, mark, .. } => {
+                if let Some(mark) = mark {
+                    self.once.hold(mark, uid);
+                }
                 self.entry(uid, name, State::Waiting)
             }
+            Record::Following { name, .. } => self.entry(uid, name, State::Following),
             Record::Finished { result, .. } => {
                 self.entry(uid, &result.name, State::Ended(Kept::Log(span)))
             }
             Record::Cancelled { name, .. } => self.entry(uid, name, State::Ended(Kept::Cancelled)),
         };
         entry.bytes += bytes;
+        entry.mark = entry.mark.or(record.mark());
         if entry.acked {
             // What is where it belongs is not told once more, whatever the file says of it behind its ack.
             self.acked_bytes += bytes;
@@ -139,17 +165,24 @@ impl Ledger {
         }
         match (record, entry.state) {
             (Record::Accepted { .. }, State::Waiting) => entry.state = State::Running,
-            (Record::Finished { .. }, State::Waiting | State::Running) => {
+            (Record::Finished { .. }, State::Waiting | State::Following | State::Running) => {
                 entry.state = State::Ended(Kept::Log(span));
             }
-            (Record::Cancelled { .. }, State::Waiting) => {
+            (Record::Cancelled { .. }, State::Waiting | State::Following) => {
                 entry.state = State::Ended(Kept::Cancelled);
             }
             // An end stands.
             _ => {}
         }
+        let state = entry.state;
         self.open_bytes += bytes;
+        if let (Record::Following { follow, .. }, State::Following) = (record, state) {
+            self.once.follow(uid, follow);
+        }
         let is_end = matches!(record, Record::Finished { .. } | Record::Cancelled { .. });
+        if is_end {
+            self.once.leave(uid);
+        }
         if is_end && !self.unacked.contains(uid) {
             self.unacked.push(uid.clone());
         }
@@ -161,14 +194,16 @@ impl Ledger {
             state,
             acked: false,
             bytes: 0,
+            mark: None,
         })
     }
 
     fn ack(&mut self, uid: &Uid, bytes: u64, now: Moment) {
         let Some(entry) = self.entries.get_mut(uid) else {
-            self.tombstones.add(uid.clone(), now);
+            self.tombstones.add(uid.clone(), None, now);
             return;
         };
+        self.once.leave(uid);
         entry.bytes += bytes;
         if entry.acked {
             self.acked_bytes += bytes;
@@ -181,11 +216,13 @@ impl Ledger {
         self.acked.push_back((uid.clone(), now));
     }
 
-    /// After a start: whatever had no end has one now. It is not written down, for it follows from what is.
+    /// After a start: whatever had no end has one now. It is not written down, for it follows from what is. What waits for
+    /// another still does, and ends as that one did.
     pub(super) fn settle(&mut self) {
         for (uid, entry) in &mut self.entries {
             let started = match entry.state {
-                State::Waiting => false,
+                State::Following if self.once.is_following(uid) => continue,
+                State::Waiting | State::Following => false,
                 State::Running => true,
                 State::Ended(_) => continue,
             };
@@ -200,6 +237,7 @@ impl Ledger {
         match self.entries.get(uid) {
             Some(entry) => Some(match entry.state {
                 State::Waiting => Phase::Waiting,
+                State::Following => Phase::Following,
                 State::Running => Phase::Running,
                 State::Ended(_) => Phase::Ended,
             }),
@@ -217,7 +255,7 @@ impl Ledger {
         let entry = self.entries.get(uid)?;
         match entry.state {
             State::Ended(kept) => Some((kept, &entry.name)),
-            State::Waiting | State::Running => None,
+            State::Waiting | State::Following | State::Running => None,
         }
     }
 
@@ -251,7 +289,7 @@ impl Ledger {
             entries.filter(|uid| self.phase(uid) == Some(phase)).count()
         };
         Counts {
-            waiting: of(Phase::Waiting),
+            waiting: of(Phase::Waiting) + of(Phase::Following),
             running: of(Phase::Running),
             unacked: self.unacked.len(),
             acked: self.acked.len(),
@@ -271,13 +309,20 @@ impl Ledger {
             let Some((uid, at)) = self.acked.pop_front() else {
                 break;
             };
+            let mut keyed = None;
             if let Some(entry) = self.entries.remove(&uid) {
                 self.acked_bytes = self.acked_bytes.saturating_sub(entry.bytes);
+                let name = entry.name;
+                keyed = entry.mark.map(|mark| Keyed { name, mark });
             }
-            self.tombstones.add(uid, at);
+            self.tombstones.add(uid, keyed, at);
         }
-        self.tombstones
+        let freed = self
+            .tombstones
             .forget(now, bounds.tombstones, bounds.memory);
+        for (uid, mark) in freed {
+            self.once.let_go(&mark, &uid);
+        }
     }
 
     /// What a new file must hold, in an order that gives the same ledger.
@@ -285,7 +330,7 @@ impl Ledger {
         let acked = |uid: Uid| Piece::New(Box::new(Record::Acked { uid }));
         let tombstones = self.tombstones.iter();
         let mut pieces: Vec<_> = tombstones
-            .map(|uid| (uid.clone(), acked(uid.clone())))
+            .map(|uid| (uid.clone(), self.tombstone(uid)))
             .collect();
         let remembered = self.acked.iter().map(|(uid, _)| uid);
         let live = self.entries.iter().filter_map(|(uid, entry)| {
@@ -299,15 +344,28 @@ impl Ledger {
             let name = entry.name.clone();
             let uid = uid.clone();
             let new = |record| Piece::New(Box::new(record));
+            let mark = entry.mark;
+            if let (Some(_), State::Ended(Kept::Log(_) | Kept::Cancelled)) = (mark, entry.state) {
+                // The end alone does not say whose key it was.
+                let (uid, name) = (uid.clone(), name.clone());
+                pieces.push((uid.clone(), new(Record::Waiting { uid, name, mark })));
+            }
             let piece = match entry.state {
                 State::Ended(Kept::Log(span)) => Piece::Copy(span),
+                State::Following => match self.once.follow_of(&uid) {
+                    Some(follow) => {
+                        let (uid, follow) = (uid.clone(), follow.clone());
+                        new(Record::Following { uid, name, follow })
+                    }
+                    None => continue,
+                },
                 State::Waiting | State::Ended(Kept::Lost { started: false }) => {
                     let uid = uid.clone();
-                    new(Record::Waiting { uid, name })
+                    new(Record::Waiting { uid, name, mark })
                 }
                 State::Running | State::Ended(Kept::Lost { started: true }) => {
                     let uid = uid.clone();
-                    new(Record::Accepted { uid, name })
+                    new(Record::Accepted { uid, name, mark })
                 }
                 State::Ended(Kept::Cancelled) => {
                     let uid = uid.clone();
@@ -320,6 +378,15 @@ impl Ledger {
             }
         }
         pieces
+    }
+
+    fn tombstone(&self, uid: &Uid) -> Piece {
+        let keyed = self.tombstones.keyed(uid).cloned();
+        let uid = uid.clone();
+        Piece::New(Box::new(match keyed {
+            Some(Keyed { name, mark }) => Record::Forgotten { uid, name, mark },
+            None => Record::Acked { uid },
+        }))
     }
 
     /// Where things are in the new file.
@@ -356,6 +423,20 @@ impl Ledger {
     /// Forgets as a journal does.
     pub(crate) fn shrink(&mut self, now: Moment, bounds: Bounds) {
         self.forget(now, bounds);
+    }
+
+    /// What a journal answers whose log holds `finished`.
+    pub(crate) fn told(
+        &self,
+        uid: &Uid,
+        finished: &HashMap<Uid, node::Result>,
+    ) -> Option<node::Result> {
+        let (kept, name) = self.result(uid)?;
+        match kept {
+            Kept::Lost { started } => Some(lost(uid, name, started)),
+            Kept::Cancelled => Some(cancelled(uid, name)),
+            Kept::Log(_) => finished.get(uid).cloned(),
+        }
     }
 
     /// What a restart makes of these records.
@@ -426,7 +507,10 @@ pub fn without_output(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::record::tests::uid, *};
+    use super::{
+        super::record::{Follow, tests::uid},
+        *,
+    };
 
     const AT: Moment = Moment::from_millis(1_000);
 
@@ -438,6 +522,7 @@ mod tests {
         Record::Accepted {
             uid: uid(name),
             name: format!("check-{name}"),
+            mark: None,
         }
     }
 
@@ -450,6 +535,39 @@ mod tests {
 
     fn acked(name: &str) -> Record {
         Record::Acked { uid: uid(name) }
+    }
+
+    fn mark(name: &str) -> Mark {
+        Mark::of(name, "echo", b"1")
+    }
+
+    /// Waits, and has a key.
+    fn keyed(name: &str) -> Record {
+        Record::Waiting {
+            uid: uid(name),
+            name: format!("check-{name}"),
+            mark: Some(mark(name)),
+        }
+    }
+
+    fn forgotten(name: &str) -> Record {
+        Record::Forgotten {
+            uid: uid(name),
+            name: format!("check-{name}"),
+            mark: mark(name),
+        }
+    }
+
+    fn following(name: &str, first: &str) -> Record {
+        Record::Following {
+            uid: uid(name),
+            name: format!("check-{name}"),
+            follow: Follow {
+                first: uid(first),
+                first_name: format!("check-{first}"),
+                max_output_bytes: 1_000,
+            },
+        }
     }
 
     fn ledger(records: &[Record]) -> Ledger {
@@ -466,6 +584,7 @@ mod tests {
             Record::Waiting {
                 uid: uid("w"),
                 name: "check-w".to_owned(),
+                mark: None,
             },
             accepted("r"),
             accepted("f"),
@@ -567,6 +686,38 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_became_free_and_was_taken_again_is_the_later_ones() {
+        let again = Record::Waiting {
+            uid: uid("b"),
+            name: "check-b".to_owned(),
+            mark: Some(mark("a")),
+        };
+        // The file still knows the first one.
+        let mut ledger = ledger(&[keyed("a"), finished("a"), acked("a"), again]);
+        assert_eq!(ledger.holder(&mark("a")).unwrap().uid, &uid("b"));
+        let nothing = Bounds {
+            acked: 0,
+            tombstones: 0,
+            ..BOUNDS
+        };
+        ledger.forget(AT, nothing);
+        assert_eq!(ledger.phase(&uid("a")), None);
+        assert_eq!(ledger.holder(&mark("a")).unwrap().uid, &uid("b"));
+    }
+
+    #[test]
+    fn what_follows_still_does_after_a_restart_and_is_owed_an_end() {
+        let mut ledger = ledger(&[keyed("a"), following("b", "a")]);
+        assert_eq!(ledger.owed().count(), 0);
+        ledger.settle();
+        assert_eq!(ledger.phase(&uid("b")), Some(Phase::Following));
+        assert_eq!(ledger.owed().collect::<Vec<_>>(), [(&uid("b"), &uid("a"))]);
+        ledger.take(&finished("b"), span(20), AT);
+        assert_eq!((ledger.owed().count(), ledger.reserved()), (0, 0));
+        assert_eq!(ledger.phase(&uid("b")), Some(Phase::Ended));
+    }
+
+    #[test]
     fn what_is_not_acked_is_never_forgotten() {
         let mut ledger = ledger(&[accepted("a"), finished("a"), accepted("b")]);
         let nothing = Bounds {
@@ -586,6 +737,7 @@ mod tests {
         let waiting = Record::Waiting {
             uid: uid("w"),
             name: "check-w".to_owned(),
+            mark: None,
         };
         let mut before = ledger(&[
             waiting,
@@ -600,6 +752,15 @@ mod tests {
                 uid: uid("c"),
                 name: "check-c".to_owned(),
             },
+            keyed("kw"),
+            keyed("kf"),
+            finished("kf"),
+            keyed("kk"),
+            finished("kk"),
+            acked("kk"),
+            forgotten("kt"),
+            following("n", "kw"),
+            following("m", "kf"),
         ]);
         let pieces = before.pieces();
         let mut after = Ledger::default();
@@ -621,7 +782,21 @@ mod tests {
             (before.open_bytes(), before.bytes())
         );
         assert_eq!(after.result(&uid("c")), Some((Kept::Cancelled, "check-c")));
-        for name in ["w", "r", "f", "k", "t", "c"] {
+        for name in ["kw", "kf", "kk", "kt"] {
+            for ledger in [&before, &after] {
+                let holder = ledger.holder(&mark(name)).unwrap();
+                assert_eq!((holder.uid, holder.mark), (&uid(name), mark(name)));
+                assert_eq!(holder.name, format!("check-{name}"));
+            }
+        }
+        for ledger in [&before, &after] {
+            assert_eq!(ledger.owed().collect::<Vec<_>>(), [(&uid("m"), &uid("kf"))]);
+            assert_eq!(ledger.reserved(), 2 * (1_000 + FRAME_BYTES));
+        }
+        assert_eq!(after.following(&uid("n")), before.following(&uid("n")));
+        for name in [
+            "w", "r", "f", "k", "t", "c", "kw", "kf", "kk", "kt", "n", "m",
+        ] {
             assert_eq!(after.phase(&uid(name)), before.phase(&uid(name)));
             assert_eq!(after.is_acked(&uid(name)), before.is_acked(&uid(name)));
         }

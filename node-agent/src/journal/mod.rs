@@ -4,12 +4,14 @@
 //! - [`log`]: the file, which is added to at its end, survives a cut at any byte and a full disk;
 //! - `writer`: the thread that alone touches it;
 //! - [`ledger`]: what the records mean, in memory;
+//! - [`mark`]: what is remembered of an idempotency key;
 //! - `tombstones`: what is left of an invocation after its result is forgotten.
 //!
 //! [`Journal`] keeps the two in step. It decides nothing: what is recorded, and when, is [`crate::agent::plan`]'s.
 
 pub mod ledger;
 pub mod log;
+pub mod mark;
 pub mod record;
 mod tombstones;
 mod writer;
@@ -21,7 +23,8 @@ use proto::node;
 pub use self::{
     ledger::{Bounds, Counts, Ledger, Phase},
     log::OpenError,
-    record::{Record, Uid},
+    mark::Mark,
+    record::{Follow, Record, Uid},
 };
 use self::{
     ledger::{Kept, cancelled, lost, without_output},

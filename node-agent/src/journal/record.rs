@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use prost::Message as _;
 use proto::node;
 
+use super::mark::Mark;
+
 /// Longest uid, in bytes; Kubernetes' have 36.
 const MAX_UID_BYTES: usize = 64;
 /// Length and checksum.
@@ -38,10 +40,24 @@ impl fmt::Display for Uid {
 /// One fact about an invocation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// It waits for its turn; nothing of it ran.
-    Waiting { uid: Uid, name: String },
+    /// It waits for its turn; nothing of it ran. With its idempotency key, where it has one.
+    Waiting {
+        uid: Uid,
+        name: String,
+        mark: Option<Mark>,
+    },
     /// Its capability is about to start. From here on it may have had its effect.
-    Accepted { uid: Uid, name: String },
+    Accepted {
+        uid: Uid,
+        name: String,
+        mark: Option<Mark>,
+    },
+    /// Another with its idempotency key came first. It never runs, and ends as that one does.
+    Following {
+        uid: Uid,
+        name: String,
+        follow: Follow,
+    },
     /// How it ended.
     Finished { uid: Uid, result: node::Result },
     /// It was cancelled before this device ever heard of it, and is not run if it comes after all. The name is empty
@@ -49,9 +65,22 @@ pub enum Record {
     Cancelled { uid: Uid, name: String },
     /// Its result is where it belongs. By itself, without a record of what is acked: nothing else is kept of it.
     Acked { uid: Uid },
+    /// The same, of one that was the first with its idempotency key.
+    Forgotten { uid: Uid, name: String, mark: Mark },
 }
 
-/// How a record is encoded. Numbers are the file's format: they are never reused.
+/// What one waits for that is not the first with its idempotency key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Follow {
+    /// The first, and its name: it may be forgotten meanwhile.
+    pub first: Uid,
+    pub first_name: String,
+    /// What is kept of the output.
+    pub max_output_bytes: u32,
+}
+
+/// How a record is encoded. Numbers are the file's format: they are never reused. What has a key is of the kind that it
+/// would be of without, so that an agent that knows nothing of keys reads the file too.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Wire {
     #[prost(enumeration = "Kind", tag = "1")]
@@ -64,6 +93,16 @@ struct Wire {
     result: Option<node::Result>,
     #[prost(uint64, tag = "5")]
     synced: u64,
+    #[prost(bytes = "vec", tag = "6")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    call: Vec<u8>,
+    #[prost(string, tag = "8")]
+    first: String,
+    #[prost(string, tag = "9")]
+    first_name: String,
+    #[prost(uint32, tag = "10")]
+    max_output_bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
@@ -94,8 +133,22 @@ impl Record {
             Self::Waiting { uid, .. }
             | Self::Accepted { uid, .. }
             | Self::Finished { uid, .. }
+            | Self::Following { uid, .. }
             | Self::Cancelled { uid, .. }
+            | Self::Forgotten { uid, .. }
             | Self::Acked { uid } => uid,
+        }
+    }
+
+    /// The idempotency key whose first it is about.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        match self {
+            Self::Waiting { mark, .. } | Self::Accepted { mark, .. } => *mark,
+            Self::Forgotten { mark, .. } => Some(*mark),
+            Self::Following { .. }
+            | Self::Finished { .. }
+            | Self::Cancelled { .. }
+            | Self::Acked { .. } => None,
         }
     }
 
@@ -105,9 +158,10 @@ impl Record {
         match self {
             Self::Waiting { .. }
             | Self::Accepted { .. }
+            | Self::Following { .. }
             | Self::Finished { .. }
             | Self::Cancelled { .. } => true,
-            Self::Acked { .. } => false,
+            Self::Acked { .. } | Self::Forgotten { .. } => false,
         }
     }
 
@@ -161,22 +215,36 @@ fn checksum(length: [u8; 4], content: &[u8]) -> u32 {
 
 impl From<&Record> for Wire {
     fn from(record: &Record) -> Self {
-        let (kind, name, result) = match record {
-            Record::Waiting { name, .. } => (Kind::Waiting, name.clone(), None),
-            Record::Accepted { name, .. } => (Kind::Accepted, name.clone(), None),
-            Record::Finished { result, .. } => {
-                (Kind::Finished, String::new(), Some(result.clone()))
-            }
-            Record::Cancelled { name, .. } => (Kind::Cancelled, name.clone(), None),
-            Record::Acked { .. } => (Kind::Acked, String::new(), None),
-        };
-        Self {
-            kind: kind.into(),
+        let [key, call] = record
+            .mark()
+            .as_ref()
+            .map_or_else(Default::default, |mark| mark.bytes().map(<[u8]>::to_vec));
+        let mut wire = Self {
             uid: record.uid().as_str().to_owned(),
-            name,
-            result,
-            synced: 0,
-        }
+            key,
+            call,
+            ..Self::default()
+        };
+        let (kind, name) = match record {
+            Record::Waiting { name, .. } => (Kind::Waiting, name.as_str()),
+            Record::Accepted { name, .. } => (Kind::Accepted, name.as_str()),
+            Record::Following { name, follow, .. } => {
+                follow.first.as_str().clone_into(&mut wire.first);
+                wire.first_name.clone_from(&follow.first_name);
+                wire.max_output_bytes = follow.max_output_bytes;
+                (Kind::Waiting, name.as_str())
+            }
+            Record::Finished { result, .. } => {
+                wire.result = Some(result.clone());
+                (Kind::Finished, "")
+            }
+            Record::Cancelled { name, .. } => (Kind::Cancelled, name.as_str()),
+            Record::Acked { .. } => (Kind::Acked, ""),
+            Record::Forgotten { name, .. } => (Kind::Acked, name.as_str()),
+        };
+        wire.kind = kind.into();
+        name.clone_into(&mut wire.name);
+        wire
     }
 }
 
@@ -186,17 +254,32 @@ impl TryFrom<Wire> for Record {
     fn try_from(wire: Wire) -> Result<Self, ()> {
         let kind = wire.kind();
         let uid = Uid::parse(&wire.uid).ok_or(())?;
+        let mark = if wire.key.is_empty() {
+            None
+        } else {
+            Some(Mark::read(&wire.key, &wire.call).ok_or(())?)
+        };
         let name = wire.name;
-        Ok(match kind {
-            Kind::Unspecified => return Err(()),
-            Kind::Waiting => Self::Waiting { uid, name },
-            Kind::Accepted => Self::Accepted { uid, name },
-            Kind::Finished => Self::Finished {
+        Ok(match (kind, mark) {
+            (Kind::Unspecified, _) => return Err(()),
+            (Kind::Waiting, _) if !wire.first.is_empty() => Self::Following {
+                uid,
+                name,
+                follow: Follow {
+                    first: Uid::parse(&wire.first).ok_or(())?,
+                    first_name: wire.first_name,
+                    max_output_bytes: wire.max_output_bytes,
+                },
+            },
+            (Kind::Waiting, mark) => Self::Waiting { uid, name, mark },
+            (Kind::Accepted, mark) => Self::Accepted { uid, name, mark },
+            (Kind::Finished, _) => Self::Finished {
                 uid,
                 result: wire.result.ok_or(())?,
             },
-            Kind::Cancelled => Self::Cancelled { uid, name },
-            Kind::Acked => Self::Acked { uid },
+            (Kind::Cancelled, _) => Self::Cancelled { uid, name },
+            (Kind::Acked, None) => Self::Acked { uid },
+            (Kind::Acked, Some(mark)) => Self::Forgotten { uid, name, mark },
         })
     }
 }
@@ -223,10 +306,12 @@ pub(crate) mod tests {
             Record::Waiting {
                 uid: uid("a"),
                 name: "check-a".to_owned(),
+                mark: Some(Mark::of("key-a", "echo", b"1")),
             },
             Record::Accepted {
                 uid: uid("b"),
                 name: "check-b".to_owned(),
+                mark: Some(Mark::of("key-b", "echo", b"1")),
             },
             Record::Finished {
                 uid: uid("b"),
@@ -238,11 +323,85 @@ pub(crate) mod tests {
 
     fn all_kinds() -> Vec<Record> {
         let mut records = records();
-        records.push(Record::Cancelled {
-            uid: uid("c"),
-            name: "check-c".to_owned(),
-        });
+        let mark = Mark::of("key-b", "echo", b"1");
+        records.extend([
+            Record::Cancelled {
+                uid: uid("c"),
+                name: "check-c".to_owned(),
+            },
+            Record::Waiting {
+                uid: uid("d"),
+                name: "check-d".to_owned(),
+                mark: None,
+            },
+            Record::Following {
+                uid: uid("e"),
+                name: "check-e".to_owned(),
+                follow: Follow {
+                    first: uid("b"),
+                    first_name: "check-b".to_owned(),
+                    max_output_bytes: 1_000,
+                },
+            },
+            Record::Forgotten {
+                uid: uid("b"),
+                name: "check-b".to_owned(),
+                mark,
+            },
+        ]);
         records
+    }
+
+    /// The format as it was before there were keys.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Before {
+        #[prost(enumeration = "Kind", tag = "1")]
+        kind: i32,
+        #[prost(string, tag = "2")]
+        uid: String,
+        #[prost(string, tag = "3")]
+        name: String,
+        #[prost(message, optional, tag = "4")]
+        result: Option<node::Result>,
+        #[prost(uint64, tag = "5")]
+        synced: u64,
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_keys_is_read_and_one_with_a_key_was_readable_then() {
+        for (kind, expected) in [
+            (
+                Kind::Waiting,
+                Record::Waiting {
+                    uid: uid("a"),
+                    name: "check".to_owned(),
+                    mark: None,
+                },
+            ),
+            (
+                Kind::Accepted,
+                Record::Accepted {
+                    uid: uid("a"),
+                    name: "check".to_owned(),
+                    mark: None,
+                },
+            ),
+            (Kind::Acked, Record::Acked { uid: uid("a") }),
+        ] {
+            let before = Before {
+                kind: kind.into(),
+                uid: "a".to_owned(),
+                name: "check".to_owned(),
+                ..Before::default()
+            };
+            let wire = Wire::decode(before.encode_to_vec().as_slice()).unwrap();
+            assert_eq!(Record::try_from(wire), Ok(expected));
+        }
+        for record in all_kinds() {
+            let wire = Wire::from(&record);
+            let before = Before::decode(wire.encode_to_vec().as_slice()).unwrap();
+            assert_eq!((before.kind, &before.uid), (wire.kind, &wire.uid));
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The agent as a person uses it, and as it survives what happens around it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use crds::v1alpha1::capability_invocation::InvocationPhase;
 use crds::v1alpha1::device::Presence;
 use crds::v1alpha1::pairing_request::RequestPhase;
 use crds::{Device, PairingCode, PairingRequest};
+use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
 use k8s_openapi::api::core::v1::Secret;
@@ -39,6 +42,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         ),
         fixture.trial("agent::a_denial_is_told_with_its_reason", denied),
         fixture.trial("agent::what_is_unpaired_is_gone", unpaired),
+        fixture.trial(
+            "agent::a_declared_command_answers_and_a_cancelled_one_goes_with_its_children",
+            commanded,
+        ),
     ]
 }
 
@@ -70,8 +77,12 @@ async fn uri(scene: &Scene, code: &str) -> anyhow::Result<String> {
 }
 
 async fn paired(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
-    make_code(scene, name, json!({})).await?;
     let agent = scene.agent(name).await?;
+    pair(scene, name, agent).await
+}
+
+async fn pair(scene: &Scene, name: &str, agent: Agent) -> anyhow::Result<Agent> {
+    make_code(scene, name, json!({})).await?;
     let mut pairing = agent.pair(&uri(scene, name).await?, None)?;
     approve(scene, &request(scene).await?.name_any()).await?;
     pairing.paired(SOON).await?;
@@ -215,7 +226,11 @@ async fn unpaired(scene: Scene) -> anyhow::Result<()> {
 
 /// A running agent whose device is Online.
 pub async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
-    let mut agent = paired(scene, name).await?;
+    let agent = paired(scene, name).await?;
+    run(scene, name, agent).await
+}
+
+async fn run(scene: &Scene, name: &str, mut agent: Agent) -> anyhow::Result<Agent> {
     agent.run()?;
     let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
     until("the device is online", SOON, async || {
@@ -243,4 +258,60 @@ pub async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
         status.error
     );
     Ok(())
+}
+
+/// Says who its child is, and waits.
+const PATIENT: &str = "#!/bin/sh\nsleep 300 &\necho $! > \"$1\"\nwait\n";
+
+async fn commanded(scene: Scene) -> anyhow::Result<()> {
+    let capabilities = scene.folder.join("capabilities.d");
+    private::folder(&capabilities)?;
+    let script = scene.folder.join("patient");
+    private::write(&script, PATIENT.as_bytes())?;
+    std::fs::set_permissions(&script, Permissions::from_mode(0o700))?;
+    let declared = format!(
+        "[[capability]]\nname = \"lamp.greet\"\ncommand = \"/bin/cat\"\n\n\
+         [[capability]]\nname = \"lamp.wait\"\ncommand = \"{}\"\nargs = [\"{{input.file}}\"]\n",
+        script.display()
+    );
+    private::write(&capabilities.join("lamp.toml"), declared.as_bytes())?;
+    let config = scene.folder.join("agent.toml");
+    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
+    private::write(&config, text.as_bytes())?;
+    let agent = scene.agent("lamp").await?.with_config(&config);
+    let agent = pair(&scene, "lamp", agent).await?;
+    let mut agent = run(&scene, "lamp", agent).await?;
+
+    let greet = json!({ "deviceRef": { "name": "lamp" }, "capability": "lamp.greet", "input": { "hello": "lamp" }, "idempotencyKey": "once" });
+    for (name, duplicate_of) in [("greet", None), ("greet-again", Some("greet"))] {
+        invocation::make(&scene, name, greet.clone()).await?;
+        let status = invocation::end(&scene, name).await?;
+        ensure!(
+            status.phase == InvocationPhase::Succeeded
+                && status.output == Some(json!({ "hello": "lamp" }))
+                && status.duplicate_of.as_deref() == duplicate_of,
+            "{name}: {status:?}"
+        );
+    }
+
+    let told = scene.folder.join("child");
+    let wait = json!({ "deviceRef": { "name": "lamp" }, "capability": "lamp.wait", "input": { "file": told }, "timeoutSeconds": 60 });
+    invocation::make(&scene, "wait", wait).await?;
+    let child: i32 = until("the command runs", SOON, async || {
+        Ok(std::fs::read_to_string(&told)?.trim().parse().ok())
+    })
+    .await?;
+    let patch = json!({ "spec": { "cancel": "Requested" } });
+    invocation::all(&scene)
+        .patch("wait", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let status = invocation::end(&scene, "wait").await?;
+    ensure!(status.phase == InvocationPhase::Cancelled, "{status:?}");
+    // It was killed before the answer; who reaps it may take a moment.
+    let child = std::path::Path::new("/proc").join(child.to_string());
+    until("the command's child is gone", SOON, async || {
+        Ok((!child.exists()).then_some(()))
+    })
+    .await?;
+    agent.stop().await
 }

@@ -9,6 +9,7 @@ mod commands;
 mod door;
 mod fixture;
 mod invocation;
+mod renewal;
 mod smoke;
 mod upheaval;
 
@@ -26,6 +27,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         door::trials(fixture),
         commands::trials(fixture),
         agent::trials(fixture),
+        renewal::trials(fixture),
     ]
     .into_iter()
     .flatten()

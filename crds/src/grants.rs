@@ -57,6 +57,14 @@ pub fn surface(
                 availability: *availability,
                 execution: declared.execution,
                 granted,
+                version: declared.version.clone(),
+                description: declared.description.clone(),
+                input_schema: declared.input_schema.clone(),
+                output_schema: declared.output_schema.clone(),
+                default_timeout_seconds: declared.default_timeout_seconds,
+                max_timeout_seconds: declared.max_timeout_seconds,
+                concurrency: declared.concurrency,
+                ..DeviceCapability::default()
             }
         })
         .collect();

@@ -33,7 +33,7 @@ pub struct Explained {
 
 impl ErrorCode {
     /// Every code, in the order of an invocation's life.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::DeviceNotFound,
         Self::DeviceNotTrusted,
         Self::DeviceOffline,
@@ -49,6 +49,7 @@ impl ErrorCode {
         Self::Cancelled,
         Self::CapabilityFailed,
         Self::OutputTooLarge,
+        Self::ArtefactNotStored,
         Self::DeadlineExceeded,
         Self::AgentRestarted,
         Self::NoAnswer,
@@ -61,7 +62,6 @@ impl ErrorCode {
         self.explained().remedy
     }
 
-    /// The line of the table.
     /// The line of the table.
     #[expect(clippy::too_many_lines, reason = "a table")]
     pub fn explained(self) -> Explained {
@@ -137,9 +137,14 @@ impl ErrorCode {
                 "The message and `status.output` are the capability's own words.",
             ),
             Self::OutputTooLarge => (
-                "The capability ran, and its output is larger than `maxOutputBytes`.",
+                "The capability ran, and its output is larger than `maxOutputBytes`, and than what the gateways store.",
                 Ran::Yes,
-                "Use a larger `maxOutputBytes`, 262144 at most, or ask for less.",
+                "Use a larger `maxOutputBytes`, 262144 at most, ask for less, or have a store configured for the gateways.",
+            ),
+            Self::ArtefactNotStored => (
+                "The capability ran, and its output could not be stored: the store did not take it, or the time was over.",
+                Ran::Yes,
+                "The message says which. Look at the store, or use a longer `timeoutSeconds`; to ask again is to run it again.",
             ),
             Self::DeadlineExceeded => (
                 "The capability was stopped at the deadline.",

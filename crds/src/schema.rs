@@ -65,6 +65,19 @@ pub fn capability_names(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Digests by the name of a capability.
+pub fn surfaces(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": MAX_CAPABILITIES,
+        "additionalProperties": {"type": "string", "minLength": 64, "maxLength": 64, "pattern": SHA256_HEX},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, size(name) <= 63)",
+            "message": "the name of a capability is 63 characters long at most"
+        }]
+    })
+}
+
 /// Any JSON value. Its size is bounded by the gateway, for a schema cannot.
 pub fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})

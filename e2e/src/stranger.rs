@@ -317,6 +317,7 @@ impl DeviceStream {
         let request = RegisterRequest {
             platform: Some(Platform::default()),
             capabilities: capabilities.iter().map(capability).collect(),
+            ..RegisterRequest::default()
         };
         let registration = client.register(request).await?.into_inner().registration;
         let (said, outgoing) = mpsc::channel(8);

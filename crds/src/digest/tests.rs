@@ -1,6 +1,6 @@
 use super::*;
 use crate::v1alpha1::{
-    DeclaredCapability, Execution, ObjectReference, PairingRequest, Platform,
+    DeclaredCapability, ObjectReference, PairingRequest, Platform,
     pairing_request::{Method, Source},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -21,7 +21,7 @@ fn spec() -> PairingRequestSpec {
         },
         capabilities: vec![DeclaredCapability {
             name: "echo".to_owned(),
-            execution: Execution::Automatic,
+            ..DeclaredCapability::default()
         }],
         source: Some(Source {
             gateway: "gateway-0".to_owned(),

@@ -1,12 +1,12 @@
 use super::*;
-use crate::v1alpha1::{Execution, device::DeviceGrants};
+use crate::v1alpha1::device::DeviceGrants;
 
 fn declared(names: &[&str]) -> Vec<DeclaredCapability> {
     names
         .iter()
         .map(|name| DeclaredCapability {
             name: (*name).to_owned(),
-            execution: Execution::Automatic,
+            ..DeclaredCapability::default()
         })
         .collect()
 }
@@ -93,8 +93,8 @@ fn known(name: &str, granted: Granted) -> DeviceCapability {
     DeviceCapability {
         name: name.to_owned(),
         availability: Availability::Available,
-        execution: Execution::Automatic,
         granted,
+        ..DeviceCapability::default()
     }
 }
 
@@ -110,6 +110,7 @@ fn surface_of(
     let spec = DeviceSpec {
         grants: DeviceGrants {
             capabilities: granted.iter().map(|name| (*name).to_owned()).collect(),
+            ..DeviceGrants::default()
         },
         ..DeviceSpec::default()
     };

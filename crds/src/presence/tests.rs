@@ -1,8 +1,5 @@
 use super::*;
-use crate::v1alpha1::{
-    Execution,
-    device::{DeviceCapability, Granted, Session},
-};
+use crate::v1alpha1::device::{DeviceCapability, Granted, Session};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const POLICY: PresencePolicy = PresencePolicy {
@@ -132,8 +129,8 @@ fn a_connected_device_that_lacks_a_capability_is_degraded() {
     let capability = |availability| DeviceCapability {
         name: "echo".to_owned(),
         availability,
-        execution: Execution::Automatic,
         granted: Granted::Granted,
+        ..DeviceCapability::default()
     };
     let with = |availability| DeviceStatus {
         capabilities: vec![

@@ -70,7 +70,8 @@ pub struct CapabilityInvocationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub idempotency_key: Option<String>,
-    /// Most bytes of output that are kept.
+    /// Most bytes of output that are kept here. What is larger becomes `status.artefact`, where the gateways have a
+    /// store for it.
     #[serde(default = "default_max_output_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_output_bytes: i64,
@@ -170,6 +171,9 @@ pub struct CapabilityInvocationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
     pub output_sha256: Option<String>,
+    /// The output in the gateways' store, where it is larger than `maxOutputBytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artefact: Option<Artefact>,
     /// Why it did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<InvocationError>,
@@ -281,8 +285,10 @@ pub enum ErrorCode {
     InputTooLarge,
     /// The capability does not accept the input, or the input is nested too deeply to be read.
     InvalidInput,
-    /// The output is larger than `maxOutputBytes`.
+    /// The output is larger than `maxOutputBytes`, and larger than what the gateways store.
     OutputTooLarge,
+    /// The capability ran, but its output, larger than `maxOutputBytes`, could not be stored before the deadline.
+    ArtefactNotStored,
     /// The deadline had passed before the device could start it.
     DeadlineBeforeStart,
     /// The capability was stopped at the deadline.
@@ -318,6 +324,25 @@ pub struct Mediation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub reason: Option<String>,
+}
+
+/// An output in the gateways' store. It is whole: it was written here after its digest was checked.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artefact {
+    /// Where it is in the store. It is removed some time after this object.
+    #[schemars(length(min = 1, max = 512))]
+    pub key: String,
+    /// Its size in bytes.
+    #[schemars(range(min = 0))]
+    pub size_bytes: i64,
+    /// Its SHA-256, hexadecimal.
+    #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
+    pub sha256: String,
+    /// What it is, for example `application/json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub media_type: Option<String>,
 }
 
 /// How far an invocation has come.

@@ -1,5 +1,7 @@
 //! `Device`: a paired device, what it may do, and whether it is there.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -88,6 +90,12 @@ pub struct DeviceGrants {
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::capability_names")]
     pub capabilities: Vec<String>,
+    /// By the name of a capability: `surfaceSha256` of what was granted under that name. A device that declares more
+    /// than that (a wider input, or no person asked any more) runs what was granted until its new digest stands here.
+    /// A capability that is not named here is granted as the device declared it when its name was granted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::surfaces")]
+    pub surfaces: BTreeMap<String, String>,
 }
 
 /// How long certificates live.
@@ -317,7 +325,7 @@ pub struct Renewal {
 }
 
 /// A capability that a device says it has.
-#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceCapability {
     /// Name of the capability.
@@ -329,9 +337,58 @@ pub struct DeviceCapability {
     /// Whether it runs at once or after the person at the device allowed it.
     #[serde(default)]
     pub execution: Execution,
-    /// Whether it may be run.
+    /// Whether it may be run. `Pending` beside `accepted`: what was granted goes on, what is new waits.
     #[serde(default)]
     pub granted: Granted,
+    /// The capability's own version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub version: Option<String>,
+    /// What it does, in the device's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub description: Option<String>,
+    /// What it takes: JSON Schema (draft 2020-12), as JSON text. Absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub input_schema: Option<String>,
+    /// What it answers: JSON Schema (draft 2020-12), as JSON text. Absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub output_schema: Option<String>,
+    /// What to wait for it where nobody says, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub default_timeout_seconds: Option<i64>,
+    /// The longest that it runs, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_timeout_seconds: Option<i64>,
+    /// Runs of it at once. Absent: as many as the device runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<i64>,
+    /// SHA-256 of what a grant is about: `execution` and `inputSchema` as declared. It goes to
+    /// `spec.grants.surfaces` to grant just that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
+    pub surface_sha256: Option<String>,
+    /// What was granted, where the device declares something else now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<AcceptedSurface>,
+}
+
+/// What of a capability was granted.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedSurface {
+    /// How it was started then.
+    #[serde(default)]
+    pub execution: Execution,
+    /// What it took then: JSON Schema, as JSON text. Absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub input_schema: Option<String>,
 }
 
 /// Whether a capability can be run now.
@@ -352,6 +409,6 @@ pub enum Granted {
     /// It may not: somebody decided so.
     #[default]
     NotGranted,
-    /// It may not yet: the device began to declare it after it was approved, and nobody has decided.
+    /// It may not yet: the device began to declare it, or more of it, after it was approved, and nobody has decided.
     Pending,
 }

@@ -73,6 +73,34 @@ pub struct DeclaredCapability {
     /// Whether it runs at once or after the person at the device allowed it.
     #[serde(default)]
     pub execution: Execution,
+    /// The capability's own version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub version: Option<String>,
+    /// What it does, in the device's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub description: Option<String>,
+    /// What it takes: JSON Schema (draft 2020-12), as JSON text. Absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub input_schema: Option<String>,
+    /// What it answers: JSON Schema (draft 2020-12), as JSON text. Absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub output_schema: Option<String>,
+    /// What to wait for it where nobody says, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub default_timeout_seconds: Option<i64>,
+    /// The longest that it runs, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_timeout_seconds: Option<i64>,
+    /// Runs of it at once. Absent: as many as the device runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: Option<i64>,
 }
 
 /// What a device may be given.

@@ -336,7 +336,7 @@ async fn ended(mut connection: Connection) -> anyhow::Result<()> {
 async fn register(connection: Connection) -> anyhow::Result<Result<(), tonic::Status>> {
     let request = RegisterRequest {
         platform: Some(Platform::default()),
-        capabilities: Vec::new(),
+        ..RegisterRequest::default()
     };
     Ok(NodeServiceClient::new(channel(connection).await?)
         .register(request)

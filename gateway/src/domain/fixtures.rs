@@ -37,6 +37,7 @@ pub(crate) fn device_object() -> Device {
             public_key_sha256: key().to_string(),
             grants: DeviceGrants {
                 capabilities: vec!["echo".to_owned()],
+                ..DeviceGrants::default()
             },
             ..DeviceSpec::default()
         },

@@ -104,6 +104,7 @@ fn read_capability(capability: node::Capability) -> Option<(DeclaredCapability, 
         DeclaredCapability {
             name: capability.name,
             execution,
+            ..DeclaredCapability::default()
         },
         availability,
     ))
@@ -141,8 +142,7 @@ mod tests {
     fn capability(name: &str) -> node::Capability {
         node::Capability {
             name: name.to_owned(),
-            execution: 0,
-            availability: 0,
+            ..node::Capability::default()
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
                 hostname,
                 ..node::Platform::default()
             }),
-            capabilities: Vec::new(),
+            ..node::RegisterRequest::default()
         };
         assert!(read(request("h".repeat(253))).is_ok());
         assert_eq!(

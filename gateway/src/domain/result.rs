@@ -225,6 +225,7 @@ fn error_code(code: FailureCode) -> Option<ErrorCode> {
         FailureCode::JournalUnavailable => ErrorCode::JournalUnavailable,
         FailureCode::Internal => ErrorCode::Internal,
         FailureCode::NoDecision => ErrorCode::NoDecision,
+        FailureCode::ArtefactNotStored => ErrorCode::ArtefactNotStored,
     })
 }
 
@@ -268,6 +269,7 @@ pub fn ended(
         gateway: Some(gateway.to_owned()),
         output: end.output,
         output_sha256: end.output_sha256,
+        artefact: None,
         error: end.error,
         mediation: end.mediation.or(before.mediation),
         // Where it stopped, unless it came through.

@@ -65,6 +65,7 @@ pub fn read(
     let declared = register::read(node::RegisterRequest {
         platform,
         capabilities,
+        ..node::RegisterRequest::default()
     })?;
     // They are shown to who decides, in a terminal that obeys them.
     for (field, text) in [
@@ -241,8 +242,7 @@ mod tests {
                 |a| {
                     a.capabilities = vec![node::Capability {
                         name: "Echo".to_owned(),
-                        execution: 1,
-                        availability: 1,
+                        ..node::Capability::default()
                     }];
                 },
                 Invalid::Declared(register::Invalid::CapabilityName { index: 0 }),

@@ -233,6 +233,7 @@ impl Stream {
             epoch: u64::try_from(self.session.likely_epoch()).unwrap_or_default(),
             gateway: settings.gateway.clone(),
             gateways: self.shared.gateways(),
+            ..node::Welcome::default()
         }));
     }
 
@@ -309,8 +310,18 @@ impl Stream {
             Some(device_event::Event::Hello(_)) => {
                 return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
             }
-            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
-            Some(device_event::Event::Accepted(_)) | None => {}
+            Some(device_event::Event::ArtefactOffer(node::ArtefactOffer { uid, .. })) => {
+                let message = "the gateways have no store for artefacts".to_owned();
+                self.outbox
+                    .push(Event::ArtefactRefused(node::ArtefactRefused {
+                        uid,
+                        message,
+                    }));
+            }
+            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent. A chunk
+            // that nobody asked for is no use.
+            Some(device_event::Event::Accepted(_) | device_event::Event::ArtefactChunk(_))
+            | None => {}
         }
         Ok(())
     }

@@ -111,7 +111,10 @@ pub fn parse(event: FromGateway, received_at: Moment) -> Option<Wish> {
         FromGateway::Welcome(_)
         | FromGateway::Drain(_)
         | FromGateway::HeartbeatAck(_)
-        | FromGateway::Renewed(_) => None,
+        | FromGateway::Renewed(_)
+        | FromGateway::ArtefactWanted(_)
+        | FromGateway::ArtefactStored(_)
+        | FromGateway::ArtefactRefused(_) => None,
     }
 }
 
@@ -133,6 +136,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         max_output_bytes,
         requested_by,
         idempotency_key,
+        mediate: _,
     } = dispatch;
     let max_output_bytes = match max_output_bytes as usize {
         0 => DEFAULT_OUTPUT_BYTES,
@@ -215,7 +219,7 @@ mod tests {
             remaining_ms: 1_000,
             max_output_bytes: 10,
             requested_by: "jane".to_owned(),
-            idempotency_key: String::new(),
+            ..node::Dispatch::default()
         }
     }
 

@@ -138,6 +138,7 @@ impl Registry {
                 name: capability.name().to_owned(),
                 execution: capability.execution().into(),
                 availability: capability.availability().into(),
+                ..node::Capability::default()
             })
             .collect()
     }

@@ -523,6 +523,7 @@ impl NodeService for Node {
             epoch: 1,
             gateway: "gateway-0".to_owned(),
             gateways: self.manners.gateways.clone(),
+            ..Welcome::default()
         });
         let welcome = GatewayEvent {
             event: Some(welcome),

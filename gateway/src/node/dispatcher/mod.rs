@@ -343,5 +343,6 @@ fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
         max_output_bytes: u32::try_from(spec.max_output_bytes).unwrap_or_default(),
         requested_by: spec.requested_by.clone().unwrap_or_default(),
         idempotency_key: spec.idempotency_key.clone().unwrap_or_default(),
+        ..node::Dispatch::default()
     }
 }

@@ -125,9 +125,13 @@ impl Journal {
                 }
                 None
             }
-            Event::Welcome(_) | Event::Drain(_) | Event::HeartbeatAck(_) | Event::Renewed(_) => {
-                None
-            }
+            Event::Welcome(_)
+            | Event::Drain(_)
+            | Event::HeartbeatAck(_)
+            | Event::Renewed(_)
+            | Event::ArtefactWanted(_)
+            | Event::ArtefactStored(_)
+            | Event::ArtefactRefused(_) => None,
         }
     }
 

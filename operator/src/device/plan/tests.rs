@@ -1,6 +1,6 @@
 use crds::v1alpha1::{
-    DeviceSpec, Execution,
-    device::{Availability, DeviceCapability, DeviceCertificate, Session},
+    DeviceSpec,
+    device::{DeviceCapability, DeviceCertificate, Session},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -251,9 +251,8 @@ fn a_capability_that_nobody_decided_on_is_pending_until_it_is_granted() {
     let mut device = minimal();
     device.status.as_mut().unwrap().capabilities = vec![DeviceCapability {
         name: "echo".to_owned(),
-        availability: Availability::Available,
-        execution: Execution::Automatic,
         granted: Granted::Pending,
+        ..DeviceCapability::default()
     }];
     let plan = decide(1, &device, GatewayLease::Absent);
     assert_eq!(

@@ -234,6 +234,7 @@ fn new_device(observed: &Observed, key: &DeviceKey, name: &str) -> Result<Device
         client_kind: request.spec.client_kind,
         grants: DeviceGrants {
             capabilities: crds::grants::at_approval(&request.spec.capabilities, given, ceiling),
+            ..DeviceGrants::default()
         },
         ..DeviceSpec::default()
     };

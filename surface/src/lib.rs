@@ -1,0 +1,1 @@
+//! What a capability takes and answers.

@@ -1,0 +1,115 @@
+//! `run`: serves until told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use runtime::shutdown::{StopSignals, Supervisor};
+use tokio::sync::mpsc;
+
+use super::Settings;
+use crate::{
+    agent::{self, plan::Limits},
+    capability::{About, live},
+    enrol::{self, Applicant, PROOF_SETTLES, Progress},
+    exit::Refusal,
+    host::{Facts, clock},
+    journal::{Bounds, Journal},
+    state::{Folder, Identity, Saved, Standing},
+    upstream::Upstream,
+};
+
+/// Words from the gateway that wait for the loop.
+const WORDS: usize = 32;
+/// How long tasks may take to stop. The loop itself takes five seconds at most; a command that it told to stop at the
+/// end of the fourth has its usual grace, and is then killed.
+const STOP_TIME: Duration = Duration::from_secs(12);
+
+pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen()?;
+    let folder = Folder::open(&settings.folder)?;
+    let facts = Facts::read();
+    let identity = match folder.view().standing(clock::wall().as_second())? {
+        Standing::Unpaired => return Err(Refusal::NotPaired.into()),
+        Standing::Paired(identity) => identity,
+        Standing::Pairing(saved) => tokio::select! {
+            paired = finish_pairing(&settings, &folder, saved, &facts) => paired?,
+            () = stop.recv() => {
+                tracing::info!("Stopping; the pairing goes on with the next start");
+                return Ok(());
+            }
+        },
+    };
+    let key = folder.key()?;
+    folder.view().check_identity(&identity, &key)?;
+    let source = settings.capabilities(About {
+        namespace: identity.namespace.clone(),
+        device: identity.device.clone(),
+        public_key_sha256: key.fingerprint().to_string(),
+        hostname: facts.hostname.clone(),
+        os: facts.os.clone(),
+        arch: facts.arch.clone(),
+        agent_version: facts.agent_version.clone(),
+    });
+    let (capabilities, keeper) = live::start(source);
+    let journal = Journal::open(&folder.view().journal(), Bounds::default(), clock::now())?;
+    tracing::info!(
+        namespace = identity.namespace,
+        device = identity.device,
+        "Serving"
+    );
+
+    let supervisor = Supervisor::new();
+    let tasks = supervisor.tasks();
+    let (words, upstream) = mpsc::channel(WORDS);
+    let connecting = Upstream {
+        folder: Arc::new(folder),
+        key,
+        identity,
+        platform: facts.to_platform(),
+        capabilities: capabilities.clone(),
+        words,
+    };
+    let serving = agent::Parts {
+        journal,
+        capabilities,
+        limits: Limits {
+            running: settings.config.max_concurrent,
+            ..Limits::default()
+        },
+        upstream,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn_essential("the agent's loop", agent::run(serving, tasks.token()));
+    tasks.spawn_essential("the connection to the gateway", connecting.run());
+    tasks.spawn_essential("the capabilities", keeper.run(tasks.token()));
+    supervisor.wait_with(stop, STOP_TIME).await
+}
+
+/// `run` on a device that waits for its approver. A stop ends the process: everything is on the disk.
+async fn finish_pairing(
+    settings: &Settings,
+    folder: &Folder,
+    saved: Saved,
+    facts: &Facts,
+) -> anyhow::Result<Identity> {
+    let capabilities = settings.declared();
+    let key = folder.key()?;
+    let applicant = Applicant {
+        folder,
+        key: &key,
+        facts,
+        capabilities: &capabilities,
+        settles: PROOF_SETTLES,
+    };
+    let mut tell = |progress: Progress<'_>| match progress {
+        Progress::Pending { request, .. } => tracing::info!(
+            namespace = request.namespace,
+            request = request.name,
+            "Waiting for approval"
+        ),
+        Progress::Interrupted { reason, pause } => {
+            tracing::warn!(reason, ?pause, "Interrupted while waiting for approval");
+        }
+        Progress::Proved { .. } => {}
+    };
+    Ok(enrol::resume(applicant, saved, &mut tell).await?)
+}

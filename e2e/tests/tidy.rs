@@ -10,7 +10,7 @@ fn root() -> PathBuf {
 }
 
 /// A crate boundary is a dependency boundary: what a crate may not name in its manifest.
-const FORBIDDEN: [(&str, &[&str]); 7] = [
+const FORBIDDEN: [(&str, &[&str]); 8] = [
     ("crds", &["tokio", "tonic", "proto", "pairing", "runtime"]),
     (
         "proto",
@@ -29,6 +29,19 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
         ],
     ),
     ("runtime", &["crds", "proto", "pairing", "tonic"]),
+    (
+        "surface",
+        &[
+            "kube",
+            "k8s-openapi",
+            "tokio",
+            "tonic",
+            "crds",
+            "proto",
+            "pairing",
+            "runtime",
+        ],
+    ),
     ("operator", &["proto", "tonic", "gateway", "node-agent"]),
     ("gateway", &["operator", "node-agent"]),
     (

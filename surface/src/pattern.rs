@@ -1,0 +1,94 @@
+//! Regular expressions of a schema: matched in time that is linear in the text, with a bounded memory.
+
+use std::fmt;
+
+use regex_lite::{Regex, RegexBuilder};
+
+/// Most memory of one, in bytes; a bounded repetition such as `[a-z]{1,253}` takes some 25 KB.
+const MAX_BYTES: usize = 32 * 1024;
+const LEAST_BYTES: usize = 1024;
+
+/// One expression. Two are equal where their texts are.
+#[derive(Clone)]
+pub struct Pattern {
+    regex: Regex,
+    bytes: usize,
+}
+
+impl Pattern {
+    /// Letters, digits and spaces are those of ASCII, as in ECMA-262; there is no look-around and no back-reference.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let built = |bytes| RegexBuilder::new(text).size_limit(bytes).build();
+        // How large it is cannot be asked: the first of these that it fits.
+        let mut bytes = LEAST_BYTES;
+        loop {
+            match built(bytes) {
+                Ok(regex) => return Ok(Self { regex, bytes }),
+                Err(_) if bytes < MAX_BYTES => bytes *= 2,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Whether it matches somewhere in the text.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    pub fn text(&self) -> &str {
+        self.regex.as_str()
+    }
+
+    /// Memory that it takes at most: also how much work it is for each character.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.text(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_large_or_slow_is_refused() {
+        for text in [
+            "(a{1000}){1000}",
+            "((((a{100}){100}){100}){100}){100}",
+            "(a)\\1",
+            "(?=a)",
+            "(",
+            "[a-z]{1,5000}",
+        ] {
+            assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+        let evil = Pattern::parse("^(a+)+$").unwrap();
+        assert!(!evil.is_match(&format!("{}b", "a".repeat(30_000))));
+    }
+
+    #[test]
+    fn usual_ones_are_taken() {
+        for (text, matches, not) in [
+            ("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "kiosk-7", "-"),
+            ("^\\d{4}-\\d{2}-\\d{2}$", "2026-01-02", "2026-1-2"),
+            ("^/", "/dev/sda", "dev"),
+            ("a\\/b", "a/b", "ab"),
+            ("^[\\w.-]{1,253}$", "host.example", ""),
+        ] {
+            let pattern = Pattern::parse(text).unwrap();
+            assert!(pattern.is_match(matches), "{text}");
+            assert!(!pattern.is_match(not), "{text}");
+        }
+    }
+}

@@ -5,7 +5,14 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use runtime::log::LogArgs;
 
-use crate::capability::command::confine::Confinement;
+use crate::{
+    app::{
+        doctor::Doctor,
+        manual::{Completions, Manual},
+    },
+    capability::command::confine::Confinement,
+    install::{Install, Uninstall},
+};
 
 /// Pairs this device with a Fairlead cluster and runs the capabilities granted to it.
 #[derive(Clone, Debug, Parser)]
@@ -25,7 +32,7 @@ pub struct Args {
 }
 
 /// See [`crate::exit::Exit`].
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
    0  done                          7  the request expired undecided
    1  failed, see the message       8  approved, but no certificate
@@ -34,7 +41,8 @@ Exit codes:
    4  already paired               11  no gateway could be reached
    5  the code was not proved      12  the gateway is not the one expected
    6  denied                       13  the configuration is wrong
-  14  stopped by a signal before it was done; what was reached is kept";
+  14  stopped by a signal before it was done; what was reached is kept
+  17  this host or this user cannot do that";
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
@@ -49,6 +57,16 @@ pub enum Command {
     Unpair(Unpair),
     /// Shows which capabilities this device has, and what is wrong with the files that declare them.
     Capabilities,
+    /// Looks for what is wrong with this device, and says what to do. Exits with 1 where something is.
+    Doctor(Doctor),
+    /// Makes the agent a service of this host, under systemd; again, after an upgrade.
+    Install(Install),
+    /// Removes the service; keeps the state, unless told otherwise.
+    Uninstall(Uninstall),
+    /// Prints what a shell needs to complete this program's command lines.
+    Completions(Completions),
+    /// Prints a manual page, or writes all of them into a folder.
+    Man(Manual),
     /// Bounds itself, then becomes a command. For the agent alone.
     #[command(hide = true)]
     ExecCapability(Confinement),

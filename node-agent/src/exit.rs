@@ -1,6 +1,6 @@
 //! How the process ends: each reason that a script may want to tell apart has its own code.
 
-use crate::{config::document::Problem, enrol, journal, state};
+use crate::{config::document::Problem, enrol, install::Unfit, journal, state};
 
 /// The exit codes of `fairlead-agent`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +36,8 @@ pub enum Exit {
     Config = 13,
     /// A signal stopped it before it was done. What was reached is kept.
     Interrupted = 14,
+    /// This host, or this user, cannot do that: no systemd, not root.
+    Unfit = 17,
 }
 
 impl Exit {
@@ -118,6 +120,8 @@ pub enum Refusal {
     AlreadyPaired { namespace: String, device: String },
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
 impl Refusal {
@@ -126,6 +130,7 @@ impl Refusal {
             Self::NotPaired => Exit::NotPaired,
             Self::AlreadyPaired { .. } => Exit::AlreadyPaired,
             Self::Usage(_) => Exit::Usage,
+            Self::Unfit(_) => Exit::Unfit,
         }
     }
 }
@@ -167,5 +172,46 @@ mod tests {
         ] {
             assert_eq!(Exit::of(&error), expected, "{error:#}");
         }
+    }
+
+    /// Every code, in order: whoever adds one is led here.
+    fn all() -> Vec<Exit> {
+        fn next(exit: Exit) -> Option<Exit> {
+            Some(match exit {
+                Exit::Done => Exit::Failed,
+                Exit::Failed => Exit::Usage,
+                Exit::Usage => Exit::NotPaired,
+                Exit::NotPaired => Exit::AlreadyPaired,
+                Exit::AlreadyPaired => Exit::CodeNotProved,
+                Exit::CodeNotProved => Exit::Denied,
+                Exit::Denied => Exit::RequestExpired,
+                Exit::RequestExpired => Exit::NotIssued,
+                Exit::NotIssued => Exit::Busy,
+                Exit::Busy => Exit::State,
+                Exit::State => Exit::Unreachable,
+                Exit::Unreachable => Exit::GatewayNotTrusted,
+                Exit::GatewayNotTrusted => Exit::Config,
+                Exit::Config => Exit::Interrupted,
+                Exit::Interrupted => Exit::Unfit,
+                Exit::Unfit => return None,
+            })
+        }
+        std::iter::successors(Some(Exit::Done), |exit| next(*exit)).collect()
+    }
+
+    #[test]
+    fn the_documentation_and_the_help_have_each_code_and_no_other() {
+        let page = include_str!("../../docs/agent.md");
+        let (_, table) = page.split_once("## Exit codes").unwrap();
+        let rows = table.lines().filter_map(|line| {
+            let code = line.strip_prefix("| ")?.split(' ').next()?;
+            code.parse::<u8>().ok()
+        });
+        let codes: Vec<u8> = all().into_iter().map(|exit| exit as u8).collect();
+        assert_eq!(rows.collect::<Vec<_>>(), codes);
+        let words = crate::args::EXIT_CODES.split_whitespace();
+        let mut shown: Vec<u8> = words.filter_map(|word| word.parse().ok()).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, codes);
     }
 }

@@ -12,6 +12,8 @@
 //! - [`renewal`]: another certificate before the one at hand ends;
 //! - [`journal`]: what makes an effect happen at most once;
 //! - [`agent`]: the loop: observe, plan (pure), apply;
+//! - [`doctor`]: what is wrong, and what to do about it;
+//! - [`install`]: the agent as a service of its host;
 //! - [`capability`]: what this device can do;
 //! - [`host`]: facts about the machine, its clock among them.
 
@@ -20,9 +22,11 @@ pub mod app;
 pub mod args;
 pub mod capability;
 pub mod config;
+pub mod doctor;
 pub mod enrol;
 pub mod exit;
 pub mod host;
+pub mod install;
 pub mod journal;
 pub mod renewal;
 pub mod state;

@@ -3,13 +3,17 @@
 //! Only here are tasks started for the life of the process.
 
 mod capabilities;
+pub mod doctor;
+mod install;
+pub mod manual;
 mod pair;
 mod run;
 mod status;
 mod unpair;
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -26,7 +30,7 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
-    state::access::default_path,
+    state::access::{SYSTEM_PATH, default_path},
 };
 
 /// Blocking work at once: a resolver, and capabilities. A thread costs memory for as long as it lives.
@@ -45,21 +49,17 @@ pub fn main(args: Args) -> ExitCode {
 
 fn run_command(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
-        state_dir,
-        config: config_path,
+        mut state_dir,
+        config: mut config_path,
         log,
         command,
     } = args;
-    let settle = || -> anyhow::Result<Settings> {
+    let mut settle = || -> anyhow::Result<Settings> {
         log.init()?;
         let config = Config::read(config_path.as_deref())?;
-        let folder = match state_dir.or_else(|| config.state_dir.clone()) {
-            Some(folder) => folder,
-            None => default_folder()?,
-        };
         Ok(Settings {
-            folder,
-            config_path,
+            folder: folder(state_dir.take(), &config)?,
+            config_path: config_path.take(),
             config,
         })
     };
@@ -71,6 +71,16 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status(status) => self::status::show(&settle()?.folder, status.output)?,
         Command::Unpair(unpair) => self::unpair::unpair(&settle()?.folder, unpair.yes)?,
         Command::Capabilities => capabilities::show(&settle()?)?,
+        Command::Doctor(doctor) => {
+            let mut exit = Exit::Done;
+            let look = self::doctor::doctor(state_dir, config_path, doctor);
+            block_on(async { look.await.map(|found| exit = found) })?;
+            return Ok(exit.into());
+        }
+        Command::Install(install) => self::install::install(&install)?,
+        Command::Completions(completions) => manual::complete(completions)?,
+        Command::Man(manual) => self::manual::manual(&manual)?,
+        Command::Uninstall(uninstall) => self::install::uninstall(&uninstall)?,
     }
     Ok(Exit::Done.into())
 }
@@ -97,14 +107,28 @@ impl Settings {
     }
 }
 
+/// Where the state is: the command line wins.
+fn folder(state_dir: Option<PathBuf>, config: &Config) -> anyhow::Result<PathBuf> {
+    match state_dir.or_else(|| config.state_dir.clone()) {
+        Some(folder) => Ok(folder),
+        None => default_folder(),
+    }
+}
+
 fn default_folder() -> anyhow::Result<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from);
+    let user = rustix::process::geteuid();
     default_path(
-        rustix::process::geteuid().is_root(),
+        user.is_root() || owner_of(SYSTEM_PATH) == Some(user.as_raw()),
         variable("XDG_STATE_HOME"),
         variable("HOME"),
     )
     .ok_or_else(|| usage("no home folder is known: say where to keep the state with --state-dir"))
+}
+
+/// The service user, too, has the state where the service has it.
+fn owner_of(path: &str) -> Option<u32> {
+    fs::metadata(path).ok().map(|metadata| metadata.uid())
 }
 
 fn usage(message: impl Into<String>) -> anyhow::Error {

@@ -10,14 +10,17 @@ use rustix::process::geteuid;
 
 use super::Error;
 
+/// Where the state of the system's own agent is.
+pub const SYSTEM_PATH: &str = "/var/lib/fairlead";
+
 /// Where the state is kept unless a person says otherwise: `None` where the environment names no home.
 pub fn default_path(
-    is_root: bool,
+    is_systems: bool,
     xdg_state_home: Option<PathBuf>,
     home: Option<PathBuf>,
 ) -> Option<PathBuf> {
-    if is_root {
-        return Some(PathBuf::from("/var/lib/fairlead"));
+    if is_systems {
+        return Some(PathBuf::from(SYSTEM_PATH));
     }
     xdg_state_home
         .filter(|path| path.is_absolute())
@@ -127,10 +130,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_has_its_place_and_others_have_theirs() {
+    fn the_system_has_its_place_and_others_have_theirs() {
         let xdg = || Some(PathBuf::from("/x"));
         let home = || Some(PathBuf::from("/h"));
-        for (is_root, xdg, home, expected) in [
+        for (is_systems, xdg, home, expected) in [
             (true, xdg(), home(), Some("/var/lib/fairlead")),
             (false, xdg(), home(), Some("/x/fairlead")),
             (false, None, home(), Some("/h/.local/state/fairlead")),
@@ -143,7 +146,7 @@ mod tests {
             (false, None, None, None),
         ] {
             assert_eq!(
-                default_path(is_root, xdg, home),
+                default_path(is_systems, xdg, home),
                 expected.map(PathBuf::from)
             );
         }

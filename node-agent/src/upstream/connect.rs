@@ -17,7 +17,7 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -104,6 +104,22 @@ fn of_handshake(error: io::Error) -> Error {
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
+}
+
+/// Waits for the first word of the server's, which it says unasked, and leaves it unread. In TLS 1.3 the client does not
+/// learn before that whether its certificate was accepted; and who writes first may lose the reason to a reset.
+/// `Ok(Some(_))` is the refusal.
+pub async fn first_word(stream: &mut TlsStream<TcpStream>) -> io::Result<Option<AlertDescription>> {
+    match stream.fill_buf().await {
+        Ok([]) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(None),
+        Err(error) => match tls_error(&error) {
+            Some(rustls::Error::AlertReceived(alert)) if is_about_our_certificate(*alert) => {
+                Ok(Some(*alert))
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// A channel over one connection, and what the gateway said when it refused our certificate.

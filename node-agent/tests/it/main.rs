@@ -12,7 +12,9 @@
 #![expect(clippy::large_futures, reason = "there is one of each")]
 
 mod commands;
+mod doctor;
 mod gateway;
+mod install;
 mod pairing;
 mod process;
 mod renewal;

@@ -26,22 +26,22 @@ use tokio::{
 
 use crate::gateway::{Authority, Gateway, Manners, soon};
 
-struct Host {
-    temporary: tempfile::TempDir,
+pub struct Host {
+    pub temporary: tempfile::TempDir,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             temporary: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.temporary.path().join("state")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fairlead-agent"));
         command
             .env_clear()
@@ -55,25 +55,25 @@ impl Host {
         command
     }
 
-    async fn call(&self, arguments: &[&str]) -> Output {
+    pub async fn call(&self, arguments: &[&str]) -> Output {
         soon(self.command(arguments).output()).await.unwrap()
     }
 
-    async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let output = self.call(&["status", "--output", "json"]).await;
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
-fn is(status: ExitStatus, exit: Exit) -> bool {
+pub fn is(status: ExitStatus, exit: Exit) -> bool {
     status.code() == Some(exit as i32)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-async fn terminate(mut child: Child) -> ExitStatus {
+pub async fn terminate(mut child: Child) -> ExitStatus {
     let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     soon(child.wait()).await.unwrap()
@@ -213,7 +213,7 @@ async fn an_interrupted_pairing_goes_on_at_the_gateway_that_is_named() {
 }
 
 /// `pair` with a URI on standard input.
-async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
+pub async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
     let setup = Setup::generate();
     let code = PairingCode::parse("7KQ2-ABCDEF").unwrap();
     let password_file = setup.password_file(&code).unwrap();

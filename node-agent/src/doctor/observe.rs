@@ -1,0 +1,292 @@
+//! Looks at this device and at its gateways. Changes nothing, and everything that waits for others has its bound.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::fmt::rfc2822;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustls::RootCertStore;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+use tonic::{
+    body::Body,
+    codegen::{Service as _, http},
+};
+use tower::ServiceExt as _;
+
+use super::judge::{Disk, Facts, Folder, Gateway, Socket, Standing, Tls};
+use crate::{
+    capability::live::Source,
+    config::document::Problem,
+    host::clock,
+    journal::Journal,
+    renewal::moment,
+    state::{
+        self, Identity, View,
+        access::{Fault, Kind},
+        identity::Life,
+        key::Credentials,
+    },
+    upstream::connect::{self, Liveness, chain},
+};
+
+/// How long each attempt may take: a name, a connection, an answer.
+const ATTEMPT_TIME: Duration = Duration::from_secs(5);
+
+/// Where to look.
+pub struct Places {
+    /// Of the state.
+    pub folder: PathBuf,
+    pub socket: PathBuf,
+    /// What is wrong with `agent.toml`; then the defaults are looked at.
+    pub configuration: Option<Problem>,
+    pub capabilities: Source,
+}
+
+/// Gathers everything.
+pub async fn observe(places: Places) -> Facts {
+    let Places {
+        folder,
+        socket,
+        configuration,
+        mut capabilities,
+    } = places;
+    let now = clock::wall();
+    let (registry, problems) = capabilities.load();
+    let (view, folder_found) = look_at(&folder);
+    let absent = || "the state folder cannot be looked into".to_owned();
+    let (standing, shown, gateways) = match &view {
+        None => (Err(absent()), None, Vec::new()),
+        Some(view) => standing(view, now.as_second()),
+    };
+    let is_missing = matches!(folder_found, Folder::Missing(_));
+    Facts {
+        now,
+        configuration: configuration.map(|problem| problem.to_string()),
+        capabilities: (
+            problems.iter().map(Problem::to_string).collect(),
+            registry.len(),
+        ),
+        folder: folder_found,
+        disk: disk(&folder),
+        standing: if is_missing {
+            Ok(Standing::Unpaired)
+        } else {
+            standing
+        },
+        journal: match &view {
+            Some(view) => Journal::peek(&view.journal()).map_err(|error| chain(&error)),
+            None if is_missing => Ok(Default::default()),
+            None => Err(absent()),
+        },
+        process: view.as_ref().and_then(View::user),
+        socket: knock(&socket),
+        gateways: visit(gateways, shown.as_ref()).await,
+    }
+}
+
+fn look_at(path: &Path) -> (Option<View>, Folder) {
+    let shown = path.display().to_string();
+    match View::of(path) {
+        Ok(None) => (None, Folder::Missing(shown)),
+        Ok(Some(view)) => (Some(view), Folder::Fine(shown)),
+        Err(error) => {
+            let mut owner = None;
+            if let state::Error::Refused { fault, .. } = &error
+                && let Fault::Owner {
+                    kind: Kind::Folder,
+                    owner: found,
+                    ..
+                } = fault
+            {
+                owner = Some(*found);
+            }
+            let what = chain(&error);
+            (None, Folder::Refused { what, owner })
+        }
+    }
+}
+
+/// What a gateway is shown, and whom to believe.
+struct Shown {
+    roots: RootCertStore,
+    identity: Identity,
+    key: state::DeviceKey,
+}
+
+impl Shown {
+    fn credentials(&self) -> Credentials {
+        self.key.certified(self.identity.chain())
+    }
+}
+
+type Stands = (Result<Standing, String>, Option<Shown>, Vec<String>);
+
+fn standing(view: &View, now: i64) -> Stands {
+    match read_standing(view, now) {
+        Ok((standing, shown, gateways)) => (Ok(standing), shown, gateways),
+        Err(error) => (Err(chain(&error)), None, Vec::new()),
+    }
+}
+
+fn read_standing(
+    view: &View,
+    now: i64,
+) -> Result<(Standing, Option<Shown>, Vec<String>), state::Error> {
+    let identity = match view.standing(now)? {
+        state::Standing::Unpaired => return Ok((Standing::Unpaired, None, Vec::new())),
+        state::Standing::Pairing(saved) => {
+            let gateways = vec![saved.pairing().gateway.clone()];
+            return Ok((Standing::Pairing, None, gateways));
+        }
+        state::Standing::Paired(identity) => identity,
+    };
+    let life = view.life_of(&identity)?;
+    let key = view.key()?.ok_or_else(|| state::Error::NoKey {
+        path: view.path().join("key.pem"),
+    })?;
+    view.check_identity(&identity, &key)?;
+    let roots = identity.roots().map_err(|error| state::Error::Damaged {
+        path: view.path().to_owned(),
+        what: error.to_string(),
+    })?;
+    let jitter = identity
+        .chain
+        .first()
+        .map_or(0.0, |leaf| moment::jitter(&leaf.0));
+    let standing = Standing::Paired {
+        device: format!("{}/{}", identity.namespace, identity.device),
+        life,
+        renews_at: moment::due_at(life, jitter),
+    };
+    let gateways = identity.addresses();
+    let shown = Shown {
+        roots,
+        identity,
+        key,
+    };
+    Ok((standing, Some(shown), gateways))
+}
+
+/// Of the folder, or of where it would be made.
+fn disk(folder: &Path) -> Result<Disk, String> {
+    let place = folder
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    let found = statvfs(place).map_err(|error| format!("{}: {error}", place.display()))?;
+    Ok(Disk {
+        free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        free_files: (found.f_files > 0).then_some(found.f_favail),
+        read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
+    })
+}
+
+/// Whether somebody listens. Says nothing and goes.
+fn knock(path: &Path) -> Socket {
+    match UnixStream::connect(path) {
+        Ok(_) => Socket::Open,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Socket::Missing,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Socket::Forbidden,
+        Err(_) => Socket::Closed,
+    }
+}
+
+/// All at once: several that do not answer would take minutes.
+async fn visit(addresses: Vec<String>, shown: Option<&Shown>) -> Vec<Gateway> {
+    let mut visits = JoinSet::new();
+    for (index, address) in addresses.into_iter().enumerate() {
+        let shown = shown.map(|shown| (shown.roots.clone(), shown.credentials()));
+        visits.spawn(async move { (index, call_on(address, shown).await) });
+    }
+    let mut visited = visits.join_all().await;
+    visited.sort_by_key(|(index, _)| *index);
+    visited.into_iter().map(|(_, gateway)| gateway).collect()
+}
+
+async fn call_on(address: String, shown: Option<(RootCertStore, Credentials)>) -> Gateway {
+    let dns = resolve(&address).await;
+    let port = match &dns {
+        Ok(found) => Some(reach(found).await),
+        Err(_) => None,
+    };
+    let tls = match (&port, shown) {
+        (Some(Ok(())), Some((roots, credentials))) => {
+            Some(speak(&address, roots, credentials).await)
+        }
+        (Some(Ok(())), None) => Some(Tls::NotPaired),
+        (Some(Err(_)) | None, _) => None,
+    };
+    Gateway {
+        address,
+        dns,
+        port,
+        tls,
+    }
+}
+
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+    let found: Vec<SocketAddr> = soon(lookup_host(address)).await?.collect();
+    if found.is_empty() {
+        return Err("the name has no address".to_owned());
+    }
+    Ok(found)
+}
+
+async fn reach(addresses: &[SocketAddr]) -> Result<(), String> {
+    soon(TcpStream::connect(addresses)).await.map(drop)
+}
+
+async fn soon<T>(attempt: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    match timeout(ATTEMPT_TIME, attempt).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", ATTEMPT_TIME.as_secs())),
+    }
+}
+
+/// A handshake with this device's own certificate, and one question whose answer does not matter: each says what time it
+/// is there.
+async fn speak(address: &str, roots: RootCertStore, credentials: Credentials) -> Tls {
+    let opened = async {
+        let verifier = connect::trusting(roots)?;
+        connect::open(address, verifier, credentials).await
+    };
+    let mut stream = match opened.await {
+        Ok(stream) => stream,
+        Err(error @ connect::Error::Untrusted(_)) => return Tls::Untrusted(chain(&error)),
+        Err(error) => return Tls::Broken(chain(&error)),
+    };
+    match soon(connect::first_word(&mut stream)).await {
+        Ok(None) => {}
+        Ok(Some(alert)) => return Tls::Refused(format!("{alert:?}")),
+        Err(why) => return Tls::Broken(why),
+    }
+    let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let life = presented.first().and_then(|leaf| Life::of(leaf).ok());
+    // Both believe each other; a clock that is not told is no fault of the connection.
+    let clocks = timeout(ATTEMPT_TIME, ask(stream)).await;
+    Tls::Fine {
+        life,
+        clocks: clocks.ok().flatten(),
+    }
+}
+
+/// What time it is there and here, where the answer says.
+async fn ask(stream: TlsStream<TcpStream>) -> Option<(i64, i64)> {
+    let connection = connect::channel_over(stream, Liveness::Heartbeats).await;
+    let mut channel = connection.ok()?.channel;
+    let question = http::Request::post("/").body(Body::empty()).ok()?;
+    let answer = channel.ready().await.ok()?.call(question).await.ok()?;
+    let date = answer.headers().get(http::header::DATE)?.to_str().ok()?;
+    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some((theirs.as_second(), clock::wall().as_second()))
+}

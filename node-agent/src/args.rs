@@ -12,6 +12,7 @@ use crate::{
     },
     capability::command::confine::Confinement,
     install::{Install, Uninstall},
+    mediation::commands,
 };
 
 /// Pairs this device with a Fairlead cluster and runs the capabilities granted to it.
@@ -42,7 +43,9 @@ Exit codes:
    5  the code was not proved      12  the gateway is not the one expected
    6  denied                       13  the configuration is wrong
   14  stopped by a signal before it was done; what was reached is kept
-  17  this host or this user cannot do that";
+  15  no agent listens at its socket    16  this user may not answer for the device
+  17  this host or this user cannot do that
+  18  not answered: what was asked is something else, or not asked any more";
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
@@ -57,6 +60,12 @@ pub enum Command {
     Unpair(Unpair),
     /// Shows which capabilities this device has, and what is wrong with the files that declare them.
     Capabilities,
+    /// Shows what waits for the answer of a person at this device.
+    Pending(commands::Pending),
+    /// Lets something run that waits for an answer.
+    Allow(commands::Allow),
+    /// Keeps something from running that waits for an answer.
+    Deny(commands::Deny),
     /// Looks for what is wrong with this device, and says what to do. Exits with 1 where something is.
     Doctor(Doctor),
     /// Makes the agent a service of this host, under systemd; again, after an upgrade.

@@ -1,6 +1,13 @@
 //! How the process ends: each reason that a script may want to tell apart has its own code.
 
-use crate::{config::document::Problem, enrol, install::Unfit, journal, state};
+use crate::{
+    config::document::Problem,
+    enrol,
+    install::Unfit,
+    journal,
+    mediation::{client, wire::Refused},
+    state,
+};
 
 /// The exit codes of `fairlead-agent`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,8 +43,14 @@ pub enum Exit {
     Config = 13,
     /// A signal stopped it before it was done. What was reached is kept.
     Interrupted = 14,
+    /// No agent listens at its socket.
+    NotRunning = 15,
+    /// This user may not answer for the device, or what listens at the socket is not to be believed.
+    NotAllowed = 16,
     /// This host, or this user, cannot do that: no systemd, not root.
     Unfit = 17,
+    /// What was answered does not wait for an answer, or is something else by now.
+    NotAnswered = 18,
 }
 
 impl Exit {
@@ -51,6 +64,9 @@ impl Exit {
                 }
                 if let Some(error) = cause.downcast_ref::<state::Error>() {
                     return Some(Self::of_state(error));
+                }
+                if let Some(error) = cause.downcast_ref::<client::Error>() {
+                    return Some(Self::of_answer(error));
                 }
                 if cause.is::<Problem>() {
                     return Some(Self::Config);
@@ -80,6 +96,19 @@ impl Exit {
             enrol::Error::Refused { .. } | enrol::Error::Protocol(_) | enrol::Error::Key(_) => {
                 Self::Failed
             }
+        }
+    }
+
+    fn of_answer(error: &client::Error) -> Self {
+        match error {
+            client::Error::NotRunning { .. } => Self::NotRunning,
+            client::Error::NotAllowed { .. } | client::Error::NotTrusted { .. } => Self::NotAllowed,
+            client::Error::Io { .. } => Self::Failed,
+            client::Error::Refused { why, .. } => match why {
+                Refused::NotAllowed => Self::NotAllowed,
+                Refused::NotAsked | Refused::Changed => Self::NotAnswered,
+                Refused::Malformed | Refused::NotRecorded | Refused::Busy => Self::Failed,
+            },
         }
     }
 
@@ -169,6 +198,10 @@ mod tests {
                 Exit::State,
             ),
             (anyhow::Error::from(Interrupted), Exit::Interrupted),
+            (
+                anyhow::Error::from(client::Error::NotRunning { path: "x".into() }),
+                Exit::NotRunning,
+            ),
         ] {
             assert_eq!(Exit::of(&error), expected, "{error:#}");
         }
@@ -192,8 +225,11 @@ mod tests {
                 Exit::Unreachable => Exit::GatewayNotTrusted,
                 Exit::GatewayNotTrusted => Exit::Config,
                 Exit::Config => Exit::Interrupted,
-                Exit::Interrupted => Exit::Unfit,
-                Exit::Unfit => return None,
+                Exit::Interrupted => Exit::NotRunning,
+                Exit::NotRunning => Exit::NotAllowed,
+                Exit::NotAllowed => Exit::Unfit,
+                Exit::Unfit => Exit::NotAnswered,
+                Exit::NotAnswered => return None,
             })
         }
         std::iter::successors(Some(Exit::Done), |exit| next(*exit)).collect()

@@ -15,6 +15,7 @@
 //! - [`doctor`]: what is wrong, and what to do about it;
 //! - [`install`]: the agent as a service of its host;
 //! - [`capability`]: what this device can do;
+//! - [`mediation`]: asking the person at the device first;
 //! - [`host`]: facts about the machine, its clock among them.
 
 pub mod agent;
@@ -28,6 +29,7 @@ pub mod exit;
 pub mod host;
 pub mod install;
 pub mod journal;
+pub mod mediation;
 pub mod renewal;
 pub mod state;
 pub mod status;

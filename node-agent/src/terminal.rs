@@ -20,10 +20,22 @@ const MAX_LINE_BYTES: u64 = 4096;
 
 /// A text from outside, without what could move a cursor or hide a line.
 pub fn printable(text: &str) -> String {
+    printable_within(text, MAX_CHARACTERS)
+}
+
+/// The same, with so many characters at most.
+pub fn printable_within(text: &str, characters: usize) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_CHARACTERS)
+        .map(|c| if moves(c) { ' ' } else { c })
+        .take(characters)
         .collect()
+}
+
+/// Whether a terminal or a window shows something else than the characters in their order: line ends and escapes, but
+/// also what has no width, and what turns the direction of writing.
+fn moves(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A line to standard output. A closed pipe is nobody's fault.
@@ -162,6 +174,7 @@ mod tests {
     #[test]
     fn what_others_say_cannot_move_the_cursor() {
         assert_eq!(printable("no\u{1b}[2Jway\n"), "no [2Jway ");
+        assert_eq!(printable("a\u{202e}b\u{200b}ü"), "a b ü");
         assert_eq!(printable(&"x".repeat(10_000)).len(), MAX_CHARACTERS);
     }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     host::clock,
     journal::{Record, Uid, ledger::without_output},
+    mediation::question::Question,
 };
 
 impl Agent {
@@ -63,6 +64,7 @@ impl Agent {
         for effect in effects {
             match effect {
                 Effect::Wait(order) => self.jobs.wait(order),
+                Effect::Ask(order) => self.jobs.ask(order),
                 Effect::Follow(order) => self.jobs.follow(order),
                 Effect::Start(order) => self.start(&order),
                 Effect::Stop(uid, why) => {
@@ -80,10 +82,13 @@ impl Agent {
                     let uid = uid.as_str().to_owned();
                     self.send(ToGateway::Accepted(node::Accepted { uid }));
                 }
+                Effect::TellAsked(uid) => self.tell_asked(uid),
+                Effect::Reply { ticket, reply, .. } => self.desk.reply(ticket, reply),
                 Effect::TellResult(uid) => self.tell_result(uid, &records).await,
                 Effect::Refuse { uid, name } => self.refuse(uid, &name),
             }
         }
+        self.publish();
         if let Err(error) = self.journal.tidy(clock::now()).await {
             tracing::warn!(%error, "Making the journal smaller failed; it is tried again");
         }
@@ -98,6 +103,7 @@ impl Agent {
             self.registry.get(&order.capability),
             Arc::clone(order),
             stopped,
+            self.progress.clone(),
         );
         let (uid, completions) = (order.uid.clone(), self.completions.clone());
         self.tasks.spawn(async move {
@@ -105,6 +111,35 @@ impl Agent {
             // Fails only when the agent is gone; then the journal says that it ran.
             let _ = completions.send(Event::Completed { uid, ending }).await;
         });
+    }
+
+    fn tell_asked(&mut self, uid: Uid) {
+        let asks = node::AwaitingMediation {
+            uid: uid.as_str().to_owned(),
+        };
+        let is_sent = self.send(ToGateway::AwaitingMediation(asks));
+        if let Some(session) = self.session.as_mut().filter(|_| is_sent) {
+            session.told_asked.insert(uid);
+        }
+    }
+
+    /// Where there is room: results go first, and the next word says more.
+    pub(super) fn tell_progress(&mut self, progress: node::Progress) {
+        if let Some(session) = self.session.as_ref().filter(|session| !session.is_full) {
+            let event = Some(ToGateway::Progress(progress));
+            let _ = session.outbound.try_send(DeviceEvent { event });
+        }
+    }
+
+    /// Shows what is asked now to whoever looks.
+    fn publish(&mut self) {
+        let registry = &self.registry;
+        let questions = self.jobs.asking().map(|order| {
+            let capability = registry.get(&order.capability);
+            let description = capability.as_ref().map_or("", |one| one.description());
+            Question::of(order, description)
+        });
+        self.desk.publish(questions);
     }
 
     async fn tell_result(&mut self, uid: Uid, just_recorded: &[Record]) {
@@ -183,10 +218,14 @@ impl Agent {
 /// Bytes that the results of what is about to start or wait may take.
 fn starting(effects: &[Effect]) -> u64 {
     let reserve = effects.iter().map(|effect| match effect {
-        Effect::Start(order) | Effect::Wait(order) | Effect::Follow(order) => order.reserve(),
+        Effect::Start(order) | Effect::Wait(order) | Effect::Ask(order) | Effect::Follow(order) => {
+            order.reserve()
+        }
         Effect::Stop(..)
         | Effect::Leave(_)
         | Effect::TellAccepted(_)
+        | Effect::TellAsked(_)
+        | Effect::Reply { .. }
         | Effect::TellResult(_)
         | Effect::Refuse { .. } => 0,
     });

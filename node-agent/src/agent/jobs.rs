@@ -1,4 +1,4 @@
-//! What waits and what runs now. In memory: after a restart the journal alone counts.
+//! What waits, who is asked and what runs now. In memory: after a restart the journal alone counts.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,6 +11,8 @@ use crate::journal::Uid;
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
     waiting: VecDeque<Arc<Order>>,
+    /// For the answer of a person.
+    asking: VecDeque<Arc<Order>>,
     /// For the end of another with the same idempotency key.
     following: BTreeMap<Uid, Arc<Order>>,
     running: BTreeMap<Uid, Running>,
@@ -24,7 +26,13 @@ struct Running {
 
 impl Jobs {
     pub fn wait(&mut self, order: Arc<Order>) {
+        self.asking.retain(|other| other.uid != order.uid);
         self.waiting.push_back(order);
+    }
+
+    pub fn ask(&mut self, order: Arc<Order>) {
+        self.waiting.retain(|other| other.uid != order.uid);
+        self.asking.push_back(order);
     }
 
     pub fn follow(&mut self, order: Arc<Order>) {
@@ -33,6 +41,7 @@ impl Jobs {
 
     pub fn start(&mut self, order: &Arc<Order>) {
         self.waiting.retain(|other| other.uid != order.uid);
+        self.asking.retain(|other| other.uid != order.uid);
         let running = Running {
             order: Arc::clone(order),
             stopping: None,
@@ -48,6 +57,7 @@ impl Jobs {
 
     pub fn leave(&mut self, uid: &Uid) {
         self.waiting.retain(|order| &order.uid != uid);
+        self.asking.retain(|order| &order.uid != uid);
         self.following.remove(uid);
         self.running.remove(uid);
     }
@@ -55,6 +65,11 @@ impl Jobs {
     /// In the order in which they came.
     pub fn waiting(&self) -> impl Iterator<Item = &Arc<Order>> {
         self.waiting.iter()
+    }
+
+    /// In the order in which they came.
+    pub fn asking(&self) -> impl Iterator<Item = &Arc<Order>> {
+        self.asking.iter()
     }
 
     pub fn following(&self) -> impl Iterator<Item = &Arc<Order>> {
@@ -75,12 +90,16 @@ impl Jobs {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.following.is_empty() && self.running.is_empty()
+        self.waiting.is_empty()
+            && self.asking.is_empty()
+            && self.following.is_empty()
+            && self.running.is_empty()
     }
 
     /// Bytes that their results may take. Not of those that follow: the ledger knows them, across restarts too.
     pub fn reserved(&self) -> u64 {
-        let orders = self.waiting.iter().chain(self.running());
+        let held = self.waiting.iter().chain(&self.asking);
+        let orders = held.chain(self.running());
         orders.map(|order| order.reserve()).sum()
     }
 }

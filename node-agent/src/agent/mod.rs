@@ -10,6 +10,8 @@
 //! Heartbeats are not here: they go on whatever this loop waits for.
 
 mod apply;
+#[cfg(test)]
+mod asking_tests;
 pub mod jobs;
 mod observe;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use proto::node::DeviceEvent;
+use proto::node::{self, DeviceEvent};
 use runtime::shutdown::Tasks;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use crate::{
     capability::{Registry, live::Live},
     host::clock::{self, Moment},
     journal::{Journal, Uid},
+    mediation::desk::Desk,
     upstream::Word,
 };
 
@@ -62,6 +65,8 @@ pub struct Parts {
     /// What can be done; it may change at any time.
     pub capabilities: Live,
     pub limits: Limits,
+    /// Where a person is asked, and answers.
+    pub desk: Desk,
     /// What comes from the gateway at hand.
     pub upstream: mpsc::Receiver<Word>,
     /// Where capabilities run.
@@ -75,6 +80,7 @@ struct Agent {
     /// What could be done when events were last gathered: what is planned with it is done with it.
     registry: Arc<Registry>,
     limits: Limits,
+    desk: Desk,
     upstream: mpsc::Receiver<Word>,
     tasks: Tasks,
     jobs: Jobs,
@@ -83,6 +89,9 @@ struct Agent {
     refused: Refused,
     completed: mpsc::Receiver<Event>,
     completions: mpsc::Sender<Event>,
+    /// How far those are that run. Neither decided about nor recorded.
+    progressed: mpsc::Receiver<node::Progress>,
+    progress: mpsc::Sender<node::Progress>,
     /// What could not be recorded, and when to try again.
     again: Option<(Vec<Event>, Moment)>,
     /// From when on the ends of firsts are repeated: not at once where the journal could not be written.
@@ -96,6 +105,8 @@ struct Session {
     outbound: mpsc::Sender<DeviceEvent>,
     /// Results that went out on it.
     told: HashSet<Uid>,
+    /// Those of which it carried that a person is asked.
+    told_asked: HashSet<Uid>,
     /// There was no room for everything: look again when there is.
     is_full: bool,
 }
@@ -126,15 +137,18 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         journal,
         capabilities,
         limits,
+        desk,
         upstream,
         tasks,
     } = parts;
     let (completions, completed) = mpsc::channel(limits.running.max(1));
+    let (progress, progressed) = mpsc::channel(limits.running.max(1));
     let mut agent = Agent {
         journal,
         registry: capabilities.current(),
         capabilities,
         limits,
+        desk,
         upstream,
         tasks,
         jobs: Jobs::default(),
@@ -143,6 +157,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         refused: Refused::default(),
         completed,
         completions,
+        progressed,
+        progress,
         again: None,
         repeat_at: Moment::default(),
         wake: None,

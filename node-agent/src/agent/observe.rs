@@ -1,8 +1,8 @@
 //! Waits until something happens, and gathers what is to be decided about.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use proto::node::DeviceEvent;
+use proto::node::{self, DeviceEvent};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     host::clock::{self, Moment},
+    mediation::desk::Heard,
     upstream::Word,
 };
 
@@ -25,6 +26,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 enum Woken {
     Upstream(Option<Word>),
     Completed(Option<Event>),
+    Desk(Heard),
+    Progressed(node::Progress),
     Stop,
     Time,
 }
@@ -60,6 +63,8 @@ impl Agent {
             // Closed for good when the connection's task ended, which also ends the process.
             word = self.upstream.recv(), if !self.upstream.is_closed() => Woken::Upstream(word),
             event = self.completed.recv() => Woken::Completed(event),
+            heard = self.desk.hear() => Woken::Desk(heard),
+            Some(progress) = self.progressed.recv() => Woken::Progressed(progress),
             () = room(self.session.as_ref()) => Woken::Time,
             () = at(wake) => Woken::Time,
         }
@@ -83,7 +88,8 @@ impl Agent {
             Woken::Upstream(Some(Word::Opened(outbound))) => {
                 self.session = Some(Session {
                     outbound,
-                    told: std::collections::HashSet::new(),
+                    told: HashSet::new(),
+                    told_asked: HashSet::new(),
                     is_full: false,
                 });
             }
@@ -91,19 +97,24 @@ impl Agent {
             Woken::Upstream(Some(Word::Event(event, received_at))) => {
                 // Not from here: the loop may have waited for the disk meanwhile.
                 events.extend(order::parse(event, received_at).map(|wish| match wish {
-                    Wish::Dispatch(order) => Event::Dispatch(Arc::new(order)),
+                    Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
                     Wish::Cancel { uid, name } => Event::Cancel { uid, name },
                     Wish::Ack(uid) => Event::Ack(uid),
                 }));
             }
             Woken::Completed(event) => events.extend(event),
+            Woken::Desk(Heard::Answer(answer)) => events.push(Event::Answer(answer)),
+            Woken::Progressed(progress) => self.tell_progress(progress),
             Woken::Stop => self.stop_at = Some(clock::now().after(STOP_GRACE)),
-            Woken::Time => {}
+            // The plan looks at the rules that there are now.
+            Woken::Desk(Heard::Settings) | Woken::Time => {}
         }
     }
 
     pub(super) async fn plan(&self, events: &[Event]) -> Plan {
         let repeats = self.repeats().await;
+        let none = HashSet::new();
+        let session = self.session.as_ref();
         plan::plan(&Observed {
             now: clock::now(),
             events,
@@ -112,8 +123,10 @@ impl Agent {
             repeats: &repeats,
             jobs: &self.jobs,
             refused: &self.refused.uids,
-            told: self.session.as_ref().map(|session| &session.told),
+            told: session.map(|session| &session.told),
+            told_asked: session.map_or(&none, |session| &session.told_asked),
             surface: &self.registry.surface(),
+            rules: &self.desk.settings().rules,
             limits: self.limits,
             stop_at: self.stop_at,
         })

@@ -561,7 +561,9 @@ async fn over(journal: &Journal, events: &[Event]) -> Plan {
         jobs: &super::jobs::Jobs::default(),
         refused: &std::collections::HashSet::new(),
         told: None,
+        told_asked: &std::collections::HashSet::new(),
         surface: &super::plan_tests::surface(),
+        rules: &crate::mediation::rules::Rules::default(),
         limits: super::plan::Limits::default(),
         stop_at: None,
     })

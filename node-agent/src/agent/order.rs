@@ -10,6 +10,7 @@ use crate::{
         ledger::{FRAME_BYTES, without_output},
         mark::MAX_KEY_BYTES,
     },
+    mediation::rules::{Decision, MAX_PATTERN_BYTES, MAX_REASON_BYTES, cut},
 };
 
 /// Largest input, in bytes, whatever a gateway sends.
@@ -35,6 +36,10 @@ pub struct Order {
     pub max_output_bytes: usize,
     pub requested_by: String,
     pub sharing: Sharing,
+    /// A person is asked, whatever the capability says.
+    pub mediate: bool,
+    /// Who allowed it, where somebody had to.
+    pub decision: Option<Decision>,
 }
 
 /// Whether an invocation is one with others.
@@ -61,6 +66,14 @@ impl Order {
     /// Bytes that its result may take.
     pub fn reserve(&self) -> u64 {
         self.max_output_bytes as u64 + FRAME_BYTES
+    }
+
+    /// The same, allowed.
+    pub fn decided(&self, decision: Decision) -> Self {
+        Self {
+            decision: Some(decision),
+            ..self.clone()
+        }
     }
 
     /// Its idempotency key.
@@ -92,7 +105,7 @@ pub enum Ending {
 /// What a gateway wants.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Wish {
-    Dispatch(Order),
+    Dispatch(Box<Order>),
     /// The name is empty where the gateway does not say it.
     Cancel {
         uid: Uid,
@@ -105,7 +118,9 @@ pub enum Wish {
 /// cannot even be answered.
 pub fn parse(event: FromGateway, received_at: Moment) -> Option<Wish> {
     match event {
-        FromGateway::Dispatch(dispatch) => order(dispatch, received_at).map(Wish::Dispatch),
+        FromGateway::Dispatch(dispatch) => {
+            order(dispatch, received_at).map(|order| Wish::Dispatch(Box::new(order)))
+        }
         FromGateway::Cancel(node::Cancel { uid, name }) => cancel(&uid, name),
         FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
         FromGateway::Welcome(_)
@@ -136,7 +151,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         max_output_bytes,
         requested_by,
         idempotency_key,
-        mediate: _,
+        mediate,
     } = dispatch;
     let max_output_bytes = match max_output_bytes as usize {
         0 => DEFAULT_OUTPUT_BYTES,
@@ -154,11 +169,28 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         deadline: received_at.after(std::time::Duration::from_millis(remaining_ms.into())),
         max_output_bytes,
         requested_by,
+        mediate,
+        decision: None,
     })
 }
 
-/// What is told of an invocation that ran, at `now`.
+/// What is told of a decision.
+pub fn mediation(Decision { by, reason }: &Decision) -> node::Mediation {
+    node::Mediation {
+        by: cut(by, MAX_PATTERN_BYTES).to_owned(),
+        reason: cut(reason, MAX_REASON_BYTES).to_owned(),
+    }
+}
+
+/// What is told of an invocation that ran.
 pub fn result(order: &Order, ending: Ending) -> node::Result {
+    node::Result {
+        mediation: order.decision.as_ref().map(mediation),
+        ..result_of(order, ending)
+    }
+}
+
+fn result_of(order: &Order, ending: Ending) -> node::Result {
     let without = |outcome, code, message: &str| {
         without_output(&order.uid, &order.name, outcome, code, message)
     };
@@ -225,7 +257,7 @@ mod tests {
 
     fn read(dispatch: node::Dispatch) -> Option<Order> {
         match parse(FromGateway::Dispatch(dispatch), NOW) {
-            Some(Wish::Dispatch(order)) => Some(order),
+            Some(Wish::Dispatch(order)) => Some(*order),
             Some(_) | None => None,
         }
     }
@@ -342,6 +374,19 @@ mod tests {
             let result = result(&order, ending.clone());
             assert_eq!(result.outcome(), outcome, "{ending:?}");
             assert_eq!(result.failure.map(|f| f.code()), code, "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn who_allowed_it_is_told_whatever_the_end() {
+        let decision = Decision {
+            by: "ä".repeat(200),
+            reason: "x".repeat(600),
+        };
+        let order = read(dispatch()).unwrap().decided(decision);
+        for ending in [Ending::Output(Vec::new()), Ending::Stopped(Why::Deadline)] {
+            let mediation = result(&order, ending).mediation.unwrap();
+            assert_eq!((mediation.by.len(), mediation.reason.len()), (252, 512));
         }
     }
 

@@ -3,6 +3,7 @@
 //! A plan has two halves. Its records are durable before any of its effects happens: that is the whole of "at most
 //! once". [`Plan::unrecorded`] is the plan for when they cannot be made durable.
 
+mod asking;
 mod once;
 
 use std::{
@@ -12,7 +13,10 @@ use std::{
 
 use proto::node::{self, Availability, FailureCode, Outcome};
 
-pub use self::once::Repeat;
+pub use self::{
+    asking::{Answer, Reply},
+    once::Repeat,
+};
 use super::{
     jobs::Jobs,
     order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
@@ -20,17 +24,23 @@ use super::{
 use crate::{
     capability::Offer,
     host::clock::Moment,
-    journal::{Bounds, Ledger, Phase, Record, Uid, ledger::without_output},
+    journal::{Bounds, Ledger, Phase, Record, Uid},
+    mediation::rules::{Rules, Ruling},
 };
 
 /// Bytes that a refusal's record may take.
 const REFUSAL_BYTES: u64 = 4 * 1024;
+
+/// Most invocations that a gateway sends at once, as the protocol has it.
+const MOST_AT_ONCE: u32 = 64;
 
 /// How much may happen at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub running: usize,
     pub waiting: usize,
+    /// For the answer of a person. 0: nobody can be asked.
+    pub asking: usize,
 }
 
 impl Default for Limits {
@@ -38,7 +48,19 @@ impl Default for Limits {
         Self {
             running: 4,
             waiting: 64,
+            asking: 32,
         }
+    }
+}
+
+impl Limits {
+    /// How many a gateway may send before one has ended: those that run, as many that wait for them, and those that a
+    /// person is asked about, so that nobody's silence keeps the others away.
+    pub fn at_once(&self) -> u32 {
+        let all = 2 * self.running + self.asking;
+        u32::try_from(all)
+            .unwrap_or(MOST_AT_ONCE)
+            .clamp(1, MOST_AT_ONCE)
     }
 }
 
@@ -52,6 +74,8 @@ pub enum Event {
         name: String,
     },
     Ack(Uid),
+    /// A person at the device answered.
+    Answer(Answer),
     /// A capability ended.
     Completed {
         uid: Uid,
@@ -76,7 +100,10 @@ pub struct Observed<'a> {
     pub refused: &'a HashSet<Uid>,
     /// Results that were sent on the stream at hand; `None` where there is no stream.
     pub told: Option<&'a HashSet<Uid>>,
+    /// Those of which this stream was told that a person is asked.
+    pub told_asked: &'a HashSet<Uid>,
     pub surface: &'a BTreeMap<&'a str, Offer>,
+    pub rules: &'a Rules,
     pub limits: Limits,
     /// When running capabilities are stopped because the agent stops; `None` while it does not.
     pub stop_at: Option<Moment>,
@@ -96,16 +123,22 @@ pub struct Plan {
 pub enum Effect {
     /// Keeps an order until it is its turn.
     Wait(Arc<Order>),
+    /// Keeps an order until a person answers.
+    Ask(Arc<Order>),
     /// Keeps an order until the first of its key ends.
     Follow(Arc<Order>),
     /// Starts the capability.
     Start(Arc<Order>),
     /// Asks a running capability to end.
     Stop(Uid, Why),
-    /// It neither waits nor runs any more.
+    /// It neither waits, nor is asked, nor runs any more.
     Leave(Uid),
     /// Says that it runs.
     TellAccepted(Uid),
+    /// Says that a person is asked.
+    TellAsked(Uid),
+    /// Says to a person what became of an answer.
+    Reply { ticket: u64, uid: Uid, reply: Reply },
     /// Says how it ended.
     TellResult(Uid),
     /// Says that it cannot be recorded and so is not run, and remembers that.
@@ -116,17 +149,20 @@ pub enum Effect {
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let mut draft = Draft::of(observed);
     draft.repeat();
+    draft.apply_rules();
     for event in observed.events {
         match event {
             Event::Dispatch(order) => draft.dispatch(order),
             Event::Cancel { uid, name } => draft.cancel(uid, name),
             Event::Ack(uid) => draft.ack(uid),
+            Event::Answer(answer) => draft.answer(answer),
             Event::Completed { uid, ending } => draft.complete(uid, ending.clone()),
             Event::Unrecorded(result) => draft.record_again(result),
         }
     }
     draft.keep_deadlines();
     draft.promote();
+    draft.report_asked();
     draft.report();
     draft.plan
 }
@@ -137,14 +173,15 @@ struct Draft<'a> {
     /// What the plan makes of an invocation, before the ledger knows.
     phases: HashMap<Uid, Phase>,
     waiting: VecDeque<Arc<Order>>,
+    asking: asking::Planned,
     running: usize,
     /// The same by capability.
     running_of: HashMap<String, usize>,
     /// Bytes and invocations that may still be recorded.
     bytes_left: u64,
     count_left: usize,
-    /// Whose result was asked for.
-    asked: BTreeSet<Uid>,
+    /// Whose result is wanted.
+    wanted: BTreeSet<Uid>,
     /// Whose result is where it belongs since now.
     acked: HashSet<Uid>,
     once: once::Planned,
@@ -168,11 +205,12 @@ impl<'a> Draft<'a> {
             plan: Plan::default(),
             phases: HashMap::new(),
             waiting: jobs.waiting().cloned().collect(),
+            asking: asking::Planned::of(jobs.asking().cloned()),
             running: jobs.running().count(),
             running_of,
             bytes_left: bounds.bytes.saturating_sub(taken),
             count_left: bounds.open.saturating_sub(ledger.open()),
-            asked: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             acked: HashSet::new(),
             once: once::Planned::default(),
         }
@@ -196,7 +234,8 @@ impl<'a> Draft<'a> {
         }
         match self.phase(uid) {
             Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
-            Some(Phase::Waiting | Phase::Following) => {}
+            Some(Phase::Waiting) => self.say_again(uid),
+            Some(Phase::Following) => {}
             Some(Phase::Ended) => self.tell_end(uid),
             // Not answered: whoever asks the next process, or another device, gets one.
             None if self.observed.stop_at.is_some() => {}
@@ -208,44 +247,73 @@ impl<'a> Draft<'a> {
     /// belongs, and whatever could be said without it would contradict it there.
     fn tell_end(&mut self, uid: &Uid) {
         if !self.observed.ledger.is_forgotten(uid) {
-            self.asked.insert(uid.clone());
+            self.wanted.insert(uid.clone());
         }
     }
 
     fn receive(&mut self, order: &Arc<Order>) {
+        let ruling = self.ruling(order);
         // One whose time is over has no use for another one's end.
-        if order.deadline > self.observed.now && self.joins(order) {
-            return;
+        if order.deadline > self.observed.now {
+            // Before its key is looked at: who may not have it run may not have what it gave another one, either.
+            if let Ruling::Denied(decision) = ruling {
+                return self.deny(order, &decision);
+            }
+            if self.joins(order) {
+                return;
+            }
         }
         if let Some((outcome, code, message)) = self.objection(order) {
-            return self.end_before_start(&order.uid, &order.name, outcome, code, message);
+            return self.end_before_start(order, outcome, code, message);
+        }
+        let decided = match ruling {
+            Ruling::Denied(decision) => return self.deny(order, &decision),
+            Ruling::Allowed(decision) => &Arc::new(order.decided(decision)),
+            Ruling::Ask => return self.hold(order),
+            Ruling::Run => order,
+        };
+        self.receive_decided(decided);
+    }
+
+    /// Nobody needs to be asked any more.
+    fn receive_decided(&mut self, order: &Arc<Order>) {
+        let is_next = self.is_next(order);
+        // It would wait, and so does everything that waits.
+        let is_full = self.waiting.len() >= self.observed.limits.waiting
+            && !self.has_slot(order)
+            && !self.waiting.iter().any(|other| self.has_slot(other));
+        if is_full {
+            let message = "as many invocations wait on this device as may: try again later";
+            return self.end_before_start(order, Outcome::Failed, FailureCode::Busy, message);
         }
         if !self.take_room(order.reserve()) {
             return self.refuse(&order.uid, &order.name);
         }
         self.hold_key(order);
-        if self.has_slot(order) && !self.waiting.iter().any(|other| self.has_slot(other)) {
+        if is_next {
             self.start(order);
         } else {
             self.waiting.push_back(Arc::clone(order));
-            self.phases.insert(order.uid.clone(), Phase::Waiting);
-            self.plan.records.push(Record::Waiting {
-                uid: order.uid.clone(),
-                name: order.name.clone(),
-                mark: order.mark(),
-            });
+            self.record_waiting(order);
             self.act(Effect::Wait(Arc::clone(order)));
         }
     }
 
+    fn hold(&mut self, order: &Arc<Order>) {
+        if let Some((outcome, code, message)) = self.objection_to_asking() {
+            return self.end_before_start(order, outcome, code, message);
+        }
+        if !self.take_room(order.reserve()) {
+            return self.refuse(&order.uid, &order.name);
+        }
+        self.hold_key(order);
+        self.record_waiting(order);
+        self.ask(order);
+    }
+
     /// Why an order is not even tried.
     fn objection(&self, order: &Order) -> Option<(Outcome, FailureCode, &'static str)> {
-        let Observed {
-            now,
-            surface,
-            limits,
-            ..
-        } = self.observed;
+        let Observed { now, surface, .. } = self.observed;
         if order.deadline <= *now {
             return Some((
                 Outcome::TimedOut,
@@ -275,16 +343,6 @@ impl<'a> Draft<'a> {
         if order.input.len() > MAX_INPUT_BYTES {
             return failed(FailureCode::InvalidInput, "the input is too large");
         }
-        // It would wait, and so does everything that waits.
-        let is_full = self.waiting.len() >= limits.waiting
-            && !self.has_slot(order)
-            && !self.waiting.iter().any(|other| self.has_slot(other));
-        if is_full {
-            return failed(
-                FailureCode::Busy,
-                "as many invocations wait on this device as may: try again later",
-            );
-        }
         None
     }
 
@@ -295,6 +353,11 @@ impl<'a> Draft<'a> {
         let most = offer.map_or(usize::MAX, |offer| offer.concurrency);
         let of_its_kind = self.running_of.get(&order.capability);
         self.running < self.observed.limits.running && of_its_kind.is_none_or(|&runs| runs < most)
+    }
+
+    /// Whether it may start before everything that waits.
+    fn is_next(&self, order: &Order) -> bool {
+        self.has_slot(order) && !self.waiting.iter().any(|other| self.has_slot(other))
     }
 
     fn take_room(&mut self, bytes: u64) -> bool {
@@ -327,28 +390,14 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Recorded like any other end: whoever asks again gets the same answer, and nobody runs it meanwhile.
-    fn end_before_start(
-        &mut self,
-        uid: &Uid,
-        name: &str,
-        outcome: Outcome,
-        code: FailureCode,
-        message: &str,
-    ) {
-        if self.phase(uid).is_none() && !self.take_room(REFUSAL_BYTES) {
-            return self.refuse(uid, name);
-        }
-        self.end(uid, without_output(uid, name, outcome, code, message));
-    }
-
+    /// Recorded, whatever the end: whoever asks again gets the same answer, and nobody runs it meanwhile.
     fn end(&mut self, uid: &Uid, result: node::Result) {
         self.phases.insert(uid.clone(), Phase::Ended);
         self.plan.records.push(Record::Finished {
             uid: uid.clone(),
             result,
         });
-        self.asked.insert(uid.clone());
+        self.wanted.insert(uid.clone());
     }
 
     fn cancel(&mut self, uid: &Uid, name: &str) {
@@ -357,10 +406,10 @@ impl<'a> Draft<'a> {
         }
         match self.phase(uid) {
             Some(Phase::Waiting) => {
-                if let Some(order) = self.leave_queue(uid) {
+                let order = self.leave_queue(uid).or_else(|| self.stop_asking(uid));
+                if let Some(order) = order {
                     self.end_before_start(
-                        uid,
-                        &order.name,
+                        &order,
                         Outcome::Cancelled,
                         FailureCode::Cancelled,
                         "cancelled before it started",
@@ -384,7 +433,7 @@ impl<'a> Draft<'a> {
             uid: uid.clone(),
             name: name.to_owned(),
         });
-        self.asked.insert(uid.clone());
+        self.wanted.insert(uid.clone());
     }
 
     fn leave_queue(&mut self, uid: &Uid) -> Option<Arc<Order>> {
@@ -403,7 +452,7 @@ impl<'a> Draft<'a> {
         let is_new = !self.observed.ledger.is_acked(uid) && !self.acked.contains(uid);
         if self.phase(uid) == Some(Phase::Ended) && is_new {
             self.plan.records.push(Record::Acked { uid: uid.clone() });
-            self.asked.remove(uid);
+            self.wanted.remove(uid);
             self.acked.insert(uid.clone());
             self.count_left += 1;
         }
@@ -435,6 +484,7 @@ impl<'a> Draft<'a> {
 
     fn keep_deadlines(&mut self) {
         self.keep_deadlines_of_following();
+        self.keep_deadlines_of_asked();
         let Observed {
             now, jobs, stop_at, ..
         } = self.observed;
@@ -461,7 +511,7 @@ impl<'a> Draft<'a> {
                     "the agent was stopped while it waited for its turn: it never started",
                 )
             };
-            self.end_before_start(&uid, &order.name, outcome, code, message);
+            self.end_before_start(&order, outcome, code, message);
         }
         for order in jobs.running() {
             if self.phase(&order.uid) != Some(Phase::Running) || jobs.stopping(&order.uid).is_some()
@@ -484,12 +534,27 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// In order; but one whose capability is busy keeps nobody else waiting.
+    /// In order; but one whose capability is busy keeps nobody else waiting. Rules and capabilities may have changed since
+    /// it came.
     fn promote(&mut self) {
         while let Some(next) = self.waiting.iter().position(|order| self.has_slot(order))
             && let Some(order) = self.waiting.remove(next)
         {
-            self.start(&order);
+            match self.ruling(&order) {
+                Ruling::Run => self.start(&order),
+                Ruling::Allowed(decision) => self.start(&Arc::new(order.decided(decision))),
+                Ruling::Denied(decision) => {
+                    self.act(Effect::Leave(order.uid.clone()));
+                    self.deny(&order, &decision);
+                }
+                Ruling::Ask => match self.objection_to_asking() {
+                    None => self.ask(&order),
+                    Some((outcome, code, message)) => {
+                        self.act(Effect::Leave(order.uid.clone()));
+                        self.end_before_start(&order, outcome, code, message);
+                    }
+                },
+            }
         }
     }
 
@@ -505,7 +570,7 @@ impl<'a> Draft<'a> {
             .filter(|uid| !told.contains(*uid) && !self.acked.contains(*uid))
             .cloned()
             .collect();
-        for uid in std::mem::take(&mut self.asked) {
+        for uid in std::mem::take(&mut self.wanted) {
             if !tell.contains(&uid) {
                 tell.push(uid);
             }
@@ -559,17 +624,27 @@ impl Plan {
                 Record::Acked { .. } | Record::Forgotten { .. } => {}
             }
         }
-        effects.extend(self.effects.into_iter().filter(|effect| {
-            let uid = match effect {
-                Effect::Wait(order) | Effect::Follow(order) | Effect::Start(order) => &order.uid,
+        for effect in self.effects {
+            let uid = match &effect {
+                Effect::Wait(order)
+                | Effect::Ask(order)
+                | Effect::Follow(order)
+                | Effect::Start(order) => &order.uid,
                 Effect::Stop(uid, _)
                 | Effect::Leave(uid)
                 | Effect::TellAccepted(uid)
+                | Effect::TellAsked(uid)
                 | Effect::TellResult(uid)
+                | Effect::Reply { uid, .. }
                 | Effect::Refuse { uid, .. } => uid,
             };
-            !lost.contains(uid)
-        }));
+            if !lost.contains(uid) {
+                effects.push(effect);
+            } else if let Effect::Reply { ticket, uid, .. } = effect {
+                let reply = Reply::NotRecorded;
+                effects.push(Effect::Reply { ticket, uid, reply });
+            }
+        }
         let plan = Self {
             records: Vec::new(),
             effects,

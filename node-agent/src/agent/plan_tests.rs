@@ -11,12 +11,16 @@ use proto::node::{self, Availability, FailureCode, Outcome};
 use super::{
     jobs::Jobs,
     order::{Ending, Order, Sharing, Why},
-    plan::{Effect, Event, Limits, Observed, Plan, Repeat, plan},
+    plan::{Answer, Effect, Event, Limits, Observed, Plan, Repeat, Reply, plan},
 };
 use crate::{
     capability::Offer,
     host::clock::Moment,
     journal::{Bounds, Ledger, Mark, Phase, Record, Uid},
+    mediation::{
+        question::Digest,
+        rules::{Decision, Rules},
+    },
 };
 
 pub(super) const NOW: Moment = Moment::from_millis(10_000);
@@ -45,6 +49,8 @@ pub(super) fn order(text: &str) -> Arc<Order> {
         max_output_bytes: 1_000,
         requested_by: "jane".to_owned(),
         sharing: Sharing::Alone,
+        mediate: false,
+        decision: None,
     })
 }
 
@@ -72,15 +78,37 @@ pub(super) fn completed(text: &str) -> Event {
     }
 }
 
+/// What a person says of what is asked.
+pub(super) fn answer(order: &Order, is_allowed: bool) -> Answer {
+    Answer {
+        ticket: 1,
+        uid: order.uid.clone(),
+        shown: Digest::of(order),
+        is_allowed,
+        decision: Decision {
+            by: "joe".to_owned(),
+            reason: "so".to_owned(),
+        },
+    }
+}
+
 pub(super) fn surface() -> BTreeMap<&'static str, Offer> {
     let offer = |availability, concurrency| Offer {
         availability,
         concurrency,
+        is_mediated: false,
     };
     BTreeMap::from([
         ("echo", offer(Availability::Available, usize::MAX)),
         ("lamp", offer(Availability::Unavailable, usize::MAX)),
         ("door", offer(Availability::Available, 1)),
+        (
+            "screen",
+            Offer {
+                is_mediated: true,
+                ..offer(Availability::Available, usize::MAX)
+            },
+        ),
     ])
 }
 
@@ -92,6 +120,10 @@ pub(super) struct World {
     pub(super) jobs: Jobs,
     pub(super) refused: HashSet<Uid>,
     pub(super) told: Option<HashSet<Uid>>,
+    pub(super) told_asked: HashSet<Uid>,
+    pub(super) rules: Rules,
+    /// What became of answers.
+    pub(super) replies: Vec<(u64, Reply)>,
     pub(super) stop_at: Option<Moment>,
     /// What the journal's file holds.
     pub(super) finished: HashMap<Uid, node::Result>,
@@ -148,10 +180,13 @@ impl World {
             jobs: &self.jobs,
             refused: &self.refused,
             told: self.told.as_ref(),
+            told_asked: &self.told_asked,
+            rules: &self.rules,
             surface: &surface(),
             limits: Limits {
                 running: 2,
                 waiting: 2,
+                asking: 3,
             },
             stop_at: self.stop_at,
         })
@@ -177,8 +212,13 @@ impl World {
         self
     }
 
-    fn act(&mut self, effect: Effect) {
+    pub(super) fn act(&mut self, effect: Effect) {
         match effect {
+            Effect::Ask(order) => self.jobs.ask(order),
+            Effect::TellAsked(uid) => {
+                self.told_asked.insert(uid);
+            }
+            Effect::Reply { ticket, reply, .. } => self.replies.push((ticket, reply)),
             Effect::Wait(order) => self.jobs.wait(order),
             Effect::Follow(order) => self.jobs.follow(order),
             Effect::Start(order) => self.jobs.start(&order),
@@ -488,10 +528,13 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
             Effect::Refuse { uid, .. } => Some(uid.to_string()),
             Effect::TellResult(uid) => unreachable!("{uid} is told unrecorded"),
             Effect::Wait(_)
+            | Effect::Ask(_)
             | Effect::Follow(_)
             | Effect::Start(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
+            | Effect::TellAsked(_)
+            | Effect::Reply { .. }
             | Effect::TellAccepted(_) => None,
         })
         .collect();
@@ -532,6 +575,8 @@ struct Life {
     started: Vec<Uid>,
     /// What is running in this life.
     running: BTreeSet<Uid>,
+    /// Who was allowed to run by a person, rightly.
+    allowed: BTreeSet<Uid>,
     again: Vec<Event>,
     gateway: Gateway,
     dice: Dice,
@@ -559,6 +604,11 @@ impl Dice {
     }
 }
 
+/// Some of the invocations need a person's word.
+fn is_mediated(uid: &Uid) -> bool {
+    matches!(uid.as_str(), "u2" | "u6" | "u7" | "u8")
+}
+
 /// Half of the invocations have one of two keys.
 fn key_of(uid: &Uid) -> Option<&'static str> {
     match uid.as_str() {
@@ -576,6 +626,7 @@ impl Life {
             disk: Vec::new(),
             started: Vec::new(),
             running: BTreeSet::new(),
+            allowed: BTreeSet::new(),
             again: Vec::new(),
             gateway: Gateway::default(),
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -585,6 +636,7 @@ impl Life {
     fn dispatch(&self, uid: &Uid) -> Event {
         let mut order = Arc::unwrap_or_clone(order(uid.as_str()));
         order.deadline = self.now.after(Duration::from_secs(30));
+        order.mediate = is_mediated(uid);
         if let Some(key) = key_of(uid) {
             order.sharing = Sharing::With(Mark::of(key, &order.capability, &order.input));
         }
@@ -599,7 +651,8 @@ impl Life {
     fn events(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.again);
         for _ in 0..=self.dice.below(3) {
-            match self.dice.below(9) {
+            match self.dice.below(10) {
+                9 => events.extend(self.word()),
                 0..=2 => {
                     let uid = self.some_uid();
                     // A gateway dispatches what has no end yet, as often as it likes; and one that is late, what has.
@@ -636,6 +689,21 @@ impl Life {
             }
         }
         events
+    }
+
+    /// A person answers one of those that wait for that, rightly or not.
+    fn word(&mut self) -> Option<Event> {
+        let asked: Vec<_> = self.world.jobs.asking().cloned().collect();
+        let order = asked.get(self.dice.below(asked.len().max(1)))?;
+        let is_allowed = self.dice.below(3) > 0;
+        let mut answer = answer(order, is_allowed);
+        if self.dice.below(5) == 0 {
+            answer.uid = self.some_uid();
+        }
+        if is_allowed && answer.uid == order.uid {
+            self.allowed.insert(order.uid.clone());
+        }
+        Some(Event::Answer(answer))
     }
 
     fn step(&mut self) {
@@ -691,9 +759,12 @@ impl Life {
                     self.gateway.acked.insert(uid.clone());
                 }
                 Effect::Wait(_)
+                | Effect::Ask(_)
                 | Effect::Follow(_)
                 | Effect::Stop(..)
                 | Effect::Leave(_)
+                | Effect::TellAsked(_)
+                | Effect::Reply { .. }
                 | Effect::TellAccepted(_) => {}
             }
             // Without a stream there is nobody to hear it.
@@ -719,10 +790,22 @@ impl Life {
                     "{} starts twice",
                     order.uid
                 );
+                assert!(
+                    !is_mediated(&order.uid) || self.allowed.contains(&order.uid),
+                    "{} starts without a person's word",
+                    order.uid
+                );
                 let key = key_of(&order.uid);
                 assert!(
                     key.is_none() || self.started.iter().all(|other| key_of(other) != key),
                     "{} has its key's effect a second time",
+                    order.uid
+                );
+            }
+            Effect::Ask(order) => {
+                assert!(
+                    self.disk.iter().any(|record| *record.uid() == order.uid),
+                    "{} is asked unrecorded",
                     order.uid
                 );
             }
@@ -737,6 +820,8 @@ impl Life {
             | Effect::Stop(..)
             | Effect::Leave(_)
             | Effect::TellAccepted(_)
+            | Effect::TellAsked(_)
+            | Effect::Reply { .. }
             | Effect::Refuse { .. } => {}
         }
     }
@@ -773,6 +858,8 @@ impl Life {
                     FailureCode::Busy
                     | FailureCode::AgentRestarted
                     | FailureCode::DeadlineBeforeStart
+                    | FailureCode::NoDecision
+                    | FailureCode::Refused
                     | FailureCode::JournalUnavailable,
                 ),
             ) => assert!(!ran, "{uid}: {end:?} with an effect"),
@@ -841,6 +928,12 @@ impl Life {
             events.extend(uids.map(|uid| completed(uid.as_str())));
             let acked = self.gateway.acked.iter().cloned();
             events.extend(acked.map(Event::Ack));
+            let questions: Vec<_> = self.world.jobs.asking().cloned().collect();
+            events.extend(
+                questions
+                    .iter()
+                    .map(|order| Event::Answer(answer(order, false))),
+            );
             let open = self.gateway.open.iter();
             let untold = open.filter(|uid| !self.gateway.told.contains_key(*uid));
             events.extend(untold.map(|uid| self.dispatch(uid)));

@@ -1,24 +1,34 @@
 //! Runs one capability, and stops it when told to.
 
-use std::{future::pending, sync::Arc};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
-use proto::node::{Execution, FailureCode};
+use proto::node::{self, Execution, FailureCode};
 use serde::de::IgnoredAny;
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::order::{Ending, Order, Why};
-use crate::capability::{Call, Capability, Failure};
+use crate::{
+    capability::{
+        Call, Capability, Failure,
+        progress::{Reporter, Step},
+    },
+    journal::Uid,
+};
+
+/// Between two words of progress, and before the first.
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
 
 /// Runs `capability` until it ends or `stop` says why it must not go on. A panic in it is its failure alone.
 pub(super) async fn run(
     capability: Option<Arc<dyn Capability>>,
     order: Arc<Order>,
     stop: oneshot::Receiver<Why>,
+    progressed: mpsc::Sender<node::Progress>,
 ) -> Ending {
     let Some(capability) = capability else {
         return Ending::Failed(
@@ -26,21 +36,25 @@ pub(super) async fn run(
             "the capability is gone".to_owned(),
         );
     };
-    if capability.execution() == Execution::Mediated {
+    let must_be_allowed = order.mediate || capability.execution() == Execution::Mediated;
+    if must_be_allowed && order.decision.is_none() {
+        // The plan does not let this happen. Were it wrong, a person's word would be at stake.
         return Ending::Failed(
-            FailureCode::Unavailable,
-            "no mediation on this device: nobody can be asked whether it may run".to_owned(),
+            FailureCode::Internal,
+            "nobody allowed it, so it was not started".to_owned(),
         );
     }
     let Some(input) = input_of(&order) else {
         return Ending::Failed(FailureCode::InvalidInput, "the input is no JSON".to_owned());
     };
     let stopped = CancellationToken::new();
+    let (progress, said) = Reporter::new();
     let call = Call {
         input,
         max_output_bytes: order.max_output_bytes,
         requested_by: order.requested_by.clone(),
         stopped: stopped.clone(),
+        progress,
     };
     let grace = capability.grace();
     // A task of its own, so that a panic is contained; dropping the set ends it.
@@ -50,6 +64,7 @@ pub(super) async fn run(
         biased;
         ended = join(&mut task) => return of(ended),
         why = stopping(stop) => why,
+        never = relay(&order.uid, said, progressed) => match never {},
     };
     stopped.cancel();
     match timeout(grace, join(&mut task)).await {
@@ -60,6 +75,31 @@ pub(super) async fn run(
             message,
         }))) => Ending::Failed(code, message),
         Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ending::Stopped(why),
+    }
+}
+
+/// Passes on what it says of its progress: nothing of what ends soon, and not more than a gateway cares to hear.
+async fn relay(
+    uid: &Uid,
+    mut said: watch::Receiver<Option<Step>>,
+    progressed: mpsc::Sender<node::Progress>,
+) -> Infallible {
+    loop {
+        sleep(BETWEEN_PROGRESS).await;
+        if said.changed().await.is_err() {
+            // The capability has nothing more to say.
+            pending::<()>().await;
+        }
+        let step = said.borrow_and_update().clone();
+        if let Some(Step { percent, message }) = step {
+            let uid = uid.as_str().to_owned();
+            // Where there is no room, the next word says more.
+            let _ = progressed.try_send(node::Progress {
+                uid,
+                percent,
+                message,
+            });
+        }
     }
 }
 
@@ -97,10 +137,8 @@ fn input_of(order: &Order) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::{capability::Running, host::clock::Moment, journal::Uid};
+    use crate::{capability::Running, host::clock::Moment};
 
     /// Ends as its input says.
     struct Odd {
@@ -167,6 +205,8 @@ mod tests {
             max_output_bytes: 100,
             requested_by: String::new(),
             sharing: super::super::order::Sharing::Alone,
+            mediate: false,
+            decision: None,
         };
         let (sender, stop) = oneshot::channel();
         let _kept = match why {
@@ -176,7 +216,7 @@ mod tests {
             }
             None => Some(sender),
         };
-        run(Some(capability), Arc::new(order), stop).await
+        run(Some(capability), Arc::new(order), stop, mpsc::channel(1).0).await
     }
 
     #[tokio::test]
@@ -188,13 +228,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_person_must_allow_does_not_run_where_nobody_can_be_asked() {
+    async fn what_a_person_must_allow_does_not_run_where_nobody_did() {
         let ending = ending_of(Arc::new(Asking), "null", None).await;
         let Ending::Failed(code, message) = ending else {
             unreachable!("it must not run");
         };
-        assert_eq!(code, FailureCode::Unavailable);
-        assert!(message.contains("no mediation on this device"));
+        assert_eq!(code, FailureCode::Internal);
+        assert!(message.contains("nobody allowed it"));
     }
 
     #[tokio::test]

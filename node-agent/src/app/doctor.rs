@@ -12,7 +12,7 @@ use crate::{
         observe::{Places, observe},
     },
     exit::Exit,
-    terminal,
+    mediation, terminal,
 };
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(super) async fn doctor(
     let folder = super::folder(state_dir, &config)?;
     let report = judge(
         &observe(Places {
-            socket: folder.join("agent.sock"),
+            socket: mediation::socket::path_in(&config.mediation, &folder),
             folder,
             configuration: problem,
             capabilities: Source::new(

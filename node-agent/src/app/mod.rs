@@ -30,6 +30,7 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
+    mediation::{commands, socket},
     state::access::{SYSTEM_PATH, default_path},
 };
 
@@ -81,6 +82,9 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
         Command::Completions(completions) => manual::complete(completions)?,
         Command::Man(manual) => self::manual::manual(&manual)?,
         Command::Uninstall(uninstall) => self::install::uninstall(&uninstall)?,
+        Command::Pending(args) => block_on(commands::pending(args, || Ok(settle()?.socket())))?,
+        Command::Allow(args) => block_on(commands::allow(args, || Ok(settle()?.socket())))?,
+        Command::Deny(args) => block_on(commands::deny(args, || Ok(settle()?.socket())))?,
     }
     Ok(Exit::Done.into())
 }
@@ -97,6 +101,11 @@ impl Settings {
     fn capabilities(&self, about: About) -> Source {
         let (path, config) = (self.config_path.clone(), self.config.clone());
         Source::new(path, config, about, Path::new(OWN_PROGRAM))
+    }
+
+    /// Where the agent listens to the people at this device.
+    fn socket(&self) -> PathBuf {
+        socket::path_in(&self.config.mediation, &self.folder)
     }
 
     /// What an approver is shown.

@@ -1,6 +1,6 @@
 //! `run`: serves until told to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use runtime::shutdown::{StopSignals, Supervisor};
 use tokio::sync::mpsc;
@@ -8,13 +8,18 @@ use tokio::sync::mpsc;
 use super::Settings;
 use crate::{
     agent::{self, plan::Limits},
-    capability::{About, live},
+    capability::{
+        About,
+        command::account::Accounts,
+        live::{self, OWN_PROGRAM},
+    },
     enrol::{self, Applicant, PROOF_SETTLES, Progress},
     exit::Refusal,
     host::{Facts, clock},
     journal::{Bounds, Journal},
+    mediation::{desk, hook, socket::Socket},
     state::{Folder, Identity, Saved, Standing},
-    upstream::Upstream,
+    upstream::{Upstream, connect::chain},
 };
 
 /// Words from the gateway that wait for the loop.
@@ -50,6 +55,20 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         agent_version: facts.agent_version.clone(),
     });
     let (capabilities, keeper) = live::start(source);
+    let (desk, visitors) = desk::open(keeper.mediation());
+    let groups = &settings.config.mediation.groups;
+    let socket = match Socket::open(&settings.socket(), groups, &Accounts::read()) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            // Not the end: what needs nobody's word runs all the same, and nobody could mend it from afar otherwise.
+            let error = chain(&error);
+            tracing::error!(
+                error,
+                "Nobody can be asked on this device: what is mediated is refused"
+            );
+            None
+        }
+    };
     let journal = Journal::open(&folder.view().journal(), Bounds::default(), clock::now())?;
     tracing::info!(
         namespace = identity.namespace,
@@ -60,24 +79,37 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     let supervisor = Supervisor::new();
     let tasks = supervisor.tasks();
     let (words, upstream) = mpsc::channel(WORDS);
+    let limits = Limits {
+        running: settings.config.max_concurrent,
+        asking: socket.as_ref().map_or(0, |_| Limits::default().asking),
+        ..Limits::default()
+    };
     let connecting = Upstream {
         folder: Arc::new(folder),
         key,
         identity,
         platform: facts.to_platform(),
         capabilities: capabilities.clone(),
+        concurrency: limits.at_once(),
         words,
     };
     let serving = agent::Parts {
         journal,
         capabilities,
-        limits: Limits {
-            running: settings.config.max_concurrent,
-            ..Limits::default()
-        },
+        limits,
+        desk,
         upstream,
         tasks: tasks.clone(),
     };
+    if let Some(socket) = socket {
+        let ringing = hook::run(
+            Path::new(OWN_PROGRAM).into(),
+            visitors.clone(),
+            tasks.token(),
+        );
+        tasks.spawn_essential("on_pending", ringing);
+        tasks.spawn_essential("the agent's socket", socket.run(visitors, tasks.token()));
+    }
     tasks.spawn_essential("the agent's loop", agent::run(serving, tasks.token()));
     tasks.spawn_essential("the connection to the gateway", connecting.run());
     tasks.spawn_essential("the capabilities", keeper.run(tasks.token()));

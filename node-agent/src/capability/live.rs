@@ -26,7 +26,7 @@ use super::{
     },
     desktop,
 };
-use crate::config::{Config, document::Problem};
+use crate::config::{Config, document::Problem, mediation::Mediation};
 
 /// How often the folder is looked at. A change counts when it was seen twice: an editor may still be writing.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -148,10 +148,15 @@ impl Source {
     fn read_config(&mut self) {
         match Config::read(self.config_path.as_deref()) {
             Ok(config) => {
-                if (&config.state_dir, config.max_concurrent)
-                    != (&self.config.state_dir, self.config.max_concurrent)
-                {
-                    tracing::warn!("state_dir and max_concurrent change at the next start only");
+                let fixed = |config: &Config| {
+                    let Mediation { socket, groups, .. } = &config.mediation;
+                    let (folder, runs) = (config.state_dir.clone(), config.max_concurrent);
+                    (folder, runs, socket.clone(), groups.first().cloned())
+                };
+                if fixed(&config) != fixed(&self.config) {
+                    tracing::warn!(
+                        "state_dir, max_concurrent, mediation.socket and its group change at the next start only"
+                    );
                 }
                 self.config = config;
             }
@@ -191,9 +196,11 @@ pub fn start(mut source: Source) -> (Live, Keeper) {
     let (registry, problems) = source.load();
     report(&registry, &problems);
     let (sender, receiver) = watch::channel(Arc::new(registry));
+    let (mediation, _) = watch::channel(Arc::new(source.config.mediation.clone()));
     let keeper = Keeper {
         source,
         sender,
+        mediation,
         every: LOOK_EVERY,
     };
     (Live(receiver), keeper)
@@ -203,10 +210,16 @@ pub fn start(mut source: Source) -> (Live, Keeper) {
 pub struct Keeper {
     source: Source,
     sender: watch::Sender<Arc<Registry>>,
+    mediation: watch::Sender<Arc<Mediation>>,
     every: Duration,
 }
 
 impl Keeper {
+    /// How a person is asked. Follows the configuration.
+    pub fn mediation(&self) -> watch::Receiver<Arc<Mediation>> {
+        self.mediation.subscribe()
+    }
+
     /// With another time between two looks.
     pub fn looking_every(self, every: Duration) -> Self {
         Self { every, ..self }
@@ -217,6 +230,7 @@ impl Keeper {
         let Self {
             mut source,
             sender,
+            mediation,
             every,
         } = self;
         let mut hangups = signal(SignalKind::hangup())?;
@@ -228,6 +242,7 @@ impl Keeper {
                 () = stop.cancelled() => return Ok(()),
                 _ = hangups.recv() => {
                     source.read_config();
+                    mediation.send_replace(Arc::new(source.config.mediation.clone()));
                     true
                 }
                 _ = ticks.tick() => source.has_settled_anew(),

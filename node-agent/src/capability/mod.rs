@@ -1,5 +1,6 @@
 //! What this device can do. One file per capability that is built in; [`command`]: those that are declared;
-//! [`desktop`]: those that open something on the screen; [`live`]: all of them, and when that changes.
+//! [`desktop`]: those that open something on the screen; [`live`]: all of them, and when that changes; [`progress`]: how
+//! far one has come.
 
 pub mod command;
 pub mod desktop;
@@ -7,12 +8,15 @@ mod echo;
 mod health;
 mod identity;
 pub mod live;
+pub mod progress;
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 pub use identity::About;
 use proto::node::{self, Availability, Execution, FailureCode};
 use tokio_util::sync::CancellationToken;
+
+use self::progress::Reporter;
 
 /// A future that ends with a capability's output.
 pub type Running = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
@@ -21,6 +25,15 @@ pub type Running = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>
 pub trait Capability: Send + Sync {
     /// Dotted lower-case words, 63 bytes at most. Never changes.
     fn name(&self) -> &str;
+
+    /// One line for people.
+    #[expect(
+        clippy::unnecessary_literal_bound,
+        reason = "those that are declared have one of their own"
+    )]
+    fn description(&self) -> &str {
+        ""
+    }
 
     fn execution(&self) -> Execution {
         Execution::Automatic
@@ -51,6 +64,8 @@ pub struct Offer {
     pub availability: Availability,
     /// Runs at once.
     pub concurrency: usize,
+    /// A person is asked first.
+    pub is_mediated: bool,
 }
 
 /// One invocation, as a capability sees it.
@@ -64,6 +79,8 @@ pub struct Call {
     pub requested_by: String,
     /// Cancelled when the invocation must stop.
     pub stopped: CancellationToken,
+    /// Where it may say how far it has come.
+    pub progress: Reporter,
 }
 
 /// Why a capability gave no output.
@@ -151,6 +168,7 @@ impl Registry {
                 let offer = Offer {
                     availability: capability.availability(),
                     concurrency: capability.concurrency(),
+                    is_mediated: capability.execution() == Execution::Mediated,
                 };
                 (name.as_str(), offer)
             })
@@ -168,6 +186,7 @@ mod tests {
             max_output_bytes: 65_536,
             requested_by: "jane".to_owned(),
             stopped: CancellationToken::new(),
+            progress: Reporter::default(),
         }
     }
 

@@ -1,17 +1,22 @@
 //! What this device's administrator says once: one TOML file, every key of which `agent.example.toml` shows and explains.
 //!
-//! - [`document`]: how a file is read, and how a complaint about it looks.
+//! - [`document`]: how a file is read, and how a complaint about it looks;
+//! - [`mediation`]: who is asked, how, and what is decided without asking.
 //!
 //! Where the command line says something too, the command line wins.
 
 pub mod document;
+pub mod mediation;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use self::document::{Document, Problem};
+use self::{
+    document::{Document, Problem},
+    mediation::Mediation,
+};
 
 /// The file that is read where none is named.
 pub const DEFAULT_PATH: &str = "/etc/fairlead/agent.toml";
@@ -33,6 +38,7 @@ pub struct Config {
     /// Invocations that run at once on this device, 1 to 64.
     pub max_concurrent: usize,
     pub desktop: Desktop,
+    pub mediation: Mediation,
 }
 
 /// What invocations may open on the screen of this device.
@@ -53,6 +59,7 @@ impl Default for Config {
             capabilities_dir: PathBuf::from(CAPABILITIES_DIR),
             max_concurrent: MAX_CONCURRENT,
             desktop: Desktop::default(),
+            mediation: Mediation::default(),
         }
     }
 }
@@ -75,6 +82,8 @@ struct Written {
     max_concurrent: Option<Spanned<i64>>,
     #[serde(default)]
     desktop: WrittenDesktop,
+    #[serde(default)]
+    mediation: mediation::Written,
 }
 
 #[derive(Default, Deserialize)]
@@ -106,6 +115,7 @@ impl Config {
             capabilities_dir,
             max_concurrent,
             desktop,
+            mediation,
         } = document.parse()?;
         let default = Self::default();
         let folder = |key, folder: Option<Spanned<PathBuf>>| {
@@ -128,6 +138,7 @@ impl Config {
                 })?,
             },
             desktop: Desktop::of(document, desktop)?,
+            mediation: Mediation::of(document, mediation)?,
         })
     }
 }
@@ -200,6 +211,7 @@ impl Desktop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mediation::rules::{Pattern, Rule, Verdict};
 
     const EXAMPLE: &str = include_str!("../../agent.example.toml");
 
@@ -228,15 +240,36 @@ mod tests {
                     open_path_roots: vec![PathBuf::from("/srv/documents")],
                     ..Desktop::default()
                 },
+                mediation: example_of_mediation(),
                 ..Config::default()
             }
         );
     }
 
+    fn example_of_mediation() -> Mediation {
+        let pattern = |text| Pattern::parse(text).unwrap();
+        let rule = Rule {
+            capability: pattern("desktop.*"),
+            requester: pattern("jane@example.org"),
+            verdict: Verdict::Deny,
+            reason: "not from her".to_owned(),
+        };
+        Mediation {
+            socket: Some(PathBuf::from("/run/fairlead/agent.sock")),
+            users: vec!["1000".to_owned()],
+            groups: vec!["fairlead".to_owned()],
+            on_pending: vec![
+                "/usr/local/lib/fairlead/ring".to_owned(),
+                "--once".to_owned(),
+            ],
+            rules: vec![rule].into(),
+        }
+    }
+
     #[test]
     fn the_example_has_every_key() {
         let example = uncommented();
-        for table in ["", "[desktop]\n"] {
+        for table in ["", "[desktop]\n", "[mediation]\n", "[[mediation.rule]]\n"] {
             let message = read(&format!("{table}no_such_key = 1"))
                 .unwrap_err()
                 .message;
@@ -245,7 +278,9 @@ mod tests {
             assert!(keys.len() > 2, "{message}");
             for key in keys {
                 let set = example.lines().any(|line| {
-                    line.starts_with(&format!("{key} = ")) || line == format!("[{key}]")
+                    line.starts_with(&format!("{key} = "))
+                        || line == format!("[{key}]")
+                        || line == format!("[[mediation.{key}]]")
                 });
                 assert!(set, "{key}");
             }

@@ -460,7 +460,7 @@ pub(super) fn lost(uid: &Uid, name: &str, started: bool) -> node::Result {
     } else {
         (
             node::Outcome::Failed,
-            "the agent was restarted while it waited for its turn: it never started",
+            "the agent was restarted while it waited for its turn or for an answer: it never started",
         )
     };
     without_output(

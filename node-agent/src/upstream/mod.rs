@@ -56,6 +56,8 @@ pub struct Upstream {
     pub platform: node::Platform,
     /// What is declared, and declared anew when it changes.
     pub capabilities: Live,
+    /// Invocations that it takes at once.
+    pub concurrency: u32,
     /// Closed by the agent when it wants no more.
     pub words: mpsc::Sender<Word>,
 }

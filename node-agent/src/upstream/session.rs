@@ -128,7 +128,7 @@ async fn begin(
     let request = RegisterRequest {
         platform: Some(upstream.platform.clone()),
         capabilities: declared.last.clone(),
-        ..RegisterRequest::default()
+        concurrency: upstream.concurrency,
     };
     let RegisterResponse {
         namespace,

@@ -12,6 +12,7 @@ use node_agent::{
     capability::{
         About, Call, Failure, Registry,
         live::{self, Live, Source},
+        progress::{Reporter, Step},
     },
     config::{Config, Desktop},
     host::clock,
@@ -127,6 +128,7 @@ fn call(input: &Value) -> Call {
         max_output_bytes: 65_536,
         requested_by: "jane".to_owned(),
         stopped: CancellationToken::new(),
+        progress: Reporter::default(),
     }
 }
 
@@ -173,6 +175,21 @@ async fn the_input_comes_on_stdin_and_the_output_is_json() {
     let result = wordy.run(input).await;
     assert_eq!(code(&result), FailureCode::CapabilityFailed);
     assert!(result.unwrap_err().message.contains("no JSON"));
+}
+
+#[tokio::test]
+async fn a_command_says_how_far_it_is_and_that_is_no_error() {
+    let script = "echo 'fairlead-progress 40 two of five' >&2; echo failed >&2; read line; exit 3";
+    let device = Device::with(script, "");
+    let (progress, heard) = Reporter::new();
+    let call = Call {
+        progress,
+        ..call(&json!(1))
+    };
+    let result = run(&device.registry(), "test.it", call).await;
+    assert_eq!(*heard.borrow(), Some(Step::new(40, "two of five")));
+    let message = result.unwrap_err().message;
+    assert_eq!(message, "it ended with exit code 3: failed");
 }
 
 fn hex(text: &str) -> String {

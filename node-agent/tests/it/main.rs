@@ -15,6 +15,7 @@ mod commands;
 mod doctor;
 mod gateway;
 mod install;
+mod mediation;
 mod pairing;
 mod process;
 mod renewal;

@@ -16,6 +16,7 @@ use node_agent::{
         clock::{self, Moment},
     },
     journal::{Bounds, Counts, Journal},
+    mediation::desk::Desk,
     state::{Folder, Identity, View, identity::Der, session::State},
     upstream::{Upstream, Word},
 };
@@ -179,12 +180,14 @@ impl Device {
             identity,
             platform: Facts::read().to_platform(),
             capabilities: capabilities.clone(),
+            concurrency: 8,
             words,
         };
         let parts = agent::Parts {
             journal,
             capabilities,
             limits: self.limits,
+            desk: Desk::unattended(),
             upstream,
             tasks: Supervisor::new().tasks(),
         };
@@ -433,6 +436,7 @@ async fn time_that_a_dispatch_waits_for_the_loop_is_its_own() {
         journal: Journal::open(&path, Bounds::default(), clock::now()).unwrap(),
         capabilities: Registry::built_in(About::default()).into(),
         limits: Limits::default(),
+        desk: Desk::unattended(),
         upstream,
         tasks: Supervisor::new().tasks(),
     };

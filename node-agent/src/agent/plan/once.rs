@@ -35,7 +35,6 @@ pub(super) struct Planned {
 impl Draft<'_> {
     /// Deals with an order that is not the first of its key, or whose key is none. Returns whether it did.
     pub(super) fn joins(&mut self, order: &Arc<Order>) -> bool {
-        let Order { uid, name, .. } = &**order;
         let mark = match &order.sharing {
             Sharing::Alone => return false,
             Sharing::With(mark) => mark,
@@ -44,13 +43,7 @@ impl Draft<'_> {
                     "the idempotency key is longer than the {MAX_KEY_BYTES} bytes that this device takes: use a \
                      shorter one"
                 );
-                self.end_before_start(
-                    uid,
-                    name,
-                    Outcome::Failed,
-                    FailureCode::InvalidInput,
-                    &message,
-                );
+                self.end_before_start(order, Outcome::Failed, FailureCode::InvalidInput, &message);
                 return true;
             }
         };
@@ -67,13 +60,7 @@ impl Draft<'_> {
         } else {
             let message =
                 format!("the key was used for another capability or input by {first_name}");
-            self.end_before_start(
-                uid,
-                name,
-                Outcome::Failed,
-                FailureCode::InvalidInput,
-                &message,
-            );
+            self.end_before_start(order, Outcome::Failed, FailureCode::InvalidInput, &message);
         }
         true
     }

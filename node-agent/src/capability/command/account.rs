@@ -54,6 +54,44 @@ impl Accounts {
         Ok(Account { uid, gid })
     }
 
+    /// Those that files with these contents know.
+    #[cfg(test)]
+    pub fn of(passwd: &str, group: &str) -> Self {
+        Self {
+            passwd: passwd.to_owned(),
+            group: group.to_owned(),
+        }
+    }
+
+    /// The first name of a user.
+    pub fn name_of(&self, uid: u32) -> Option<String> {
+        self.passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, found, ..] = fields[..] else {
+                return None;
+            };
+            (number(found)? == uid && !name.is_empty()).then(|| name.to_owned())
+        })
+    }
+
+    /// Whether who has this main group, and this name, is in a group.
+    pub fn is_in(&self, group: &str, main: u32, name: Option<&str>) -> bool {
+        let Some(gid) = self.group(group) else {
+            return false;
+        };
+        let lists = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [_, _, found, members, ..] = fields[..] else {
+                return false;
+            };
+            number(found) == Some(gid)
+                && members
+                    .split(',')
+                    .any(|member| name.is_some_and(|name| member.trim() == name))
+        };
+        main == gid || self.group.lines().any(lists)
+    }
+
     /// By name or number.
     fn user(&self, wanted: &str) -> Option<(u32, u32)> {
         self.passwd.lines().find_map(|line| {
@@ -65,7 +103,8 @@ impl Accounts {
         })
     }
 
-    fn group(&self, wanted: &str) -> Option<u32> {
+    /// The number of a group, by name or number.
+    pub fn group(&self, wanted: &str) -> Option<u32> {
         let named = self.group.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             let [name, _, gid, ..] = fields[..] else {

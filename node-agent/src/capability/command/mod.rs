@@ -5,14 +5,15 @@
 //! - [`argument`]: how the input gets into arguments: no shell, ever;
 //! - [`account`]: which user it runs as;
 //! - [`confine`]: what bounds it, in the process that becomes it;
-//! - `process`: one run of it.
+//! - `process`: one run of it; `stderr`: what it says on the way.
 
 pub mod account;
 pub mod argument;
 pub mod confine;
 pub mod declaration;
 pub mod folder;
-mod process;
+pub(crate) mod process;
+mod stderr;
 
 use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -57,20 +58,27 @@ fn judge_program(declaration: &Declaration) -> Result<(), String> {
         account,
         ..
     } = declaration;
-    let cannot = |why: String| format!("{name} is not available: {}: {why}", program.display());
-    let metadata = fs::metadata(program).map_err(|error| cannot(error.to_string()))?;
-    if !metadata.is_file() || metadata.mode() & 0o111 == 0 {
-        return Err(cannot(
-            "it is no program: give another path, or `chmod +x` it".to_owned(),
-        ));
-    }
     let own = account.map(|account| account.uid);
-    check_writers(&metadata, own.as_slice()).map_err(cannot)
+    check_program(program, own.as_slice())
+        .map_err(|why| format!("{name} is not available: {}: {why}", program.display()))
+}
+
+/// Whether it is a program that nobody but root, this process's own user and `trusted` can have written.
+pub(crate) fn check_program(program: &Path, trusted: &[u32]) -> Result<(), String> {
+    let metadata = fs::metadata(program).map_err(|error| error.to_string())?;
+    if !metadata.is_file() || metadata.mode() & 0o111 == 0 {
+        return Err("it is no program: give another path, or `chmod +x` it".to_owned());
+    }
+    check_writers(&metadata, trusted)
 }
 
 impl Capability for Declared {
     fn name(&self) -> &str {
         &self.declaration.name
+    }
+
+    fn description(&self) -> &str {
+        &self.declaration.description
     }
 
     fn execution(&self) -> Execution {
@@ -93,9 +101,9 @@ impl Capability for Declared {
         let declaration = Arc::clone(&self.declaration);
         let launcher = Arc::clone(&self.launcher);
         Box::pin(async move {
-            let stopped = call.stopped.clone();
+            let (stopped, progress) = (call.stopped.clone(), call.progress.clone());
             let job = job(&declaration, call)?;
-            process::run(&launcher, &job, &stopped).await
+            process::run(&launcher, &job, &stopped, &progress).await
         })
     }
 }

@@ -29,8 +29,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{account::Account, confine::Confinement};
-use crate::capability::Failure;
+use super::{account::Account, confine::Confinement, stderr::Sorter};
+use crate::capability::{Failure, progress::Reporter};
 
 /// What is kept of the end of standard error.
 const ERROR_TAIL_BYTES: usize = 1024;
@@ -43,20 +43,20 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// One run.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     /// Absolute.
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<String>,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
     /// All of it.
-    pub(super) environment: Vec<(String, OsString)>,
-    pub(super) working_directory: PathBuf,
-    pub(super) account: Option<Account>,
-    pub(super) memory_bytes: Option<u64>,
-    pub(super) max_output_bytes: usize,
-    pub(super) timeout: Option<Duration>,
-    pub(super) grace: Duration,
+    pub(crate) environment: Vec<(String, OsString)>,
+    pub(crate) working_directory: PathBuf,
+    pub(crate) account: Option<Account>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) max_output_bytes: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) grace: Duration,
     /// For its standard input.
-    pub(super) input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
 }
 
 /// Why a run did not end by itself.
@@ -83,7 +83,39 @@ pub(super) async fn run(
     launcher: &Path,
     job: &Job,
     stopped: &CancellationToken,
+    progress: &Reporter,
 ) -> Result<Vec<u8>, Failure> {
+    let (cut, status, written) = attempt(launcher, job, stopped, progress).await?;
+    judge(cut, status, &written, job)
+}
+
+/// Runs it for what it does, and not for what it says; why it failed, if it did.
+pub(crate) async fn carry_out(
+    launcher: &Path,
+    job: &Job,
+    stopped: &CancellationToken,
+) -> Result<(), String> {
+    let attempted = attempt(launcher, job, stopped, &Reporter::default()).await;
+    let (cut, status, written) = attempted.map_err(|failure| failure.message)?;
+    match (cut, status) {
+        (None, Ok(status)) if status.success() => Ok(()),
+        (None, Ok(status)) => Err(end_of(status, &written.errors)),
+        (None, Err(error)) => Err(format!("how it ended cannot be told: {error}")),
+        (Some(Cut::Stopped), _) => Err("stopped, for the agent stops".to_owned()),
+        (Some(Cut::TimedOut), _) => Err(format!(
+            "stopped after {} s",
+            job.timeout.unwrap_or_default().as_secs()
+        )),
+        (Some(Cut::TooLarge), _) => Err("stopped, for it writes too much".to_owned()),
+    }
+}
+
+async fn attempt(
+    launcher: &Path,
+    job: &Job,
+    stopped: &CancellationToken,
+    progress: &Reporter,
+) -> Result<(Option<Cut>, io::Result<ExitStatus>, Written), Failure> {
     let cannot = |error: io::Error| {
         Failure::new(
             FailureCode::Unavailable,
@@ -103,7 +135,7 @@ pub(super) async fn run(
     let (too_large, closed) = (CancellationToken::new(), CancellationToken::new());
     let mut written = Written::default();
     let (cut, status) = {
-        let gathering = gather(pipes, job, &mut written, &too_large, &closed);
+        let gathering = gather(pipes, job, &mut written, progress, &too_large, &closed);
         tokio::pin!(gathering);
         let cut = {
             let life = live(&mut leader, &group, job, stopped, &too_large, &closed);
@@ -123,7 +155,7 @@ pub(super) async fn run(
         }
         (cut, status)
     };
-    judge(cut, status, &written, job)
+    Ok((cut, status, written))
 }
 
 fn command(launcher: &Path, job: &Job) -> Command {
@@ -267,6 +299,7 @@ async fn gather(
     pipes: Pipes,
     job: &Job,
     written: &mut Written,
+    progress: &Reporter,
     too_large: &CancellationToken,
     closed: &CancellationToken,
 ) {
@@ -290,11 +323,15 @@ async fn gather(
     };
     let read_errors = async {
         let mut chunk = [0; ERROR_TAIL_BYTES];
+        let mut sorter = Sorter::default();
         while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
-            errors.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            if let Some(step) = sorter.take(chunk.get(..length).unwrap_or_default(), errors) {
+                progress.report(step);
+            }
             let excess = errors.len().saturating_sub(ERROR_TAIL_BYTES);
             errors.drain(..excess);
         }
+        sorter.end(errors);
     };
     tokio::join!(feed, read, read_errors);
     closed.cancel();

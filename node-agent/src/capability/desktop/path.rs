@@ -46,6 +46,10 @@ impl Capability for OpenPath {
         "desktop.open_path"
     }
 
+    fn description(&self) -> &'static str {
+        "opens a file or folder on this screen"
+    }
+
     fn execution(&self) -> Execution {
         Execution::Mediated
     }

@@ -37,6 +37,10 @@ impl Capability for OpenUrl {
         "desktop.open_url"
     }
 
+    fn description(&self) -> &'static str {
+        "opens an address in the browser of this screen"
+    }
+
     fn execution(&self) -> Execution {
         Execution::Mediated
     }

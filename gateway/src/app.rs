@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
+    artefact::Artefacts,
     enrollment::{self, Enroller},
     listener::{Limits, Listener, PeerStream},
     metrics::Metrics,
@@ -30,13 +31,15 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 /// Runs until a signal comes or an essential task fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    // 1. Logs, tasks, metrics.
+    // 1. Logs, tasks, metrics, and what is configured.
     args.log.init()?;
     let supervisor = Supervisor::new();
     let tasks = supervisor.tasks();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::default();
+
+    let artefacts = args.artefacts().context("open --artefact-store")?;
 
     // 2. The API server.
     let client = kube::Client::try_default()
@@ -61,7 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let renewals = Renewals::new(client.clone(), tls_loaded.clone());
     let node = Node::start(
         client.clone(),
-        node_settings(&args),
+        node_settings(&args, artefacts),
         renewals,
         &tasks,
         &mut registry,
@@ -124,10 +127,11 @@ fn read_setup(files: &[Vec<u8>]) -> anyhow::Result<Setup> {
     Setup::from_bytes(setup).with_context(|| format!("read {PAIRING_SETUP_KEY}"))
 }
 
-fn node_settings(args: &Args) -> node::Settings {
+fn node_settings(args: &Args, artefacts: Option<Artefacts>) -> node::Settings {
     node::Settings {
         heartbeat: args.heartbeat(),
         max_streams: args.max_devices,
+        artefacts,
         ..node::Settings::new(&args.name, &args.namespace, &args.advertise)
     }
 }

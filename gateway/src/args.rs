@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use runtime::{admin::AdminArgs, log::LogArgs};
 
-use crate::listener::Limits;
+use crate::{
+    artefact::{Artefacts, MOST_BYTES, store},
+    listener::Limits,
+};
 
 /// Terminates the streams of devices.
 #[derive(Clone, Debug, Parser)]
@@ -73,6 +76,13 @@ pub struct Args {
     /// Pairing codes that may be tried per minute from one address.
     #[arg(long, env = "FAIRLEAD_TRIES_PER_MINUTE_PER_ADDRESS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub tries_per_minute_per_address: u32,
+    /// Where outputs go that are too large for a resource: file:///folder, s3://bucket/prefix, gs://bucket/prefix or
+    /// az://container/prefix. The same for all gateways. Without it, such outputs fail. See docs/artefacts.md.
+    #[arg(long, env = "FAIRLEAD_ARTEFACT_STORE")]
+    pub artefact_store: Option<String>,
+    /// Largest output that goes there, in bytes.
+    #[arg(long, env = "FAIRLEAD_MAX_ARTEFACT_BYTES", default_value_t = 1024 * 1024 * 1024, value_parser = clap::value_parser!(u64).range(1..=MOST_BYTES))]
+    pub max_artefact_bytes: u64,
     /// How long a stop may take, in seconds.
     #[arg(long, env = "FAIRLEAD_STOP_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub stop_seconds: u64,
@@ -96,6 +106,14 @@ impl Args {
             waiting: self.max_waiting,
             ..Limits::default()
         }
+    }
+
+    /// `None` where no store is configured.
+    pub fn artefacts(&self) -> Result<Option<Artefacts>, store::OpenError> {
+        let store = self.artefact_store.as_deref().map(store::Store::open);
+        Ok(store
+            .transpose()?
+            .map(|store| Artefacts::new(store, self.max_artefact_bytes)))
     }
 
     pub fn heartbeat(&self) -> Duration {

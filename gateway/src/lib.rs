@@ -13,6 +13,7 @@
 //!
 //! - [`renewal`]: another certificate for a device that has one;
 //! - [`node`]: their streams, the invocations that these carry, and what the Device shows of it;
+//! - [`artefact`]: the store for outputs that are too large for a resource;
 //! - [`domain`]: what is decided about them, pure;
 //! - [`index`]: what the cluster looks like, from watches.
 //!
@@ -24,6 +25,7 @@
 
 pub mod app;
 pub mod args;
+pub mod artefact;
 pub mod clock;
 pub mod csr;
 pub mod domain;

@@ -10,10 +10,12 @@
 //! - [`underway`]: its status while its device has it;
 //! - [`result`]: how an invocation ended, and its status from then on;
 //! - [`late`]: what is kept of an answer that came after that;
+//! - [`artefact`]: an output that is too large for it, and its way into the store; [`retention`]: until when it stays;
 //! - [`names`]: what a name and a uid look like.
 //!
 //! No I/O, no clock, no Kubernetes client, no gRPC: messages of the protocol are read here and nowhere else.
 
+pub mod artefact;
 pub mod device;
 pub mod dispatch;
 pub mod invocation;
@@ -21,6 +23,7 @@ pub mod late;
 pub mod names;
 pub mod register;
 pub mod result;
+pub mod retention;
 pub mod session;
 pub mod underway;
 

@@ -6,7 +6,8 @@
 use crds::{
     conditions,
     v1alpha1::capability_invocation::{
-        CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase, Mediation,
+        Artefact, CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase,
+        Mediation,
     },
 };
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use proto::node::{self, FailureCode, Outcome};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{invocation::OpenInvocation, names::is_object_name, underway::text};
+use super::{artefact::Place, invocation::OpenInvocation, names::is_object_name, underway::text};
 
 /// Most characters of an error's message, of who decided and of why, as the resource's schema has them.
 const MAX_MESSAGE: usize = 1024;
@@ -30,6 +31,8 @@ pub struct End {
     pub phase: InvocationPhase,
     pub output: Option<Value>,
     pub output_sha256: Option<String>,
+    /// Where the output is that is too large to be here.
+    pub artefact: Option<Box<Artefact>>,
     pub error: Option<InvocationError>,
     /// What the person at the device decided.
     pub mediation: Option<Mediation>,
@@ -44,6 +47,7 @@ impl End {
             phase: InvocationPhase::Succeeded,
             output: None,
             output_sha256: None,
+            artefact: None,
             error: None,
             mediation: None,
             duplicate_of: None,
@@ -84,6 +88,38 @@ impl End {
             ErrorCode::Internal,
             format!("the device answered, but the API server refuses the answer: {why}"),
         )
+    }
+
+    /// It succeeded, and its output is in the store.
+    pub fn stored(result: &node::Result, place: &Place) -> Self {
+        let artefact = place.shown();
+        Self {
+            output_sha256: Some(artefact.sha256.clone()),
+            artefact: Some(Box::new(artefact)),
+            ..Self::reported(
+                &node::Result {
+                    output: Vec::new(),
+                    ..result.clone()
+                },
+                0,
+            )
+        }
+    }
+
+    /// It ran, and the artefact that it speaks of is not there.
+    pub fn not_stored(result: &node::Result, why: &str) -> Self {
+        let plain = Self::reported(
+            &node::Result {
+                output: Vec::new(),
+                ..result.clone()
+            },
+            0,
+        );
+        Self {
+            mediation: plain.mediation,
+            duplicate_of: plain.duplicate_of,
+            ..Self::failed(ErrorCode::ArtefactNotStored, format!("it ran, but {why}"))
+        }
     }
 
     /// What a device reported of an invocation that keeps so many bytes of output.
@@ -229,7 +265,7 @@ fn error_code(code: FailureCode) -> Option<ErrorCode> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
     bytes
@@ -269,7 +305,7 @@ pub fn ended(
         gateway: Some(gateway.to_owned()),
         output: end.output,
         output_sha256: end.output_sha256,
-        artefact: None,
+        artefact: end.artefact.map(|artefact| *artefact),
         error: end.error,
         mediation: end.mediation.or(before.mediation),
         // Where it stopped, unless it came through.

@@ -57,6 +57,13 @@ impl Gateways {
             .collect()
     }
 
+    /// Whether a gateway is the first of those that live. Of what one of them does, that one does it.
+    pub fn leads(&self, name: &str, now: Timestamp) -> bool {
+        let gateways = read(&self.0);
+        let first = gateways.values().find(|gateway| gateway.expires > now);
+        first.is_some_and(|first| first.name == name)
+    }
+
     pub fn insert(&self, gateway: Gateway) {
         write(&self.0).insert(gateway.name.clone(), gateway);
     }
@@ -102,7 +109,9 @@ mod tests {
             gateways.addresses("own:7443", at(110)),
             ["own:7443", "a:7443", "b:7443"]
         );
+        assert!(gateways.leads("a", at(110)) && !gateways.leads("b", at(110)));
         gateways.remove("a");
+        assert!(gateways.leads("b", at(110)) && !gateways.leads("dead", at(110)));
         assert_eq!(
             gateways.addresses("own:7443", at(110)),
             ["own:7443", "b:7443"]

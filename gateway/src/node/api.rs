@@ -19,11 +19,14 @@ use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::metrics::{Kind, Metrics, Outcome};
-use crate::domain::{
-    device::{DeviceKey, KnownDevice},
-    invocation::OpenInvocation,
-    names::is_object_name,
-    session::Pieces,
+use crate::{
+    artefact::store,
+    domain::{
+        device::{DeviceKey, KnownDevice},
+        invocation::OpenInvocation,
+        names::is_object_name,
+        session::Pieces,
+    },
 };
 
 /// How long one request may take.
@@ -75,6 +78,9 @@ pub enum Error {
     /// Written by another version of us.
     #[error("the object cannot be read")]
     Unreadable,
+    /// Whether an artefact is there cannot be told. Trying again may help.
+    #[error(transparent)]
+    Store(store::Error),
 }
 
 #[derive(Deserialize)]
@@ -320,8 +326,12 @@ fn outcome<T>(written: &Result<T, Error>) -> Outcome {
         Err(Error::Conflict) => Outcome::Conflict,
         Err(Error::Gone) => Outcome::Gone,
         Err(Error::Invalid(_)) => Outcome::Invalid,
-        Err(Error::Unavailable(_) | Error::TimedOut | Error::Busy | Error::Unreadable) => {
-            Outcome::Unavailable
-        }
+        Err(
+            Error::Unavailable(_)
+            | Error::TimedOut
+            | Error::Busy
+            | Error::Unreadable
+            | Error::Store(_),
+        ) => Outcome::Unavailable,
     }
 }

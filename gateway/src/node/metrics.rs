@@ -17,6 +17,7 @@ pub struct Metrics {
     results: Family<ResultLabels, Counter>,
     left_aside: Family<LeftAsideLabels, Counter>,
     writes: Family<WriteLabels, Counter>,
+    artefacts: Family<ArtefactLabels, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -38,6 +39,18 @@ struct LeftAsideLabels {
 struct WriteLabels {
     kind: Kind,
     outcome: Outcome,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ArtefactLabels {
+    outcome: Artefact,
+}
+
+/// What became of an artefact that a device offered.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub enum Artefact {
+    Stored,
+    Refused,
 }
 
 /// Why a stream ended.
@@ -106,6 +119,7 @@ impl Metrics {
             results: Family::default(),
             left_aside: Family::default(),
             writes: Family::default(),
+            artefacts: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("fairlead_gateway");
         registry.register("streams", "Streams of devices", metrics.streams.clone());
@@ -134,6 +148,11 @@ impl Metrics {
             "Requests that write a status",
             metrics.writes.clone(),
         );
+        registry.register(
+            "artefacts",
+            "Artefacts that devices offered",
+            metrics.artefacts.clone(),
+        );
         metrics
     }
 
@@ -155,6 +174,12 @@ impl Metrics {
     pub fn left_aside(&self, reason: LeftAside) {
         self.left_aside
             .get_or_create(&LeftAsideLabels { reason })
+            .inc();
+    }
+
+    pub fn artefact(&self, outcome: Artefact) {
+        self.artefacts
+            .get_or_create(&ArtefactLabels { outcome })
             .inc();
     }
 

@@ -3,6 +3,7 @@
 //! - `service`: gRPC's side of it;
 //! - `stream`: one device's stream, one loop;
 //! - `dispatcher`: the invocations that a stream carries; `flight`: where each is; `writes`: what is written of it;
+//! - `uploads`: outputs that are too large for a result;
 //! - `presence`: what the Device shows of its session; `orphans`: and of sessions of an earlier life;
 //! - `live`: the streams that are live; `outbox`: what waits to be sent on one; `registrations`: what devices said of
 //!   themselves before their stream;
@@ -22,6 +23,7 @@ mod registrations;
 pub mod service;
 mod status;
 mod stream;
+mod uploads;
 mod writes;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ use self::{
     status::Refusal, stream::LEAVE_TIME,
 };
 use crate::{
+    artefact::{Artefacts, sweep},
     clock::now,
     domain::device::{Denied, DeviceKey, admit},
     index::{
@@ -83,6 +86,8 @@ pub struct Settings {
     pub unread_within: Duration,
     /// How long a gateway that stops goes on with its streams and with writing their ends.
     pub drain_within: Duration,
+    /// Where outputs go that are too large for a resource; `None`: nowhere.
+    pub artefacts: Option<Artefacts>,
 }
 
 impl Settings {
@@ -102,6 +107,7 @@ impl Settings {
             welcome_within: Duration::from_secs(2),
             unread_within: Duration::from_secs(10),
             drain_within: Duration::from_secs(20),
+            artefacts: None,
         }
     }
 }
@@ -176,6 +182,15 @@ impl Node {
             "lease",
             own_lease(&settings).keep(client.clone(), stop.clone()),
         );
+        if let Some(artefacts) = settings.artefacts.clone() {
+            let sweeper = sweep::Sweeper {
+                artefacts,
+                client: client.clone(),
+                index: Arc::clone(&index),
+                gateway: settings.gateway.clone(),
+            };
+            tasks.spawn(sweeper.run(synced.clone(), stop.clone()));
+        }
         let shared = Arc::new(Shared {
             requests: Requests::new(client, &settings.gateway, metrics.clone()),
             renewals,

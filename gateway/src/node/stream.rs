@@ -23,6 +23,7 @@ use super::{
     outbox::{CAPACITY, Outbox},
     presence::Session,
     status::Refusal,
+    uploads::Uploads,
 };
 use crate::{
     clock::now,
@@ -155,6 +156,8 @@ struct Stream {
     expires_at: Option<Instant>,
     /// The other certificate that it asked for.
     renewal: Option<Renewal>,
+    /// Outputs that are too large for a result.
+    uploads: Uploads,
 }
 
 type Renewal = Pin<Box<dyn Future<Output = Result<node::Renewed, NotRenewed>> + Send>>;
@@ -189,6 +192,7 @@ impl Stream {
             leave_at: None,
             expires_at,
             renewal: None,
+            uploads: Uploads::default(),
         }
     }
 
@@ -213,6 +217,10 @@ impl Stream {
                 message = self.inbound.message(), if can_hear => self.hear(heard(message)?)?,
                 () = self.session.drive() => self.look = true,
                 renewed = drive(&mut self.renewal), if can_hear => self.renewed(renewed)?,
+                step = self.uploads.next(), if can_hear => {
+                    let told = self.uploads.note(&self.shared, &self.caller.key, step);
+                    self.tell_of_artefacts(told);
+                }
                 () = self.outbox.has_room(CAPACITY / 2), if wants_room => self.look = true,
                 () = &mut timer => self.tick()?,
             }
@@ -233,7 +241,10 @@ impl Stream {
             epoch: u64::try_from(self.session.likely_epoch()).unwrap_or_default(),
             gateway: settings.gateway.clone(),
             gateways: self.shared.gateways(),
-            ..node::Welcome::default()
+            max_artefact_bytes: settings
+                .artefacts
+                .as_ref()
+                .map_or(0, |artefacts| artefacts.max_bytes),
         }));
     }
 
@@ -260,6 +271,8 @@ impl Stream {
             }
             self.device = Some(Arc::clone(&device));
         }
+        self.uploads.look(&self.shared, &self.caller.key);
+        self.tell_of_artefacts(None);
         self.leave_when_told();
         let begins = match (self.leave_at, self.session.epoch()) {
             (Some(_), _) => Begins::Nothing,
@@ -289,6 +302,9 @@ impl Stream {
                 self.outbox.push(Event::HeartbeatAck(node::HeartbeatAck {}));
             }
             Some(device_event::Event::Result(result)) => {
+                // It does not wait for that any more.
+                self.uploads
+                    .forget(&self.shared, &self.caller.key, &result.uid);
                 self.dispatcher.result(result);
                 self.look = true;
             }
@@ -310,20 +326,30 @@ impl Stream {
             Some(device_event::Event::Hello(_)) => {
                 return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
             }
-            Some(device_event::Event::ArtefactOffer(node::ArtefactOffer { uid, .. })) => {
-                let message = "the gateways have no store for artefacts".to_owned();
-                self.outbox
-                    .push(Event::ArtefactRefused(node::ArtefactRefused {
-                        uid,
-                        message,
-                    }));
+            Some(device_event::Event::ArtefactOffer(offer)) => {
+                self.uploads.offer(&self.shared, &self.caller.key, offer);
+                self.tell_of_artefacts(None);
             }
-            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent. A chunk
-            // that nobody asked for is no use.
-            Some(device_event::Event::Accepted(_) | device_event::Event::ArtefactChunk(_))
-            | None => {}
+            Some(device_event::Event::ArtefactChunk(chunk)) => {
+                self.uploads.chunk(&self.shared, &self.caller.key, &chunk);
+                self.tell_of_artefacts(None);
+            }
+            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
+            Some(device_event::Event::Accepted(_)) | None => {}
         }
         Ok(())
+    }
+
+    /// What has no room waits for the next look.
+    fn tell_of_artefacts(&mut self, event: Option<Event>) {
+        if let Some(event) = event {
+            self.outbox.push(event);
+        }
+        while self.outbox.room() >= ANSWER_ROOM
+            && let Some(refusal) = self.uploads.refusal()
+        {
+            self.outbox.push(refusal);
+        }
     }
 
     /// A device that asks again while it is asked for waits for the same answer.
@@ -380,6 +406,7 @@ impl Stream {
         }
         self.session.begin(&self.declared);
         self.dispatcher.tick();
+        self.uploads.tick(&self.shared, &self.caller.key);
         self.look = true;
         Ok(())
     }
@@ -394,6 +421,7 @@ impl Stream {
             self.expires_at,
             self.dispatcher.due(),
             self.session.due(),
+            self.uploads.due(),
         ]
         .into_iter()
         .flatten()

@@ -9,8 +9,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Shared, api, metrics::LeftAside};
 use crate::{
+    artefact::Artefacts,
     clock::now,
     domain::{
+        artefact::{Claim, Place},
         device::DeviceKey,
         invocation::OpenInvocation,
         late,
@@ -119,7 +121,10 @@ pub async fn finish(
             (Some(why), _) => End::not_storable(why),
             (None, Answer::Ours(end)) => end.clone(),
             (None, Answer::Device { result, .. }) => {
-                End::reported(result, invocation.spec().max_output_bytes)
+                match read(shared, &invocation, result).await {
+                    Ok(end) => end,
+                    Err(error) => return Err((answer, error)),
+                }
             }
         };
         if invocation.phase().is_terminal() {
@@ -151,6 +156,43 @@ pub async fn finish(
         }
     }
     Err((answer, api::Error::Conflict))
+}
+
+/// How it ended, as the device says. Of an artefact the store is asked: a device that says that one is there is not
+/// believed.
+async fn read(
+    shared: &Shared,
+    invocation: &OpenInvocation,
+    result: &node::Result,
+) -> Result<End, api::Error> {
+    let succeeded = result.outcome() == node::Outcome::Succeeded;
+    let Some(artefact) = result.artefact.as_ref().filter(|_| succeeded) else {
+        return Ok(End::reported(result, invocation.spec().max_output_bytes));
+    };
+    let Some(Artefacts { store, .. }) = &shared.settings.artefacts else {
+        return Ok(End::not_stored(
+            result,
+            "this gateway has no store to find its output in",
+        ));
+    };
+    let claim = match Claim::read(artefact, u64::MAX) {
+        Ok(claim) => claim,
+        Err(why) => return Ok(End::not_stored(result, &why)),
+    };
+    let place = Place {
+        namespace: invocation.device.namespace.clone(),
+        name: invocation.name.clone(),
+        uid: invocation.uid.clone(),
+        claim,
+    };
+    if store.has(&place).await.map_err(api::Error::Store)? {
+        Ok(End::stored(result, &place))
+    } else {
+        Ok(End::not_stored(
+            result,
+            "the output that the device speaks of is not in the store",
+        ))
+    }
 }
 
 /// Keeps what the device says beside another end that was written before.

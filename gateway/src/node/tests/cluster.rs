@@ -202,6 +202,12 @@ impl Cluster {
             .collect();
         let query = parts.uri.query().unwrap_or_default();
         match path.as_slice() {
+            ["namespaces", _, "capabilityinvocations"] => {
+                self.lock()
+                    .log
+                    .push("LIST capabilityinvocations".to_owned());
+                self.list_all("capabilityinvocations")
+            }
             ["namespaces", _, "leases"] | ["devices" | "capabilityinvocations"] => {
                 let plural = path[path.len() - 1];
                 if query.contains("watch=true") {
@@ -236,6 +242,14 @@ impl Cluster {
             }
             _ => panic!("{} {} is not served", parts.method, parts.uri),
         }
+    }
+
+    /// Those that have ended, too.
+    fn list_all(&self, plural: &str) -> Response<Body> {
+        let state = self.lock();
+        let all = state.objects.iter().filter(|((of, _, _), _)| of == plural);
+        let items: Vec<&Value> = all.map(|(_, object)| object).collect();
+        ok(&json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }))
     }
 
     fn list(&self, plural: &str) -> Response<Body> {

@@ -1,6 +1,7 @@
 //! Devices in memory against the service, and the service against an API server in memory. The clock is paused: what
 //! takes a minute costs nothing, and what happens first happens first every time.
 
+mod artefacts;
 mod cluster;
 mod schedules;
 mod truth;

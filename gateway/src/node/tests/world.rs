@@ -96,6 +96,11 @@ impl World {
         let cluster = Cluster::new();
         cluster.add_device(&device("lamp-1"));
         cluster.add_device(&device("lamp-2"));
+        Self::at(cluster, settings).await
+    }
+
+    /// Another gateway of that cluster.
+    pub async fn at(cluster: Cluster, settings: Settings) -> Self {
         let supervisor = Supervisor::new();
         let node = Node::start(
             cluster.client(),

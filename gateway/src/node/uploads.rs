@@ -1,0 +1,295 @@
+//! The artefacts that one device sends over its stream: one at a time, the others wait to be asked for.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use proto::node::{self, gateway_event::Event};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, metrics::Artefact};
+use crate::{
+    artefact::upload::{PARTS_AHEAD, Step, Upload},
+    domain::{
+        artefact::{Claim, Collector, Odd, Part, Place, WINDOW},
+        device::DeviceKey,
+        names::is_uid,
+    },
+};
+
+/// Offers that wait. No device has more invocations at once.
+const MAX_OFFERS: usize = 64;
+/// Refusals that wait for room.
+const MAX_REFUSALS: usize = 16;
+/// How long a device may be silent that was asked to send. Then it is the next one's turn.
+const QUIET: Duration = Duration::from_secs(30);
+/// How long an invocation is waited for that the index does not have: another gateway may have heard of it before.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOKS: usize = 4;
+
+/// Costs a word while there is nothing.
+#[derive(Default)]
+pub struct Uploads(Option<Box<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    waiting: VecDeque<Place>,
+    active: Option<Active>,
+    refusals: VecDeque<Event>,
+}
+
+struct Active {
+    place: Place,
+    steps: mpsc::Receiver<Step>,
+    parts: mpsc::Sender<Part>,
+    gone: CancellationToken,
+    /// `None` until the device was asked.
+    collector: Option<Collector>,
+    /// When it last sent something, or was asked to.
+    heard: Instant,
+}
+
+impl Uploads {
+    /// A device has an artefact.
+    pub fn offer(&mut self, shared: &Arc<Shared>, device: &DeviceKey, offer: node::ArtefactOffer) {
+        let node::ArtefactOffer { uid, artefact, .. } = offer;
+        let claimed = match &shared.settings.artefacts {
+            None => Err("the gateways have no store for artefacts".to_owned()),
+            Some(artefacts) => Claim::read(&artefact.unwrap_or_default(), artefacts.max_bytes),
+        };
+        let inner = self.0.get_or_insert_default();
+        let is_known = inner.waiting.iter().any(|place| place.uid == uid)
+            || inner
+                .active
+                .as_ref()
+                .is_some_and(|active| active.place.uid == uid);
+        if is_known || !is_uid(&uid) {
+            return;
+        }
+        let claim = match claimed {
+            Ok(_) if inner.waiting.len() >= MAX_OFFERS => {
+                Err("this device offers too many artefacts at once".to_owned())
+            }
+            claimed => claimed,
+        };
+        match claim {
+            Ok(claim) => inner.waiting.push_back(Place {
+                namespace: device.namespace.clone(),
+                // From the index, once it is its turn.
+                name: String::new(),
+                uid,
+                claim,
+            }),
+            Err(message) => inner.refuse(shared, uid, message),
+        }
+        inner.begin(shared, device);
+    }
+
+    /// A piece of what it was asked for. What nobody asked for is no use.
+    pub fn chunk(&mut self, shared: &Arc<Shared>, device: &DeviceKey, chunk: &node::ArtefactChunk) {
+        let Some(inner) = &mut self.0 else { return };
+        let Some(active) = inner
+            .active
+            .as_mut()
+            .filter(|active| active.place.uid == chunk.uid)
+        else {
+            return;
+        };
+        let Some(collector) = &mut active.collector else {
+            return;
+        };
+        active.heard = Instant::now();
+        let sent = match collector.take(chunk.offset, &chunk.data) {
+            Ok(None) => return,
+            // As many wait as it may be ahead.
+            Ok(Some(part)) => active.parts.try_send(part).map_err(|_| Odd::NotAsked),
+            Err(odd) => Err(odd),
+        };
+        if let Err(odd) = sent {
+            let uid = active.place.uid.clone();
+            inner.let_go();
+            inner.refuse(shared, uid, odd.to_string());
+            inner.begin(shared, device);
+        }
+    }
+
+    /// Nobody wants the artefact of that invocation any more.
+    pub fn forget(&mut self, shared: &Arc<Shared>, device: &DeviceKey, uid: &str) {
+        let Some(inner) = &mut self.0 else { return };
+        inner.waiting.retain(|place| place.uid != uid);
+        if inner
+            .active
+            .as_ref()
+            .is_some_and(|active| active.place.uid == uid)
+        {
+            inner.let_go();
+            inner.begin(shared, device);
+        }
+    }
+
+    /// Lets go of what is sent for an invocation that has ended meanwhile.
+    pub fn look(&mut self, shared: &Arc<Shared>, device: &DeviceKey) {
+        let sent = self.0.as_ref().and_then(|inner| inner.active.as_ref());
+        let Some(active) = sent.filter(|active| active.collector.is_some()) else {
+            return;
+        };
+        let uid = active.place.uid.clone();
+        if shared.index.invocations.find(device, &uid).is_none() {
+            self.forget(shared, device, &uid);
+            if let Some(inner) = &mut self.0 {
+                inner.refuse(shared, uid, "the invocation has ended".to_owned());
+            }
+        }
+    }
+
+    /// Waits for something to tell the device. Never ends while there is nothing.
+    pub async fn next(&mut self) -> Option<Step> {
+        let active = self.0.as_mut().and_then(|inner| inner.active.as_mut());
+        match active {
+            Some(active) => active.steps.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What to tell the device. `None` as a step: the upload broke.
+    pub fn note(
+        &mut self,
+        shared: &Arc<Shared>,
+        device: &DeviceKey,
+        step: Option<Step>,
+    ) -> Option<Event> {
+        let inner = self.0.as_mut()?;
+        let active = inner.active.as_mut()?;
+        let uid = active.place.uid.clone();
+        let step =
+            step.unwrap_or_else(|| Step::Refused("the gateway failed: see its log".to_owned()));
+        let event = match step {
+            Step::Want(offset) => {
+                let size = active.place.claim.size;
+                let collector = active
+                    .collector
+                    .get_or_insert_with(|| Collector::new(size, offset));
+                collector.ask(offset);
+                active.heard = Instant::now();
+                return Some(Event::ArtefactWanted(node::ArtefactWanted {
+                    uid,
+                    offset,
+                    window_bytes: u32::try_from(WINDOW).unwrap_or(u32::MAX),
+                }));
+            }
+            Step::Stored => {
+                shared.metrics.artefact(Artefact::Stored);
+                Event::ArtefactStored(node::ArtefactStored { uid })
+            }
+            Step::Refused(message) => refused(shared, uid, message),
+        };
+        inner.active = None;
+        inner.begin(shared, device);
+        Some(event)
+    }
+
+    /// A refusal that waits to be told.
+    pub fn refusal(&mut self) -> Option<Event> {
+        self.0.as_mut()?.refusals.pop_front()
+    }
+
+    /// When [`Self::tick`] is due.
+    pub fn due(&self) -> Option<Instant> {
+        let active = self.0.as_ref()?.active.as_ref()?;
+        let awaits = active.collector.as_ref().is_some_and(Collector::awaits);
+        awaits.then(|| active.heard + QUIET)
+    }
+
+    /// One that was asked and is silent makes room for the next, and is asked again after it.
+    pub fn tick(&mut self, shared: &Arc<Shared>, device: &DeviceKey) {
+        if self.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let Some(inner) = &mut self.0 else { return };
+        if let Some(active) = inner.active.take() {
+            tracing::debug!(%device, uid = active.place.uid, "Artefact given up for now: the device sends nothing");
+            inner.waiting.push_back(active.place);
+        }
+        inner.begin(shared, device);
+    }
+}
+
+impl Inner {
+    fn let_go(&mut self) {
+        if let Some(active) = self.active.take() {
+            active.gone.cancel();
+        }
+    }
+
+    fn refuse(&mut self, shared: &Shared, uid: String, message: String) {
+        // Who offers that much that is refused hears of the rest on its next stream.
+        if self.refusals.len() < MAX_REFUSALS {
+            self.refusals.push_back(refused(shared, uid, message));
+        }
+    }
+
+    fn begin(&mut self, shared: &Arc<Shared>, device: &DeviceKey) {
+        let Some(artefacts) = &shared.settings.artefacts else {
+            return;
+        };
+        if self.active.is_some() {
+            return;
+        }
+        let Some(place) = self.waiting.pop_front() else {
+            return;
+        };
+        let (steps_sender, steps) = mpsc::channel(1);
+        let (parts, parts_receiver) = mpsc::channel(PARTS_AHEAD);
+        let gone = CancellationToken::new();
+        self.active = Some(Active {
+            place: place.clone(),
+            steps,
+            parts,
+            gone: gone.clone(),
+            collector: None,
+            heard: Instant::now(),
+        });
+        let artefacts = artefacts.clone();
+        let (node, device) = (Arc::clone(shared), device.clone());
+        let work = async move {
+            let Some(name) = name_of(&node, &device, &place.uid).await else {
+                let message =
+                    "this device has no open invocation of that uid: it has ended, or was deleted";
+                let _ = steps_sender.send(Step::Refused(message.to_owned())).await;
+                return;
+            };
+            let upload = Upload {
+                artefacts,
+                place: Place { name, ..place },
+                steps: steps_sender,
+                parts: parts_receiver,
+                gone,
+            };
+            upload.run().await;
+        };
+        let stop = shared.stop.clone();
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// The name of an open invocation of that device. What the index does not have yet is waited for.
+async fn name_of(shared: &Shared, device: &DeviceKey, uid: &str) -> Option<String> {
+    for look in 0..=LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if let Some(entry) = shared.index.invocations.find(device, uid) {
+            return Some(entry.invocation.name.clone());
+        }
+    }
+    None
+}
+
+fn refused(shared: &Shared, uid: String, message: String) -> Event {
+    shared.metrics.artefact(Artefact::Refused);
+    Event::ArtefactRefused(node::ArtefactRefused { uid, message })
+}

@@ -10,7 +10,10 @@ use crate::{
     agent::{self, plan::Limits},
     capability::{
         About,
-        command::account::Accounts,
+        command::{
+            account::Accounts,
+            groups::{Controllers, Groups},
+        },
         live::{self, OWN_PROGRAM},
     },
     enrol::{self, Applicant, PROOF_SETTLES, Progress},
@@ -54,6 +57,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         arch: facts.arch.clone(),
         agent_version: facts.agent_version.clone(),
     });
+    let source = source.with_groups(control_groups());
     let (capabilities, keeper) = live::start(source);
     let (desk, visitors) = desk::open(keeper.mediation());
     let groups = &settings.config.mediation.groups;
@@ -144,4 +148,20 @@ async fn finish_pairing(
         Progress::Proved { .. } => {}
     };
     Ok(enrol::resume(applicant, saved, &mut tell).await?)
+}
+
+/// Where the host gives none, commands run without: that is said once.
+fn control_groups() -> Option<Groups> {
+    match Groups::take() {
+        Ok(groups) => {
+            let Controllers { memory, pids } = groups.controllers();
+            tracing::info!(memory, pids, "Commands run in control groups of their own");
+            Some(groups)
+        }
+        Err(why) => {
+            let why = chain(&why);
+            tracing::info!(why, "Commands run without control groups");
+            None
+        }
+    }
 }

@@ -23,6 +23,7 @@ use super::{
         account::Accounts,
         declaration::Surroundings,
         folder::{self, Fingerprint, Found},
+        groups::Groups,
     },
     desktop,
 };
@@ -71,6 +72,7 @@ pub struct Source {
     config: Config,
     about: About,
     launcher: Arc<Path>,
+    groups: Option<Arc<Groups>>,
     /// What was loaded last.
     fingerprint: Fingerprint,
     /// What was seen last.
@@ -91,10 +93,17 @@ impl Source {
             config,
             about,
             launcher: launcher.into(),
+            groups: None,
             fingerprint: Fingerprint::default(),
             seen: Fingerprint::default(),
             programs: Vec::new(),
         }
+    }
+
+    /// Has each run of a declared command in a control group of its own.
+    pub fn with_groups(mut self, groups: Option<Groups>) -> Self {
+        self.groups = groups.map(Arc::new);
+        self
     }
 
     /// Everything that this device can do, and everything that is wrong with the rest.
@@ -125,7 +134,8 @@ impl Source {
                 problems.push(Problem::of(&folder, message));
                 continue;
             }
-            let (declared, objection) = Declared::new(declaration, Arc::clone(&self.launcher));
+            let (declared, objection) =
+                Declared::new(declaration, Arc::clone(&self.launcher), self.groups.clone());
             problems.extend(objection.map(|objection| Problem::of(&folder, objection)));
             registry.add(Arc::new(declared));
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Check, Name, Report, Verdict};
 use crate::{
+    capability::command::groups::Controllers,
     journal::{Bounds, Counts},
     state::identity::{Life, LifeState},
 };
@@ -33,6 +34,8 @@ pub struct Facts {
     /// The process that uses the state folder.
     pub process: Option<u32>,
     pub socket: Socket,
+    /// What that process can bound its commands by; `None` where it has no control groups for them.
+    pub groups: Option<Controllers>,
     pub gateways: Vec<Gateway>,
 }
 
@@ -114,6 +117,7 @@ pub fn judge(facts: &Facts) -> Report {
         journal(facts),
         process(facts),
         socket(facts),
+        groups(facts),
         certificate(facts),
     ];
     for gateway in &facts.gateways {
@@ -298,6 +302,31 @@ fn socket(facts: &Facts) -> Check {
     }
 }
 
+fn groups(facts: &Facts) -> Check {
+    if facts.process.is_none() {
+        return skipped(Name::ControlGroups, "no agent runs");
+    }
+    let lacks = |what: &str| {
+        check(Name::ControlGroups, Verdict::Warning, what)
+            .with("have it started by systemd, with the unit of `fairlead-agent install`")
+    };
+    match facts.groups {
+        Some(Controllers {
+            memory: true,
+            pids: true,
+        }) => ok(
+            Name::ControlGroups,
+            "each run of a command has its own, with its own bounds",
+        ),
+        Some(_) => lacks(
+            "each run has its own, and not all bounds can be kept: memory_bytes of a whole run, max_processes",
+        ),
+        None => lacks(
+            "commands have none: bounds are those of each process, and what leaves its group outlives it",
+        ),
+    }
+}
+
 fn certificate(facts: &Facts) -> Check {
     let Ok(Standing::Paired {
         life, renews_at, ..
@@ -451,6 +480,10 @@ mod tests {
             journal: Ok((Counts::default(), 8)),
             process: Some(7),
             socket: Socket::Open,
+            groups: Some(Controllers {
+                memory: true,
+                pids: true,
+            }),
             gateways: vec![gateway(Tls::Fine {
                 life: None,
                 clocks: Some((NOW, NOW)),
@@ -489,7 +522,7 @@ mod tests {
         assert!(
             report
                 .to_string()
-                .ends_with("13 ok, 0 warnings, 0 failed, 0 skipped")
+                .ends_with("14 ok, 0 warnings, 0 failed, 0 skipped")
         );
     }
 
@@ -559,7 +592,15 @@ mod tests {
                 |f| f.journal = Ok((Counts::default(), 1 << 30)),
                 &[(Name::Journal, Warning)],
             ),
-            (|f| f.process = None, &[(Name::Process, Warning)]),
+            (
+                |f| f.process = None,
+                &[(Name::Process, Warning), (Name::ControlGroups, Skipped)],
+            ),
+            (|f| f.groups = None, &[(Name::ControlGroups, Warning)]),
+            (
+                |f| f.groups = Some(Controllers::default()),
+                &[(Name::ControlGroups, Warning)],
+            ),
             (|f| f.socket = Socket::Closed, &[(Name::Socket, Warning)]),
             (|f| f.socket = Socket::Forbidden, &[(Name::Socket, Warning)]),
             (

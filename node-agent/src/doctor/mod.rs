@@ -55,6 +55,7 @@ pub enum Name {
     Journal,
     Process,
     Socket,
+    ControlGroups,
     Certificate,
     Dns,
     Port,
@@ -73,6 +74,7 @@ impl Name {
             Self::Journal => "journal",
             Self::Process => "process",
             Self::Socket => "socket",
+            Self::ControlGroups => "control groups",
             Self::Certificate => "certificate",
             Self::Dns => "DNS",
             Self::Port => "port",
@@ -102,7 +104,7 @@ impl fmt::Display for Report {
                 Verdict::Failed => "FAILED",
                 Verdict::Skipped => "skipped",
             };
-            write!(f, "{word:<8} {:<14} ", check.name.text())?;
+            write!(f, "{word:<8} {:<15}", check.name.text())?;
             if let Some(subject) = &check.subject {
                 write!(f, "{subject}: ")?;
             }

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 
 use super::judge::{Disk, Facts, Folder, Gateway, Socket, Standing, Tls};
 use crate::{
-    capability::live::Source,
+    capability::{command::groups, live::Source},
     config::document::Problem,
     host::clock,
     journal::Journal,
@@ -68,6 +68,7 @@ pub async fn observe(places: Places) -> Facts {
         None => (Err(absent()), None, Vec::new()),
         Some(view) => standing(view, now.as_second()),
     };
+    let process = view.as_ref().and_then(View::user);
     let is_missing = matches!(folder_found, Folder::Missing(_));
     Facts {
         now,
@@ -88,7 +89,8 @@ pub async fn observe(places: Places) -> Facts {
             None if is_missing => Ok(Default::default()),
             None => Err(absent()),
         },
-        process: view.as_ref().and_then(View::user),
+        process,
+        groups: process.and_then(groups::of_process),
         socket: knock(&socket),
         gateways: visit(gateways, shown.as_ref()).await,
     }

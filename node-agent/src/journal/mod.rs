@@ -188,4 +188,55 @@ mod tests {
         let (counts, _) = Journal::peek(&path).unwrap();
         assert_eq!((counts.waiting, counts.acked), (1, 1));
     }
+
+    #[tokio::test]
+    async fn what_is_no_longer_needed_is_written_away_and_the_file_stays_bounded() {
+        const BYTES: usize = 16 * 1024;
+        const COUNT: u64 = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let bounds = Bounds {
+            acked: 8,
+            tombstones: 8,
+            ..Bounds::default()
+        };
+        let mut journal = Journal::open(&path, bounds, Moment::default()).unwrap();
+        let mut largest = 0;
+        for number in 0..COUNT {
+            let now = Moment::from_millis(number);
+            let uid = Uid::parse(&format!("u{number}")).unwrap();
+            let name = format!("check-{number}");
+            let accepted = Record::Accepted {
+                uid: uid.clone(),
+                name: name.clone(),
+                mark: None,
+            };
+            journal.commit([accepted].into(), 0, now).await.unwrap();
+            let result = node::Result {
+                uid: uid.as_str().to_owned(),
+                name,
+                output: vec![b'1'; BYTES],
+                ..node::Result::default()
+            };
+            let finished = Record::Finished {
+                uid: uid.clone(),
+                result,
+            };
+            // The first one is never taken.
+            let acked = (number > 0).then_some(Record::Acked { uid });
+            let records: Vec<_> = [finished].into_iter().chain(acked).collect();
+            journal.commit(records.into(), 0, now).await.unwrap();
+            journal.tidy(now).await.unwrap();
+            largest = largest.max(std::fs::metadata(&path).unwrap().len());
+        }
+        // 5 MB were written; so much is in the file where half of it may be garbage.
+        assert!(largest < 2 * GARBAGE, "{largest}");
+        let first = Uid::parse("u0").unwrap();
+        assert_eq!(journal.result(&first).await.unwrap().output.len(), BYTES);
+        drop(journal);
+        let mut journal = Journal::open(&path, bounds, Moment::default()).unwrap();
+        journal.tidy(Moment::default()).await.unwrap();
+        assert_eq!(journal.ledger().unacked(), std::slice::from_ref(&first));
+        assert_eq!(journal.result(&first).await.unwrap().output.len(), BYTES);
+    }
 }

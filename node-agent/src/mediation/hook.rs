@@ -14,6 +14,7 @@ use super::{desk::Visitors, question::Digest};
 use crate::{
     capability::command::{
         check_program,
+        groups::Bounds,
         process::{self, Job},
     },
     host::clock,
@@ -99,5 +100,7 @@ fn job(command: Vec<String>, input: Vec<u8>) -> Option<Job> {
         timeout: Some(RUN_TIME),
         grace: GRACE,
         input,
+        groups: None,
+        bounds: Bounds::default(),
     })
 }

@@ -12,8 +12,10 @@
 #![expect(clippy::large_futures, reason = "there is one of each")]
 
 mod commands;
+mod disk;
 mod doctor;
 mod gateway;
+mod groups;
 mod install;
 mod mediation;
 mod pairing;

@@ -11,7 +11,10 @@ use std::{
 };
 
 use rustix::{
-    process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit},
+    process::{
+        Resource, Rlimit, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+        setrlimit,
+    },
     thread::set_no_new_privs,
 };
 
@@ -27,6 +30,9 @@ pub struct Confinement {
     /// Ends with this process, which must be the parent.
     #[arg(long, value_name = "PID")]
     pub parent: Option<u32>,
+    /// Stops first of all, until it is told to go on: by then it is where the agent wants it to be.
+    #[arg(long)]
+    pub wait: bool,
     /// Bound on the address space of each process.
     #[arg(long, value_name = "BYTES")]
     pub memory_bytes: Option<u64>,
@@ -40,12 +46,16 @@ impl Confinement {
     pub fn to_arguments(&self) -> Vec<OsString> {
         let Self {
             parent,
+            wait,
             memory_bytes,
             command,
         } = self;
         let mut arguments = vec![OsString::from(SUBCOMMAND)];
         if let Some(parent) = parent {
             arguments.push(format!("--parent={parent}").into());
+        }
+        if *wait {
+            arguments.push("--wait".into());
         }
         if let Some(bytes) = memory_bytes {
             arguments.push(format!("--memory-bytes={bytes}").into());
@@ -77,6 +87,9 @@ fn confine(confinement: &Confinement) -> io::Result<()> {
         if getppid().map(|pid| pid.as_raw_nonzero().get()) != i32::try_from(parent).ok() {
             return Err(io::Error::other("the agent is gone"));
         }
+    }
+    if confinement.wait {
+        kill_process(getpid(), Signal::STOP)?;
     }
     set_no_new_privs(true)?;
     // A core could hold what came in as input, in a folder that others read.
@@ -112,9 +125,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for (parent, memory_bytes) in [(None, None), (Some(7), Some(1 << 24))] {
+        for (parent, wait, memory_bytes) in [(None, false, None), (Some(7), true, Some(1 << 24))] {
             let written = Confinement {
                 parent,
+                wait,
                 memory_bytes,
                 command: ["/bin/x", "--parent=1", "--", "-v", ""]
                     .map(OsString::from)

@@ -33,6 +33,7 @@ const MAX_GRACE_SECONDS: i64 = 30;
 /// then: a command that is stopped at its deadline has ended before.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3);
 const MAX_CONCURRENCY: i64 = 64;
+const MAX_PROCESSES: i64 = 65_536;
 
 /// A command that can be asked for, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,8 +54,11 @@ pub struct Declaration {
     pub timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Bound on the address space of each of its processes.
+    /// Bound on the address space of each of its processes, and on the memory of all of them where there are control
+    /// groups.
     pub memory_bytes: Option<u64>,
+    /// Processes and threads of a run at once, where there are control groups.
+    pub max_processes: Option<u64>,
     pub max_output_bytes: usize,
     /// Runs at once.
     pub concurrency: usize,
@@ -93,6 +97,7 @@ struct WrittenCapability {
     timeout_seconds: Option<Spanned<i64>>,
     grace_seconds: Option<Spanned<i64>>,
     memory_bytes: Option<Spanned<i64>>,
+    max_processes: Option<Spanned<i64>>,
     max_output_bytes: Option<Spanned<i64>>,
     concurrency: Option<Spanned<i64>>,
     #[serde(default)]
@@ -157,6 +162,7 @@ impl Reader<'_> {
             timeout_seconds,
             grace_seconds,
             memory_bytes,
+            max_processes,
             max_output_bytes,
             concurrency,
             mediation,
@@ -181,6 +187,7 @@ impl Reader<'_> {
             grace: at_most("grace_seconds", grace_seconds, 0, MAX_GRACE_SECONDS)?
                 .map_or(DEFAULT_GRACE, seconds),
             memory_bytes: at_most("memory_bytes", memory_bytes, MIN_MEMORY_BYTES, i64::MAX)?,
+            max_processes: at_most("max_processes", max_processes, 1, MAX_PROCESSES)?,
             max_output_bytes: at_most("max_output_bytes", max_output_bytes, 1, most_output)?
                 .and_then(|bytes| usize::try_from(bytes).ok())
                 .unwrap_or(MAX_OUTPUT_BYTES),
@@ -373,6 +380,7 @@ pub(super) mod tests {
                 timeout: None,
                 grace: Duration::from_secs(3),
                 memory_bytes: None,
+                max_processes: None,
                 max_output_bytes: 256 * 1024,
                 concurrency: 1,
                 execution: Execution::Automatic,
@@ -401,6 +409,7 @@ pub(super) mod tests {
                 "memory_bytes: give a number, 16777216 or more",
             ),
             ("max_output_bytes = 262145", "max_output_bytes: "),
+            ("max_processes = 0", "max_processes: "),
             ("concurrency = 0", "concurrency: "),
             ("mediation = \"none\"", "mediation"),
             ("description = \"a\\nb\"", "description: "),

@@ -5,6 +5,7 @@
 //! - [`argument`]: how the input gets into arguments: no shell, ever;
 //! - [`account`]: which user it runs as;
 //! - [`confine`]: what bounds it, in the process that becomes it;
+//! - [`groups`]: what bounds all of its processes together, where the host allows it;
 //! - `process`: one run of it; `stderr`: what it says on the way.
 
 pub mod account;
@@ -12,6 +13,7 @@ pub mod argument;
 pub mod confine;
 pub mod declaration;
 pub mod folder;
+pub mod groups;
 pub(crate) mod process;
 mod stderr;
 
@@ -20,7 +22,11 @@ use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::
 use proto::node::{Availability, Execution, FailureCode};
 use serde_json::Value;
 
-use self::{declaration::Declaration, process::Job};
+use self::{
+    declaration::Declaration,
+    groups::{Bounds, Groups},
+    process::Job,
+};
 use super::{Call, Capability, Failure, Running};
 use crate::config::document::check_writers;
 
@@ -32,16 +38,23 @@ pub struct Declared {
     declaration: Arc<Declaration>,
     /// The agent's own program.
     launcher: Arc<Path>,
+    groups: Option<Arc<Groups>>,
     availability: Availability,
 }
 
 impl Declared {
     /// Fails nothing where its program cannot be run: then it is declared, and not available, and the text says why.
-    pub fn new(declaration: Declaration, launcher: Arc<Path>) -> (Self, Option<String>) {
+    /// `groups` is where its runs have control groups, if they have.
+    pub fn new(
+        declaration: Declaration,
+        launcher: Arc<Path>,
+        groups: Option<Arc<Groups>>,
+    ) -> (Self, Option<String>) {
         let objection = judge_program(&declaration).err();
         let declared = Self {
             declaration: Arc::new(declaration),
             launcher,
+            groups,
             availability: match objection {
                 None => Availability::Available,
                 Some(_) => Availability::Unavailable,
@@ -100,15 +113,16 @@ impl Capability for Declared {
     fn run(&self, call: Call) -> Running {
         let declaration = Arc::clone(&self.declaration);
         let launcher = Arc::clone(&self.launcher);
+        let groups = self.groups.clone();
         Box::pin(async move {
             let (stopped, progress) = (call.stopped.clone(), call.progress.clone());
-            let job = job(&declaration, call)?;
+            let job = job(&declaration, groups, call)?;
             process::run(&launcher, &job, &stopped, &progress).await
         })
     }
 }
 
-fn job(declaration: &Declaration, call: Call) -> Result<Job, Failure> {
+fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Result<Job, Failure> {
     let invalid = |message: String| Failure::new(FailureCode::InvalidInput, message);
     let input: Value = serde_json::from_slice(&call.input)
         .map_err(|error| invalid(format!("the input is no JSON: {error}")))?;
@@ -126,5 +140,10 @@ fn job(declaration: &Declaration, call: Call) -> Result<Job, Failure> {
         timeout: declaration.timeout,
         grace: declaration.grace,
         input: call.input,
+        groups,
+        bounds: Bounds {
+            memory_bytes: declaration.memory_bytes,
+            processes: declaration.max_processes,
+        },
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! The command leads a process group of its own. It ends when its first process ends, when it is told to stop, when its
 //! own time is over, or when it writes too much; whatever the end, what is left of the group is killed, and the first
-//! process is reaped. The group is killed before that process is reaped, for only until then is the group's number
+//! process is reaped. Where the host allows, the run has a control group, too, from before its first instruction, and what
+//! left the process group dies with that. The process group is killed before that process is reaped, for only until then is the group's number
 //! certainly its own.
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +31,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{account::Account, confine::Confinement, stderr::Sorter};
+use super::{
+    account::Account,
+    confine::Confinement,
+    groups::{Bounds, Group, Groups},
+    stderr::Sorter,
+};
 use crate::capability::{Failure, progress::Reporter};
 
 /// What is kept of the end of standard error.
@@ -57,6 +64,9 @@ pub(crate) struct Job {
     pub(crate) grace: Duration,
     /// For its standard input.
     pub(crate) input: Vec<u8>,
+    /// Where runs have control groups, and what those bound.
+    pub(crate) groups: Option<Arc<Groups>>,
+    pub(crate) bounds: Bounds,
 }
 
 /// Why a run did not end by itself.
@@ -85,8 +95,11 @@ pub(super) async fn run(
     stopped: &CancellationToken,
     progress: &Reporter,
 ) -> Result<Vec<u8>, Failure> {
-    let (cut, status, written) = attempt(launcher, job, stopped, progress).await?;
-    judge(cut, status, &written, job)
+    let control = control_group(job);
+    let attempted = attempt(launcher, job, control.as_ref(), stopped, progress).await;
+    let (cut, status, written) = attempted?;
+    let starved = control.is_some_and(|control| control.ran_out_of_memory());
+    judge(cut, status, &written, job).map_err(|failure| of_memory(failure, starved))
 }
 
 /// Runs it for what it does, and not for what it says; why it failed, if it did.
@@ -95,7 +108,15 @@ pub(crate) async fn carry_out(
     job: &Job,
     stopped: &CancellationToken,
 ) -> Result<(), String> {
-    let attempted = attempt(launcher, job, stopped, &Reporter::default()).await;
+    let control = control_group(job);
+    let attempted = attempt(
+        launcher,
+        job,
+        control.as_ref(),
+        stopped,
+        &Reporter::default(),
+    )
+    .await;
     let (cut, status, written) = attempted.map_err(|failure| failure.message)?;
     match (cut, status) {
         (None, Ok(status)) if status.success() => Ok(()),
@@ -113,6 +134,7 @@ pub(crate) async fn carry_out(
 async fn attempt(
     launcher: &Path,
     job: &Job,
+    control: Option<&Group<'_>>,
     stopped: &CancellationToken,
     progress: &Reporter,
 ) -> Result<(Option<Cut>, io::Result<ExitStatus>, Written), Failure> {
@@ -124,12 +146,21 @@ async fn attempt(
     };
     // Listened for before there is a child: one may end at once.
     let ends = signal(SignalKind::child()).map_err(cannot)?;
-    let mut child = command(launcher, job).spawn().map_err(cannot)?;
-    let mut group = Group::of(&child).map_err(cannot)?;
+    let mut child = command(launcher, job, control.is_some())
+        .spawn()
+        .map_err(cannot)?;
+    let mut group = ProcessGroup::of(&child).map_err(cannot)?;
     let mut leader = Leader {
         pid: group.leader,
         ends,
     };
+    if let Some(control) = control {
+        leader.has_stopped().await;
+        if let Err(error) = control.take_in(leader.pid) {
+            tracing::warn!(%error, "The command runs without a control group");
+        }
+        group.signal(Signal::CONT);
+    }
     let pipes = Pipes::of(&mut child).ok_or_else(|| cannot(io::ErrorKind::BrokenPipe.into()))?;
 
     let (too_large, closed) = (CancellationToken::new(), CancellationToken::new());
@@ -148,6 +179,9 @@ async fn attempt(
             }
         };
         group.kill();
+        if let Some(control) = control {
+            control.kill();
+        }
         let status = child.wait().await;
         if !closed.is_cancelled() {
             // What it wrote before its end is in the pipe.
@@ -158,11 +192,35 @@ async fn attempt(
     Ok((cut, status, written))
 }
 
-fn command(launcher: &Path, job: &Job) -> Command {
+/// `None` where there are none, or none could be made: then it runs without.
+fn control_group(job: &Job) -> Option<Group<'_>> {
+    match job.groups.as_ref()?.add(job.bounds) {
+        Ok(group) => Some(group),
+        Err(error) => {
+            tracing::warn!(%error, "No control group could be made: the command runs without");
+            None
+        }
+    }
+}
+
+/// A bare signal 9 would leave a person guessing.
+fn of_memory(failure: Failure, starved: bool) -> Failure {
+    if !starved || failure.code != FailureCode::CapabilityFailed {
+        return failure;
+    }
+    let message = format!(
+        "it took more memory than memory_bytes allows; {}",
+        failure.message
+    );
+    Failure::new(failure.code, message)
+}
+
+fn command(launcher: &Path, job: &Job, wait: bool) -> Command {
     let program = job.program.clone().into_os_string();
     let arguments = job.arguments.iter().map(OsString::from);
     let confinement = Confinement {
         parent: Some(std::process::id()),
+        wait,
         memory_bytes: job.memory_bytes,
         command: [program].into_iter().chain(arguments).collect(),
     };
@@ -184,12 +242,12 @@ fn command(launcher: &Path, job: &Job) -> Command {
 }
 
 /// The process group of a child that was not reaped yet. Killed when dropped.
-struct Group {
+struct ProcessGroup {
     leader: Pid,
     is_alive: bool,
 }
 
-impl Group {
+impl ProcessGroup {
     fn of(child: &Child) -> io::Result<Self> {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let leader = id.and_then(Pid::from_raw);
@@ -212,7 +270,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }
@@ -228,7 +286,17 @@ struct Leader {
 impl Leader {
     /// Until it ended. Does not reap it.
     async fn ended(&mut self) {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.changed(WaitIdOptions::EXITED).await;
+    }
+
+    /// Until it stopped itself, or ended.
+    async fn has_stopped(&mut self) {
+        self.changed(WaitIdOptions::STOPPED | WaitIdOptions::EXITED)
+            .await;
+    }
+
+    async fn changed(&mut self, how: WaitIdOptions) {
+        let options = how | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         while let Ok(None) = waitid(WaitId::Pid(self.pid), options) {
             if self.ends.recv().await.is_none() {
                 // The runtime goes; then everything is dropped.
@@ -241,7 +309,7 @@ impl Leader {
 /// Until nothing of the command needs to live any more; why it was cut short, if it was.
 async fn live(
     leader: &mut Leader,
-    group: &Group,
+    group: &ProcessGroup,
     job: &Job,
     stopped: &CancellationToken,
     too_large: &CancellationToken,
@@ -429,7 +497,21 @@ mod tests {
             timeout: Some(Duration::from_secs(3)),
             grace: Duration::ZERO,
             input: Vec::new(),
+            groups: None,
+            bounds: Bounds::default(),
         }
+    }
+
+    #[test]
+    fn who_ran_out_of_memory_is_told_so_and_nobody_else() {
+        let failed = Failure::new(FailureCode::CapabilityFailed, "signal 9 ended it");
+        let told = of_memory(failed.clone(), true);
+        assert!(
+            told.message.contains("memory_bytes") && told.message.ends_with("signal 9 ended it")
+        );
+        assert_eq!(of_memory(failed.clone(), false), failed);
+        let stopped = Failure::new(FailureCode::Cancelled, "stopped");
+        assert_eq!(of_memory(stopped.clone(), true), stopped);
     }
 
     #[test]

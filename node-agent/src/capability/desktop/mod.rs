@@ -79,6 +79,7 @@ impl Opener {
         let words = self.words.iter().cloned();
         let confinement = Confinement {
             parent: None,
+            wait: false,
             memory_bytes: None,
             command: words.chain([what.to_owned()]).collect(),
         };

@@ -12,7 +12,7 @@ use crate::{
     },
     capability::command::confine::Confinement,
     install::{Install, Uninstall},
-    mediation::commands,
+    mediation::{commands, notify},
 };
 
 /// Pairs this device with a Fairlead cluster and runs the capabilities granted to it.
@@ -66,6 +66,8 @@ pub enum Command {
     Allow(commands::Allow),
     /// Keeps something from running that waits for an answer.
     Deny(commands::Deny),
+    /// Shows what waits for an answer as notifications of this desktop session, with buttons, until told to stop.
+    Notify(notify::Notify),
     /// Looks for what is wrong with this device, and says what to do. Exits with 1 where something is.
     Doctor(Doctor),
     /// Makes the agent a service of this host, under systemd; again, after an upgrade.

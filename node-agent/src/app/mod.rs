@@ -30,7 +30,7 @@ use crate::{
     },
     config::Config,
     exit::{Exit, Refusal},
-    mediation::{commands, socket},
+    mediation::{commands, notify, socket},
     state::access::{SYSTEM_PATH, default_path},
 };
 
@@ -85,6 +85,7 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
         Command::Pending(args) => block_on(commands::pending(args, || Ok(settle()?.socket())))?,
         Command::Allow(args) => block_on(commands::allow(args, || Ok(settle()?.socket())))?,
         Command::Deny(args) => block_on(commands::deny(args, || Ok(settle()?.socket())))?,
+        Command::Notify(args) => block_on(notify::notify(args, || Ok(settle()?.socket())))?,
     }
     Ok(Exit::Done.into())
 }

@@ -7,7 +7,7 @@
 //! - [`wire`]: what is said through the agent's socket, one line at a time;
 //! - [`socket`]: the agent's end of it; [`client`]: the other one;
 //! - [`hook`]: what is run when something begins to wait;
-//! - [`commands`]: what a person types.
+//! - [`commands`]: what a person types; [`notify`]: what a person clicks.
 //!
 //! Nothing here starts anything: [`crate::agent::plan`] decides, and the journal knows first.
 
@@ -16,6 +16,7 @@ pub mod client;
 pub mod commands;
 pub mod desk;
 pub mod hook;
+pub mod notify;
 pub mod question;
 pub mod rules;
 pub mod socket;

@@ -18,6 +18,7 @@ mod gateway;
 mod groups;
 mod install;
 mod mediation;
+mod notify;
 mod pairing;
 mod process;
 mod renewal;

@@ -36,14 +36,14 @@ use crate::{
 };
 
 /// A device with one capability that a person must allow, and which leaves a file.
-struct Desk {
-    host: Host,
+pub struct Desk {
+    pub host: Host,
     config: PathBuf,
-    gateway: Gateway,
+    pub gateway: Gateway,
 }
 
 impl Desk {
-    async fn new(mediation: &str) -> Self {
+    pub async fn new(mediation: &str) -> Self {
         let authority = Authority::new("ours");
         let mut gateway = Gateway::start(&authority, Manners::default()).await;
         let host = Host::new();
@@ -74,7 +74,7 @@ impl Desk {
         desk
     }
 
-    fn configure(&self, mediation: &str) {
+    pub fn configure(&self, mediation: &str) {
         let capabilities = self.at("capabilities.d");
         let text = format!(
             "capabilities_dir = \"{}\"\n{mediation}",
@@ -83,16 +83,16 @@ impl Desk {
         fs::write(&self.config, text).unwrap();
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.host.temporary.path().join(name)
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.host.state().join("agent.sock")
     }
 
     /// `run`, until its stream is there.
-    async fn run(&mut self) -> (Child, StreamCall) {
+    pub async fn run(&mut self) -> (Child, StreamCall) {
         let config = self.config.to_str().unwrap();
         let mut command = self.host.command(&["--config", config, "run"]);
         // What is not read must not fill a pipe.
@@ -104,14 +104,14 @@ impl Desk {
         (running, self.gateway.stream().await)
     }
 
-    async fn call(&self, arguments: &[&str]) -> std::process::Output {
+    pub async fn call(&self, arguments: &[&str]) -> std::process::Output {
         let config = ["--config", self.config.to_str().unwrap()];
         let arguments: Vec<_> = config.iter().chain(arguments).copied().collect();
         self.host.call(&arguments).await
     }
 
     /// What is asked, once that is so many.
-    async fn asked(&self, count: usize) -> Vec<Shown> {
+    pub async fn asked(&self, count: usize) -> Vec<Shown> {
         soon(async {
             loop {
                 let output = self.call(&["pending", "--output", "json"]).await;
@@ -126,12 +126,12 @@ impl Desk {
         .await
     }
 
-    fn has_run(&self) -> bool {
+    pub fn has_run(&self) -> bool {
         self.at("done").exists()
     }
 }
 
-fn dispatch(uid: &str, seconds: f32, remaining_ms: u32) -> FromGateway {
+pub fn dispatch(uid: &str, seconds: f32, remaining_ms: u32) -> FromGateway {
     FromGateway::Dispatch(Dispatch {
         uid: uid.to_owned(),
         name: format!("act-{uid}"),
@@ -144,7 +144,7 @@ fn dispatch(uid: &str, seconds: f32, remaining_ms: u32) -> FromGateway {
     })
 }
 
-async fn awaits(stream: &mut StreamCall, uid: &str) {
+pub async fn awaits(stream: &mut StreamCall, uid: &str) {
     let event = stream.next().await;
     assert!(
         matches!(&event, FromDevice::AwaitingMediation(asks) if asks.uid == uid),
@@ -152,7 +152,7 @@ async fn awaits(stream: &mut StreamCall, uid: &str) {
     );
 }
 
-fn end(result: &proto::node::Result) -> (Outcome, Option<FailureCode>) {
+pub fn end(result: &proto::node::Result) -> (Outcome, Option<FailureCode>) {
     let code = result.failure.as_ref().map(proto::node::Failure::code);
     (result.outcome(), code)
 }
@@ -166,7 +166,7 @@ async fn said(path: &Path, request: &Request) -> Response {
         .unwrap()
 }
 
-fn me() -> String {
+pub fn me() -> String {
     let output = std::process::Command::new("id")
         .arg("-un")
         .output()

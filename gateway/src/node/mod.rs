@@ -6,7 +6,8 @@
 //! - `uploads`: outputs that are too large for a result;
 //! - `presence`: what the Device shows of its session; `orphans`: and of sessions of an earlier life;
 //! - `live`: the streams that are live; `outbox`: what waits to be sent on one; `registrations`: what devices said of
-//!   themselves before their stream;
+//!   themselves before their stream; `jitter`: who tries again when;
+//! - `played` (a feature): the same, moved by hand in a world that is played;
 //! - `api`: requests to the API server; `status`: how refusals look in gRPC; `metrics`.
 //!
 //! What the cluster looks like comes from [`crate::index`], what is to be done from [`crate::domain`].
@@ -14,6 +15,7 @@
 mod api;
 mod dispatcher;
 mod flight;
+mod jitter;
 mod live;
 mod metrics;
 mod orphans;
@@ -28,6 +30,9 @@ mod writes;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "played")]
+pub use self::stream::played;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Shared, api};
+use super::{Shared, api, jitter::jitter};
 use crate::{
     clock::now,
     domain::{
@@ -154,7 +154,7 @@ impl Session {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(error, device = %self.key, "Writing the session failed and is tried again");
                 }
-                self.wanted = Some(Instant::now() + retry_after(self.failures));
+                self.wanted = Some(Instant::now() + retry_after(&self.key, self.failures));
                 self.failures = self.failures.saturating_add(1);
             }
         }
@@ -201,7 +201,7 @@ pub async fn end(shared: &Shared, key: &DeviceKey, epoch: i64) {
                     tracing::error!(error, device = %key, "The end of the session could not be written");
                     return;
                 }
-                tokio::time::sleep(retry_after(failures)).await;
+                tokio::time::sleep(retry_after(key, failures)).await;
                 failures += 1;
             }
         }
@@ -237,9 +237,9 @@ async fn write(
 }
 
 /// Longer each time, and different for each device.
-fn retry_after(failures: u32) -> Duration {
+fn retry_after(device: &DeviceKey, failures: u32) -> Duration {
     let wait = FIRST_RETRY
         .saturating_mul(1 << failures.min(10))
         .min(LAST_RETRY);
-    wait.mul_f64(rand::random_range(0.5..1.0))
+    wait.mul_f64(jitter(device, failures))
 }

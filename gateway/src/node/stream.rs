@@ -3,6 +3,9 @@
 //! The loop is told to look and looks at the index; it is never sent what happened. It hears the device only while it
 //! has room to answer, so that whoever does not read is not read either, and is cut.
 
+#[cfg(feature = "played")]
+pub mod played;
+
 use std::{
     pin::{Pin, pin},
     sync::Arc,
@@ -54,7 +57,7 @@ pub struct Caller {
 }
 
 /// How a stream ends: by the device, or with a reason.
-enum End {
+pub(super) enum End {
     Left,
     Refused(Refusal),
 }
@@ -66,10 +69,10 @@ impl<R: Into<Refusal>> From<R> for End {
 }
 
 /// A device that wants a stream.
-pub struct Arrival {
+pub struct Arrival<I = Streaming<DeviceEvent>> {
     pub shared: Arc<Shared>,
     pub caller: Caller,
-    pub inbound: Streaming<DeviceEvent>,
+    pub inbound: I,
     pub outbox: Outbox,
 }
 
@@ -135,10 +138,11 @@ fn heard(message: Result<Option<DeviceEvent>, Status>) -> Result<DeviceEvent, En
     }
 }
 
-struct Stream {
+/// `I`: where the device is heard.
+pub(super) struct Stream<I = Streaming<DeviceEvent>> {
     shared: Arc<Shared>,
     caller: Caller,
-    inbound: Streaming<DeviceEvent>,
+    inbound: I,
     outbox: Outbox,
     handle: Arc<Handle>,
     declared: Arc<Declared>,
@@ -166,8 +170,8 @@ type Renewal = Pin<Box<dyn Future<Output = Result<node::Renewed, NotRenewed>> + 
 #[cfg(test)]
 pub const RESIDENT: usize = size_of::<Stream>();
 
-impl Stream {
-    fn new(arrival: Arrival, handle: Arc<Handle>, declared: Declared) -> Self {
+impl<I> Stream<I> {
+    pub(super) fn new(arrival: Arrival<I>, handle: Arc<Handle>, declared: Declared) -> Self {
         let Arrival {
             shared,
             caller,
@@ -195,7 +199,9 @@ impl Stream {
             uploads: Uploads::default(),
         }
     }
+}
 
+impl Stream {
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         self.welcome().await;
         let mut timer = pin!(sleep_until(Instant::now()));
@@ -234,6 +240,12 @@ impl Stream {
         if written.is_err() {
             tracing::debug!(device = %self.caller.key, "Welcome goes ahead of the session's start");
         }
+        self.say_welcome();
+    }
+}
+
+impl<I> Stream<I> {
+    fn say_welcome(&self) {
         let settings = &self.shared.settings;
         self.outbox.push(Event::Welcome(node::Welcome {
             heartbeat_interval_ms: u32::try_from(settings.heartbeat.as_millis())

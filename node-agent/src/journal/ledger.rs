@@ -219,6 +219,7 @@ impl Ledger {
     /// After a start: whatever had no end has one now. It is not written down, for it follows from what is. What waits for
     /// another still does, and ends as that one did.
     pub(super) fn settle(&mut self) {
+        let mut lost = Vec::new();
         for (uid, entry) in &mut self.entries {
             let started = match entry.state {
                 State::Following if self.once.is_following(uid) => continue,
@@ -228,9 +229,12 @@ impl Ledger {
             };
             entry.state = State::Ended(Kept::Lost { started });
             if !entry.acked {
-                self.unacked.push(uid.clone());
+                lost.push(uid.clone());
             }
         }
+        // In the same order each time: what the file says is what a start gives.
+        lost.sort_unstable();
+        self.unacked.append(&mut lost);
     }
 
     pub fn phase(&self, uid: &Uid) -> Option<Phase> {
@@ -337,6 +341,8 @@ impl Ledger {
             let ended = matches!(entry.state, State::Ended(_));
             (!ended && !entry.acked).then_some(uid)
         });
+        let mut live: Vec<_> = live.collect();
+        live.sort_unstable();
         for uid in remembered.chain(&self.unacked).chain(live) {
             let Some(entry) = self.entries.get(uid) else {
                 continue;

@@ -5,6 +5,7 @@
 //! - `writer`: the thread that alone touches it;
 //! - [`ledger`]: what the records mean, in memory;
 //! - [`mark`]: what is remembered of an idempotency key;
+//! - `played` (a feature): the same in memory, for a world that is played;
 //! - `tombstones`: what is left of an invocation after its result is forgotten.
 //!
 //! [`Journal`] keeps the two in step. It decides nothing: what is recorded, and when, is [`crate::agent::plan`]'s.
@@ -12,6 +13,8 @@
 pub mod ledger;
 pub mod log;
 pub mod mark;
+#[cfg(feature = "played")]
+pub mod played;
 pub mod record;
 mod tombstones;
 mod writer;

@@ -7,10 +7,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Dispatcher;
 use crate::{
-    domain::invocation::OpenInvocation,
+    domain::{device::DeviceKey, invocation::OpenInvocation},
     node::{
         api,
         flight::{Again, Flight, State},
+        jitter::jitter,
         metrics::LeftAside,
         writes::{Answer, Finish, finish, mark, tell},
     },
@@ -250,7 +251,7 @@ impl Dispatcher {
                         "Writing the end failed and is tried again"
                     );
                 }
-                let at = Instant::now() + retry_after(flight.failures);
+                let at = Instant::now() + retry_after(&self.device, flight.failures);
                 flight.failures = flight.failures.saturating_add(1);
                 let answer = heard.unwrap_or(answer);
                 flight.state = State::Retrying { answer, at };
@@ -322,11 +323,11 @@ impl Dispatcher {
 }
 
 /// Longer each time, but not much, and different for each device.
-fn retry_after(failures: u32) -> Duration {
+fn retry_after(device: &DeviceKey, failures: u32) -> Duration {
     let wait = FIRST_RETRY
         .saturating_mul(1 << failures.min(10))
         .min(LAST_RETRY);
-    wait.mul_f64(rand::random_range(0.5..1.0))
+    wait.mul_f64(jitter(device, failures))
 }
 
 #[cfg(test)]
@@ -336,7 +337,7 @@ mod tests {
     #[test]
     fn an_end_is_tried_again_within_two_seconds_for_ever() {
         for failures in [0, 1, 5, 1000, u32::MAX] {
-            let wait = retry_after(failures);
+            let wait = retry_after(&DeviceKey::new("kitchen", "lamp-1"), failures);
             assert!(
                 (FIRST_RETRY / 2..=Duration::from_secs(2)).contains(&wait),
                 "{wait:?}"

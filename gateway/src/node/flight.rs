@@ -70,12 +70,14 @@ pub struct Awaited {
     pub again: Again,
 }
 
-/// Whether it is sent once more, so that the device repeats what there was no memory for.
+/// Whether it is sent once more, so that the device repeats what there was no memory for; or for the first time.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub enum Again {
     No,
     At(Instant),
     Now,
+    /// It is sent when it is written that it is: somebody may have ended it that this gateway has not heard of yet.
+    WhenMarked,
 }
 
 impl Flight {
@@ -99,7 +101,7 @@ impl Flight {
             State::Sent { mark_at } => {
                 let again = match self.awaited.map(|awaited| awaited.again) {
                     Some(Again::At(at)) => Some(at),
-                    Some(Again::No | Again::Now) | None => None,
+                    Some(Again::No | Again::Now | Again::WhenMarked) | None => None,
                 };
                 let progress_at = self.progress.as_ref().map(|_| self.progress_at);
                 [*mark_at, again, progress_at].into_iter().flatten().min()
@@ -119,6 +121,28 @@ impl Flight {
         }
     }
 
+    /// Whether it is not sent before it is marked.
+    fn waits_for_mark(&self) -> bool {
+        self.awaited
+            .is_some_and(|awaited| awaited.again == Again::WhenMarked)
+    }
+
+    /// It was marked, or is not there to be marked.
+    pub fn marked(&mut self, invocation: Option<Arc<OpenInvocation>>) {
+        self.invocation = invocation;
+        if let Some(awaited) = &mut self.awaited
+            && awaited.again == Again::WhenMarked
+        {
+            if self.invocation.is_some() {
+                awaited.again = Again::Now;
+                awaited.pushed = true;
+            } else {
+                // It was never sent: there is nothing to stop, and no answer.
+                self.awaited = None;
+            }
+        }
+    }
+
     /// When that it was sent is to be written.
     pub fn mark_at(&self) -> Option<Instant> {
         if let State::Sent { mark_at } = self.state {
@@ -134,7 +158,7 @@ impl Flight {
         let pushed = self.awaited.is_some_and(|awaited| awaited.pushed);
         let known_there = match &self.state {
             State::Marking { .. } | State::Ending { .. } => return true,
-            State::Sent { mark_at } => return mark_at.is_some(),
+            State::Sent { mark_at } => return mark_at.is_some() && !self.waits_for_mark(),
             State::Retrying { answer, .. } => pushed || matches!(answer, Answer::Device { .. }),
             State::LookAgain { .. } => pushed,
             State::Ended { .. } => return false,

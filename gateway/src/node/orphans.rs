@@ -1,25 +1,35 @@
 //! Ends the sessions that an earlier life of this gateway left open.
 //!
 //! A gateway that was killed and comes back under its own name renews its own Lease, and so vouches for sessions that
-//! it does not hold. Devices that come back begin new ones; the rest is ended once, a while after the start.
+//! it does not hold. Devices that come back begin new ones; the rest is ended once, a while after the start. What the
+//! earlier life may have sent is marked first: whoever sees the end of a session takes what is queued for never sent.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 
-use super::{Shared, presence};
-use crate::{domain::device::KnownDevice, index::watch::Synced};
+use super::{Shared, presence, writes};
+use crate::{
+    clock::now,
+    domain::{device::KnownDevice, invocation::OpenInvocation, underway::Underway},
+    index::watch::Synced,
+};
+use crds::v1alpha1::capability_invocation::InvocationPhase;
 
 /// How long devices have to come back.
 const WAIT: Duration = Duration::from_secs(30);
 /// Ends that are under way at once.
 const AT_ONCE: usize = 8;
+/// When a mark that failed is tried again, and how often.
+const MARK_AGAIN: Duration = Duration::from_secs(2);
+const MARK_TRIES: usize = 300;
 
 /// Runs once.
 pub async fn end(shared: Arc<Shared>, synced: Synced) {
     let work = async {
         synced.wait().await;
-        let before = open(&shared);
+        let (before, began) = (open(&shared), now());
         tokio::time::sleep(WAIT).await;
         let still = before
             .into_iter()
@@ -27,13 +37,48 @@ pub async fn end(shared: Arc<Shared>, synced: Synced) {
         futures::stream::iter(still)
             .for_each_concurrent(AT_ONCE, |(device, epoch)| {
                 let shared = Arc::clone(&shared);
-                async move { presence::end(&shared, &device.key, epoch).await }
+                async move {
+                    mark(&shared, &device, began).await;
+                    presence::end(&shared, &device.key, epoch).await;
+                }
             })
             .await;
     };
     tokio::select! {
         () = work => {}
         () = shared.stop.cancelled() => {}
+    }
+}
+
+/// Marks what was queued for the device while the earlier life held it.
+async fn mark(shared: &Shared, device: &KnownDevice, began: Timestamp) {
+    let session = device.status.session.as_ref();
+    let connected = session.and_then(|session| Some(session.connected_at.as_ref()?.0));
+    let may_be_sent = |invocation: &OpenInvocation| {
+        invocation.phase() == InvocationPhase::Queued
+            && invocation.created <= began
+            && connected.is_none_or(|connected| connected <= invocation.created)
+    };
+    for entry in shared.index.invocations.of(&device.key) {
+        if !may_be_sent(&entry.invocation) {
+            continue;
+        }
+        for _ in 0..MARK_TRIES {
+            if shared.live.contains(&device.key) {
+                // Its own stream asks it.
+                return;
+            }
+            let underway = Underway {
+                sent: entry.invocation.created,
+                asks: false,
+                progress: None,
+            };
+            let marked = writes::mark(shared, Arc::clone(&entry.invocation), underway).await;
+            if marked.is_ok() {
+                break;
+            }
+            tokio::time::sleep(MARK_AGAIN).await;
+        }
     }
 }
 

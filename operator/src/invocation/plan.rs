@@ -193,6 +193,9 @@ fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
         Target::Known(device) => device,
     };
     let holder = holder(device, observed);
+    if may_have_been_sent(device, holder, created) {
+        return Next::Wait(over_at);
+    }
     if spec.cancel.is_some() && holder != Holder::Gateway {
         return Next::End(End {
             phase: InvocationPhase::Cancelled,
@@ -250,6 +253,25 @@ fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
             format!("Device {name} did not connect while the invocation waited"),
         ),
     })
+}
+
+/// Whether a gateway that died may have sent it, and not said so yet. Only the device can know then. What was there
+/// before the session, a gateway marks before it sends it.
+fn may_have_been_sent(device: &Device, holder: Holder, created: Timestamp) -> bool {
+    let session = device
+        .status
+        .as_ref()
+        .and_then(|status| status.session.as_ref());
+    let Some(session) = session.filter(|session| session.ended_at.is_none()) else {
+        return false;
+    };
+    let connected = session.connected_at.as_ref().map(|time| time.0);
+    let began_before = connected.is_none_or(|connected| connected <= created);
+    match holder {
+        Holder::Gateway => false,
+        // Past the end of its Lease it sends nothing that is not marked: its writes come through no more than the Lease's.
+        Holder::NobodySince(since) => began_before && since.is_none_or(|since| created <= since),
+    }
 }
 
 /// Who holds the device's stream.

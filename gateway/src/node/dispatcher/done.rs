@@ -178,12 +178,12 @@ impl Dispatcher {
         let mut mark_at = None;
         match outcome {
             Ok(Some(invocation)) => {
-                flight.invocation = Some(invocation);
+                flight.marked(Some(invocation));
                 // The device may have begun to ask meanwhile.
                 mark_at = flight.lacks_phase().then(Instant::now);
             }
             // It ended or was deleted meanwhile. The index hears of it; an answer is looked up.
-            Ok(None) => flight.invocation = None,
+            Ok(None) => flight.marked(None),
             Err(cause) => {
                 flight.keep_progress(progress);
                 let error = &cause as &dyn std::error::Error;

@@ -60,6 +60,8 @@ pub struct Dispatcher {
     device: DeviceKey,
     /// When the stream began.
     since: Timestamp,
+    /// When this gateway knew that the Device shows the session.
+    shown: Option<Timestamp>,
     /// By uid.
     flights: BTreeMap<String, Flight>,
     /// Uids of open invocations for which the device asks a person, before this stream carries them.
@@ -92,6 +94,7 @@ impl Dispatcher {
             shared,
             device,
             since,
+            shown: None,
             flights: BTreeMap::new(),
             asking: BTreeSet::new(),
             work: FuturesUnordered::new(),
@@ -111,6 +114,9 @@ impl Dispatcher {
         begins: Begins,
     ) {
         let now = now();
+        if begins == Begins::All {
+            self.shown.get_or_insert(now);
+        }
         self.wants_room = false;
         self.flush(outbox);
         let open = self.shared.index.invocations.of(&self.device);
@@ -254,6 +260,10 @@ impl Dispatcher {
         let (until, cancel_sent) = match dispatch::decide(invocation, device, stream, now) {
             Decision::Nothing => return None,
             Decision::Wait(until) => return Some(until),
+            Decision::Push(push) if self.may_have_been_given_up(invocation) => {
+                self.mark_first(entry, push.answer_by, now);
+                return Some(push.answer_by);
+            }
             Decision::Push(push) => {
                 let until = push.answer_by;
                 outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
@@ -293,6 +303,36 @@ impl Dispatcher {
         }
         self.flights.insert(invocation.uid.clone(), flight);
         Some(until)
+    }
+
+    /// Before the Device showed the session, others could take the device for absent, and end what was queued for it; the
+    /// news of that may be on their way.
+    fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
+        invocation.phase() == InvocationPhase::Queued
+            && self.shown.is_none_or(|shown| invocation.created <= shown)
+    }
+
+    /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait
+    /// for a write.
+    fn mark_first(&mut self, entry: &Entry, until: Timestamp, now: Timestamp) {
+        let invocation = &entry.invocation;
+        self.shared.metrics.dispatched(entry.seen.elapsed());
+        let state = State::Sent {
+            mark_at: Some(Instant::now()),
+        };
+        let known = Some(Arc::clone(invocation));
+        let mut flight = Flight::new(&invocation.name, known, state);
+        flight.awaited = Some(Awaited {
+            sent: now,
+            until,
+            pushed: false,
+            cancel_sent: false,
+            again: Again::WhenMarked,
+        });
+        if self.asking.remove(&invocation.uid) {
+            heard::asks(&mut flight);
+        }
+        self.flights.insert(invocation.uid.clone(), flight);
     }
 
     /// When [`Self::tick`] and [`Self::look`] are due.

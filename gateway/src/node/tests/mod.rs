@@ -903,6 +903,40 @@ async fn sessions_of_an_earlier_life_of_the_gateway_are_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_earlier_life_may_have_sent_is_marked_before_its_sessions_end() {
+    let cluster = cluster::Cluster::new();
+    let mut orphan = device("lamp-1");
+    orphan.status = Some(
+        serde_json::from_value(json!({
+            "session": { "gateway": GATEWAY, "epoch": 7, "connectedAt": "2026-01-01T00:00:00Z" },
+        }))
+        .unwrap(),
+    );
+    cluster.add_device(&orphan);
+    cluster.add_invocation(&truth::a_minute_ago(&invocation("say-hi", "lamp-1")));
+    let supervisor = runtime::shutdown::Supervisor::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    let _node = super::Node::start(
+        cluster.client(),
+        settings(),
+        world::renewals(&cluster),
+        &supervisor.tasks(),
+        &mut registry,
+    );
+    cluster
+        .until("the session has ended", |cluster| {
+            let ended = !cluster.device("lamp-1")["status"]["session"]["endedAt"].is_null();
+            let phase = &cluster.invocation("say-hi")["status"]["phase"];
+            assert!(
+                !ended || phase == "Dispatched",
+                "whoever sees the end takes it for never sent"
+            );
+            ended
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn there_are_no_more_streams_than_may_be() {
     let mut settings = settings();
     settings.max_streams = 1;

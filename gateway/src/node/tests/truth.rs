@@ -400,3 +400,31 @@ async fn nothing_that_is_queued_is_sent_before_the_session_shows() {
         1
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waited_for_its_device_is_marked_before_it_is_sent() {
+    let world = World::new().await;
+    let waited = a_minute_ago(&invocation("say-hi", "lamp-1"));
+    world.cluster.add_invocation(&waited);
+    let mut device = world.welcomed("lamp-1").await;
+    assert_eq!(device.dispatch().await.name, "say-hi");
+    let status = &world.cluster.invocation("say-hi")["status"];
+    assert_eq!(status["phase"], "Dispatched", "whoever ends it first wins");
+    assert_eq!(world.cluster.log_of("capabilityinvocations"), [WRITE]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waited_and_cannot_be_marked_is_not_sent() {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    world.cluster.set_fault(Some(Fault::Down));
+    let waited = a_minute_ago(&invocation("say-hi", "lamp-1"));
+    world.cluster.add_invocation(&waited);
+    for _ in 0..3 {
+        sleep(Duration::from_secs(10)).await;
+        // A dispatch would come before.
+        device.heartbeat().await;
+    }
+    world.cluster.set_fault(None);
+    assert_eq!(device.dispatch().await.name, "say-hi");
+}

@@ -182,8 +182,12 @@ fn a_device_that_may_be_moving_is_waited_for() {
     let gone = GatewayLease::Expired {
         renewed_at: at(990),
     };
+    // Made after the Lease ran out: that gateway sent nothing.
+    let made_later = with(|invocation| {
+        invocation.metadata.creation_timestamp = Some(Time(at(1006)));
+    });
     assert_eq!(
-        decide(1006, &minimal(), &lamp(None), gone),
+        decide(1007, &made_later, &lamp(None), gone),
         waits_until(1010)
     );
     let mut new = lamp(None);
@@ -192,6 +196,34 @@ fn a_device_that_may_be_moving_is_waited_for() {
     assert_eq!(
         decide(1001, &minimal(), &new, GatewayLease::Absent),
         waits_until(1003)
+    );
+}
+
+#[test]
+fn what_a_gateway_that_died_may_have_sent_is_the_devices_to_end() {
+    let gone = GatewayLease::Expired {
+        renewed_at: at(990),
+    };
+    let cancelled = with(|invocation| invocation.spec.cancel = Some(Cancel::Requested));
+    for invocation in [minimal(), cancelled] {
+        assert_eq!(
+            decide(1015, &invocation, &lamp(None), gone),
+            waits_until(1040)
+        );
+        assert_eq!(
+            end(&decide(1040, &invocation, &lamp(None), gone)),
+            (InvocationPhase::Unknown, ErrorCode::NoAnswer)
+        );
+    }
+    // What waited before the session is marked before it is sent: it was not.
+    let waited = with(|invocation| {
+        invocation.metadata.creation_timestamp = Some(Time(at(5)));
+        invocation.spec.when_offline = WhenOffline::Queue;
+        invocation.spec.queue_seconds = Some(1000);
+    });
+    assert_eq!(
+        end(&decide(1006, &waited, &lamp(None), gone)),
+        (InvocationPhase::Failed, ErrorCode::DeviceOffline)
     );
 }
 

@@ -5,11 +5,12 @@
 //! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
 //! story to a person, with the figures of [`measure`] and their [`floor`]; [`stranger`] is a peer that need not play by the
 //! rules, [`authority`] gives it certificates, [`approval`] a code
-//! and somebody who approves; [`figures`] measures many devices, [`faults`] does to programs what happens to programs.
+//! and somebody who approves; [`figures`] measures many devices, [`faults`] does to programs what happens to programs, and
+//! [`simulation`] to all of what decides in them, in one thread.
 //! [`process`], [`ports`], [`wait`], [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
 //! ports, files for one reader.
 //!
-//! Nothing here may reach into the programs: they are started as binaries, or spoken to over the wire.
+//! Nothing else here may reach into the programs: they are started as binaries, or spoken to over the wire.
 
 pub mod admin;
 pub mod approval;
@@ -26,6 +27,7 @@ pub mod ports;
 pub mod private;
 pub mod process;
 pub mod secret_mount;
+pub mod simulation;
 pub mod stack;
 pub mod stranger;
 pub mod wait;

@@ -9,7 +9,7 @@
 pub mod effects;
 mod proxy;
 mod schedule;
-mod verdict;
+pub mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

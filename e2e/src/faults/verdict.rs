@@ -65,6 +65,29 @@ pub fn judge(status: &CapabilityInvocationStatus, effect: Effect) -> Verdict {
     }
 }
 
+/// Compares an invocation with an idempotency key to what was done for all that have that key.
+///
+/// One that did not have the effect itself may say anything of itself that is no word about the effect.
+pub fn judge_keyed(status: &CapabilityInvocationStatus, all: Effect) -> Verdict {
+    if all.began > 1 {
+        return Verdict::Twice;
+    }
+    let code = status.error.as_ref().map(|error| error.code);
+    let untrue = |why: &str| {
+        let phase = status.phase.as_str();
+        Verdict::Untrue(format!("{phase} {code:?} of a key: {why} ({all:?})"))
+    };
+    match (status.phase, code) {
+        (InvocationPhase::Succeeded, _) if all.done != 1 => untrue("it was not done"),
+        (InvocationPhase::Failed, Some(ErrorCode::CapabilityFailed)) if all.failed != 1 => {
+            untrue("it did not fail")
+        }
+        (InvocationPhase::Unknown, _) => Verdict::Unknown,
+        (phase, _) if !phase.is_terminal() => Verdict::Stuck,
+        _ => Verdict::True,
+    }
+}
+
 /// Whether the status admits that it may have been begun.
 fn stopped_while_it_ran(status: &CapabilityInvocationStatus, code: Option<ErrorCode>) -> bool {
     match code {
@@ -163,6 +186,24 @@ mod tests {
             BEGAN
         ));
         assert!(is_untrue(&cancelled("stopped"), DONE));
+    }
+
+    #[test]
+    fn what_stands_for_another_says_what_the_other_did() {
+        let succeeded = ended(InvocationPhase::Succeeded, None, "");
+        assert_eq!(judge_keyed(&succeeded, DONE), Verdict::True);
+        let is_untrue = |effect| matches!(judge_keyed(&succeeded, effect), Verdict::Untrue(_));
+        assert!(is_untrue(NOTHING) && is_untrue(BEGAN));
+        let twice = Effect { began: 2, ..DONE };
+        assert_eq!(judge_keyed(&succeeded, twice), Verdict::Twice);
+        let late = ended(
+            InvocationPhase::TimedOut,
+            Some(ErrorCode::DeadlineExceeded),
+            "",
+        );
+        assert_eq!(judge_keyed(&late, DONE), Verdict::True);
+        let open = ended(InvocationPhase::Queued, None, "");
+        assert_eq!(judge_keyed(&open, NOTHING), Verdict::Stuck);
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub fn printable_within(text: &str, characters: usize) -> String {
         .collect()
 }
 
+/// So many bytes of a text, and no half character.
+pub fn cut(text: &str, bytes: usize) -> &str {
+    let end = text.floor_char_boundary(bytes);
+    text.get(..end).unwrap_or(text)
+}
+
 /// Whether a terminal or a window shows something else than the characters in their order: line ends and escapes, but
 /// also what has no width, and what turns the direction of writing.
 fn moves(c: char) -> bool {

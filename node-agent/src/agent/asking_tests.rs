@@ -369,6 +369,13 @@ fn rules_that_change_count_for_who_is_asked_and_for_who_waits() {
     );
     with_rules(&mut world, vec![rule("*", "*", Allow)]);
     assert_eq!(starts(&world.plan(&[])), ["a"]);
+    // But not when its time is over.
+    let plan = world.plan_at(order("a").deadline, &[]);
+    assert_eq!(
+        ends(&plan),
+        [end("a", Outcome::TimedOut, FailureCode::NoDecision)]
+    );
+    assert_eq!(starts(&plan), [] as [&str; 0]);
 
     let mut world = World::new().after(&["x", "y", "a"].map(dispatch));
     with_rules(&mut world, vec![rule("echo", "*", Ask)]);

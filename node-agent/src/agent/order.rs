@@ -10,7 +10,8 @@ use crate::{
         ledger::{FRAME_BYTES, without_output},
         mark::MAX_KEY_BYTES,
     },
-    mediation::rules::{Decision, MAX_PATTERN_BYTES, MAX_REASON_BYTES, cut},
+    mediation::rules::{Decision, MAX_PATTERN_BYTES, MAX_REASON_BYTES},
+    terminal::cut,
 };
 
 /// Largest input, in bytes, whatever a gateway sends.

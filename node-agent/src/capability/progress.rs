@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::{mediation::rules::cut, terminal::printable_within};
+use crate::terminal::{cut, printable_within};
 
 /// Longest message, in bytes, as the protocol has it.
 const MAX_MESSAGE_BYTES: usize = 256;

@@ -3,6 +3,8 @@
 //! Pure. A deny wins over an allow, an allow over an ask; where no rule speaks, what is mediated is asked and what is
 //! automatic runs.
 
+use crate::terminal::cut;
+
 /// Longest pattern, in bytes: that of a user's name, as the protocol has it.
 pub const MAX_PATTERN_BYTES: usize = 253;
 /// Longest reason, in bytes, as the protocol has it.
@@ -142,12 +144,6 @@ impl Rule {
             reason: self.reason.clone(),
         }
     }
-}
-
-/// So many bytes of a text, and no half character.
-pub fn cut(text: &str, bytes: usize) -> &str {
-    let end = text.floor_char_boundary(bytes);
-    text.get(..end).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -28,12 +28,17 @@ use super::{
     access::{self, Peer},
     desk::{Given, Visitors},
     question::Digest,
-    rules::{Decision, MAX_REASON_BYTES, cut},
+    rules::{Decision, MAX_REASON_BYTES},
     wire::{self, MAX_REQUEST_BYTES, Refused, Request, Response, Said},
 };
 use crate::{
-    agent::plan::Reply, capability::command::account::Accounts, config::document::check_writers,
-    config::mediation::Mediation, host::clock, journal::Uid, terminal::printable_within,
+    agent::plan::Reply,
+    capability::command::account::Accounts,
+    config::document::check_writers,
+    config::mediation::Mediation,
+    host::clock,
+    journal::Uid,
+    terminal::{cut, printable_within},
 };
 
 /// Name of the socket in the state folder.
@@ -330,4 +335,98 @@ pub fn path_in(mediation: &Mediation, state_folder: &Path) -> PathBuf {
         .socket
         .clone()
         .unwrap_or_else(|| state_folder.join(NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getegid;
+    use tokio::sync::watch;
+
+    use super::{super::desk, *};
+
+    /// Longest wait of a test: far longer than anything takes.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn open(path: &Path, groups: &[&str]) -> Result<Socket, Error> {
+        let groups: Vec<String> = groups.iter().map(|&group| group.to_owned()).collect();
+        Socket::open(path, &groups, &Accounts::of("", "desk:x:70:\n"))
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_for_its_owner_or_its_group_and_replaces_what_was_left() {
+        let folder = tempfile::tempdir().unwrap();
+        // Its folder is made where it is missing, and its folder's folder is not.
+        let path = folder.path().join("run/agent.sock");
+        let mode = || fs::symlink_metadata(&path).unwrap().mode() & 0o777;
+        drop(open(&path, &[]).unwrap());
+        assert_eq!(mode(), 0o600);
+        let own = getegid().as_raw().to_string();
+        let socket = open(&path, &[&own]).unwrap();
+        assert_eq!(mode(), 0o660);
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(metadata.gid(), getegid().as_raw());
+        assert!(
+            open(&path, &[])
+                .unwrap_err()
+                .to_string()
+                .contains("another process")
+        );
+        drop(socket);
+        open(&path, &[]).unwrap();
+        open(&folder.path().join("a/b/agent.sock"), &[]).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_trusted_or_made_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let says = |groups: &[&str]| open(&path, groups).unwrap_err().to_string();
+        assert!(says(&["no-such"]).contains("/etc/group"));
+        fs::write(&path, "precious").unwrap();
+        assert!(says(&[]).contains("it is no socket"));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(says(&[]).contains("chmod go-w"));
+        let long = tempfile::tempdir().unwrap();
+        open(&long.path().join("x".repeat(200)), &[]).unwrap_err();
+    }
+
+    async fn ask(stream: &mut BufReader<UnixStream>) -> Option<Response> {
+        wire::write(stream, &Request::Pending { unlike: None })
+            .await
+            .unwrap();
+        let response = wire::read(stream, wire::MAX_REPLY_BYTES);
+        timeout(DEADLINE, response).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_so_many_come_in_at_once_and_the_next_has_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let (_desk, visitors) = desk::open(watch::channel(Arc::default()).1);
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(open(&path, &[]).unwrap().run(visitors, stop.clone()));
+        let mut inside = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = BufReader::new(UnixStream::connect(&path).await.unwrap());
+            assert!(ask(&mut stream).await.is_some());
+            inside.push(stream);
+        }
+        let mut next = BufReader::new(UnixStream::connect(&path).await.unwrap());
+        let answered = ask(&mut next);
+        tokio::pin!(answered);
+        // Nobody takes it in while all places are taken: it is polled until another one was answered.
+        let response = tokio::select! {
+            biased;
+            _ = &mut answered => unreachable!("it has no place"),
+            response = ask(&mut inside[0]) => response,
+        };
+        assert!(response.is_some());
+        inside.clear();
+        assert!(answered.await.is_some());
+        stop.cancel();
+        timeout(DEADLINE, serving.join_next()).await.unwrap();
+        assert!(!path.exists());
+    }
 }

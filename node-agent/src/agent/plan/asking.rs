@@ -130,15 +130,20 @@ impl Draft<'_> {
         if self.observed.stop_at.is_some() {
             return;
         }
-        for order in self.asking.orders.clone() {
-            match self.ruling(&order) {
+        let orders = self.asking.orders.clone();
+        // Past its deadline nothing is started, whatever the rules say by now.
+        for order in orders
+            .iter()
+            .filter(|order| order.deadline > self.observed.now)
+        {
+            match self.ruling(order) {
                 Ruling::Ask => {}
                 Ruling::Denied(decision) => {
                     self.stop_asking(&order.uid);
-                    self.deny(&order, &decision);
+                    self.deny(order, &decision);
                 }
-                Ruling::Allowed(decision) => self.go_on(&order, Some(decision)),
-                Ruling::Run => self.go_on(&order, None),
+                Ruling::Allowed(decision) => self.go_on(order, Some(decision)),
+                Ruling::Run => self.go_on(order, None),
             }
         }
     }

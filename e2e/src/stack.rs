@@ -518,7 +518,11 @@ impl Agent {
         program
     }
 
-    async fn call(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    /// What `fairlead-agent` writes to standard output, with these arguments.
+    ///
+    /// # Errors
+    /// When it ends with another code than 0, with what it says.
+    pub async fn call(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let output = tokio::process::Command::new(&self.path)
             .arg("--state-dir")
             .arg(self.state())

@@ -81,7 +81,8 @@ async fn paired(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
     pair(scene, name, agent).await
 }
 
-async fn pair(scene: &Scene, name: &str, agent: Agent) -> anyhow::Result<Agent> {
+/// Pairs `agent`.
+pub async fn pair(scene: &Scene, name: &str, agent: Agent) -> anyhow::Result<Agent> {
     make_code(scene, name, json!({})).await?;
     let mut pairing = agent.pair(&uri(scene, name).await?, None)?;
     approve(scene, &request(scene).await?.name_any()).await?;
@@ -230,7 +231,8 @@ pub async fn online(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
     run(scene, name, agent).await
 }
 
-async fn run(scene: &Scene, name: &str, mut agent: Agent) -> anyhow::Result<Agent> {
+/// Starts `agent`, and waits until its device is Online.
+pub async fn run(scene: &Scene, name: &str, mut agent: Agent) -> anyhow::Result<Agent> {
     agent.run()?;
     let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
     until("the device is online", SOON, async || {

@@ -9,6 +9,7 @@ mod commands;
 mod door;
 mod fixture;
 mod invocation;
+mod mediation;
 mod renewal;
 mod smoke;
 mod upheaval;
@@ -27,6 +28,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         door::trials(fixture),
         commands::trials(fixture),
         agent::trials(fixture),
+        mediation::trials(fixture),
         renewal::trials(fixture),
     ]
     .into_iter()

@@ -14,6 +14,7 @@
 mod commands;
 mod disk;
 mod doctor;
+mod fuzz;
 mod gateway;
 mod groups;
 mod install;

@@ -467,6 +467,11 @@ impl Agent {
         Ok(self.running.insert(process))
     }
 
+    /// Starts another `fairlead-agent run` on the same state.
+    pub fn second(&self) -> anyhow::Result<Process> {
+        self.program().arg("run").spawn()
+    }
+
     /// The `run` process, if one was started.
     pub fn running(&mut self) -> Option<&mut Process> {
         self.running.as_mut()

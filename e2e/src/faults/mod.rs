@@ -6,6 +6,7 @@
 //! their gateways through a [`proxy`] each.
 #![expect(clippy::print_stdout, reason = "what is printed is the finding")]
 
+mod disk;
 pub mod effects;
 mod proxy;
 mod schedule;
@@ -29,6 +30,7 @@ use crate::install::install;
 use crate::private;
 use crate::stack::{Agent, Place, Programs, Stack};
 use crate::wait::{Stopwatch, until};
+use disk::Disk;
 use proxy::{Proxy, Weather};
 use schedule::{Action, Invocation, Stage, Victim};
 use verdict::Verdict;
@@ -42,6 +44,8 @@ const STAGE: Stage = Stage {
 const SOON: Duration = Duration::from_mins(1);
 /// After the last schedule: the longest wait and timeout that is drawn, and what the operator takes to say Unknown.
 const SETTLED_WITHIN: Duration = Duration::from_mins(1);
+/// How an agent ends whose state folder is another one's.
+const BUSY: i32 = 9;
 /// Read by debug builds of the agent: the capability is begun before the journal knows.
 const BREAK: &str = "FAIRLEAD_TEST_EFFECT_BEFORE_JOURNAL";
 
@@ -82,12 +86,15 @@ impl Arguments {
         let played = world.play(self.seed, self.schedules).await;
         let stopped = world.stop().await;
         let judged = played.and_then(|findings| findings.conclude());
-        if judged.is_err() {
+        // What was broken on purpose is red, and nobody looks into why.
+        if judged.is_err() && !self.break_journal {
             folder.disable_cleanup(true);
         }
-        judged
-            .and(stopped)
-            .with_context(|| format!("logs and states are in {}", path.display()))
+        let ended = judged.and(stopped);
+        if self.break_journal {
+            return ended;
+        }
+        ended.with_context(|| format!("logs and states are in {}", path.display()))
     }
 }
 
@@ -95,6 +102,8 @@ struct World {
     control_plane: Option<ControlPlane>,
     stack: Stack,
     agents: Vec<Agent>,
+    /// Under the agents' states; absent where none can be had.
+    disks: Vec<Option<Disk>>,
     proxies: Vec<Proxy>,
     log: PathBuf,
     invocations: Api<CapabilityInvocation>,
@@ -124,11 +133,14 @@ impl World {
         let config = declare(folder, &programs.path("effect"), &log)?;
         let desk = FrontDesk::open(cluster.client(), NAMESPACE, STAGE.devices).await?;
         let mut agents = Vec::new();
+        let mut disks = Vec::new();
         for number in 0..STAGE.devices {
             let mut agent = stack.agent(&device(number))?.with_config(&config);
             if break_journal {
                 agent = agent.with_env(BREAK, "1");
             }
+            private::folder(&agent.state())?;
+            disks.push(Disk::mount(&agent.state()));
             desk.pair(&agent).await?;
             agent.run()?;
             agents.push(agent);
@@ -150,6 +162,7 @@ impl World {
             control_plane: Some(control_plane),
             stack,
             agents,
+            disks,
             proxies,
             log,
         })
@@ -184,8 +197,14 @@ impl World {
         };
         for invocation in all {
             let name = invocation.name_any();
-            let effect = effects.get(&name).copied().unwrap_or_default();
-            findings.add(&name, verdict::judge(&status_of(&invocation), effect));
+            let status = status_of(&invocation);
+            let verdict = match &invocation.spec.idempotency_key {
+                None => verdict::judge(&status, effects.get(&name).copied().unwrap_or_default()),
+                Some(key) => {
+                    verdict::judge_keyed(&status, effects.get(key).copied().unwrap_or_default())
+                }
+            };
+            findings.add(&name, verdict);
         }
         Ok(findings)
     }
@@ -225,6 +244,17 @@ impl World {
             Action::Stall(gateway) => self.proxy(gateway)?.weather(Weather::Stalled),
             Action::Clear(gateway) => self.proxy(gateway)?.weather(Weather::Fair),
             Action::HalfClose(gateway) => self.proxy(gateway)?.half_close(),
+            Action::Second(number) => self.second(number).await?,
+            Action::FillDisk(number) => {
+                if let Some(Some(disk)) = self.disks.get(number) {
+                    disk.fill()?;
+                }
+            }
+            Action::FreeDisk(number) => {
+                if let Some(Some(disk)) = self.disks.get(number) {
+                    disk.free()?;
+                }
+            }
             Action::RestartApiServer => {
                 let mut control_plane = self.control_plane.take().context("no control plane")?;
                 control_plane.kill_api_server().await?;
@@ -237,7 +267,9 @@ impl World {
 
     async fn invoke(&self, seed: u64, invocation: &Invocation) -> anyhow::Result<()> {
         let name = name(seed, invocation.number);
-        let mut input = json!({ "id": name, "holdMs": invocation.hold_ms });
+        let key = format!("seed-{seed}-key");
+        let id = if invocation.keyed { &key } else { &name };
+        let mut input = json!({ "id": id, "holdMs": invocation.hold_ms });
         if invocation.fails {
             input["fail"] = json!("told to");
         }
@@ -251,6 +283,9 @@ impl World {
         if let Some(seconds) = invocation.queue_seconds {
             spec["whenOffline"] = json!("Queue");
             spec["queueSeconds"] = json!(seconds);
+        }
+        if invocation.keyed {
+            spec["idempotencyKey"] = json!(key);
         }
         let object = serde_json::from_value(json!({
             "apiVersion": "fairlead.dev/v1alpha1",
@@ -271,6 +306,27 @@ impl World {
             }
         })
         .await
+    }
+
+    /// Two agents with one journal would each know half of it.
+    async fn second(&mut self, number: usize) -> anyhow::Result<()> {
+        let agent = self.agent(number)?;
+        let runs = match agent.running() {
+            Some(process) => process.ended()?.is_none(),
+            None => false,
+        };
+        if !runs {
+            return Ok(());
+        }
+        let mut second = agent.second()?;
+        let status = tokio::time::timeout(SOON, second.wait())
+            .await
+            .context("a second agent on the same state goes on")??;
+        ensure!(
+            status.code() == Some(BUSY),
+            "a second agent on the same state ended with {status}"
+        );
+        Ok(())
     }
 
     fn agent(&mut self, number: usize) -> anyhow::Result<&mut Agent> {
@@ -311,6 +367,7 @@ impl World {
             stopped = stopped.and(agent.stop().await);
         }
         stopped = stopped.and(self.stack.stop().await);
+        drop(self.disks);
         match self.control_plane.take() {
             Some(control_plane) => stopped.and(control_plane.stop().await),
             None => stopped,

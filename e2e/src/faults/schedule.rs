@@ -30,6 +30,12 @@ pub enum Action {
     HalfClose(usize),
     /// SIGKILL for the API server, and starts it again.
     RestartApiServer,
+    /// Starts a second agent on the same state folder, which must refuse.
+    Second(usize),
+    /// Fills the disk that the agent's state is on.
+    FillDisk(usize),
+    /// Makes room on it again.
+    FreeDisk(usize),
 }
 
 /// A program.
@@ -50,6 +56,8 @@ pub struct Invocation {
     pub timeout_seconds: i64,
     /// `whenOffline: Queue` with so long a wait.
     pub queue_seconds: Option<i64>,
+    /// Whether it has the schedule's idempotency key. All that do ask the same of the same device.
+    pub keyed: bool,
 }
 
 /// What there is to play with.
@@ -62,7 +70,8 @@ pub struct Stage {
 /// Actions in the order of their moments, which count from the schedule's begin.
 pub type Schedule = Vec<(Duration, Action)>;
 
-/// The length within which everything is begun. What is frozen or killed comes back within as much again.
+/// The length within which everything is begun. What is frozen or killed comes back
+/// within as much again, or a few seconds.
 const LENGTH_MS: u64 = 1500;
 /// One schedule in so many restarts the API server, which takes seconds.
 const API_SERVER_EVERY: u32 = 25;
@@ -74,13 +83,23 @@ pub fn draw(seed: u64, stage: Stage) -> Schedule {
     let moment = |random: &mut StdRng| Duration::from_millis(random.random_range(0..LENGTH_MS));
     for number in 0..random.random_range(2..=6) {
         let at = moment(&mut random);
+        let keyed = random.random_ratio(1, 4);
         let invocation = Invocation {
             number,
-            device: random.random_range(0..stage.devices),
-            hold_ms: *pick(&mut random, &[0, 0, 20, 150, 600, 2500]),
-            fails: random.random_ratio(1, 8),
+            device: if keyed {
+                0
+            } else {
+                random.random_range(0..stage.devices)
+            },
+            hold_ms: if keyed {
+                200
+            } else {
+                *pick(&mut random, &[0, 0, 20, 150, 600, 2500])
+            },
+            fails: !keyed && random.random_ratio(1, 8),
             timeout_seconds: *pick(&mut random, &[1, 2, 5, 15]),
             queue_seconds: random.random_ratio(1, 2).then_some(10),
+            keyed,
         };
         if random.random_ratio(1, 6) {
             let after = Duration::from_millis(random.random_range(0..400));
@@ -97,12 +116,21 @@ pub fn draw(seed: u64, stage: Stage) -> Schedule {
             1..=4 => Victim::Gateway(gateway),
             _ => Victim::Agent(random.random_range(0..stage.devices)),
         };
-        let (begin, end) = match random.random_range(0..10) {
+        // Now and then for longer than most invocations have.
+        let until = if random.random_ratio(1, 5) {
+            at + Duration::from_millis(random.random_range(2_500..6_000))
+        } else {
+            until
+        };
+        let device = random.random_range(0..stage.devices);
+        let (begin, end) = match random.random_range(0..13) {
             0..=3 => (Action::Kill(victim), Some(Action::Start(victim))),
             4 | 5 => (Action::Freeze(victim), Some(Action::Thaw(victim))),
             6 | 7 => (Action::Cut(gateway), None),
             8 => (Action::Stall(gateway), Some(Action::Clear(gateway))),
-            _ => (Action::HalfClose(gateway), None),
+            9 => (Action::HalfClose(gateway), None),
+            10 => (Action::Second(device), None),
+            _ => (Action::FillDisk(device), Some(Action::FreeDisk(device))),
         };
         // One thing at a time for each program: what is frozen cannot be started.
         let taken = schedule
@@ -138,7 +166,10 @@ fn of(action: &Action) -> Option<Victim> {
         | Action::Stall(_)
         | Action::Clear(_)
         | Action::HalfClose(_)
-        | Action::RestartApiServer => None,
+        | Action::RestartApiServer
+        | Action::Second(_)
+        | Action::FillDisk(_)
+        | Action::FreeDisk(_) => None,
     }
 }
 
@@ -182,6 +213,11 @@ mod tests {
                 count(|action| matches!(action, Action::Clear(_))),
                 "{seed}"
             );
+            assert_eq!(
+                count(|action| matches!(action, Action::FillDisk(_))),
+                count(|action| matches!(action, Action::FreeDisk(_))),
+                "{seed}"
+            );
             let victims: Vec<_> = schedule
                 .iter()
                 .filter(|(_, action)| matches!(action, Action::Kill(_) | Action::Freeze(_)))
@@ -203,6 +239,6 @@ mod tests {
             .flat_map(|seed| draw(seed, STAGE))
             .map(|(_, action)| std::mem::discriminant(&action))
             .collect();
-        assert_eq!(kinds.len(), 11);
+        assert_eq!(kinds.len(), 14);
     }
 }

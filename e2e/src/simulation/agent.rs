@@ -145,10 +145,14 @@ impl Life {
     /// Something came from the gateway.
     pub fn heard(&mut self, event: gateway_event::Event, now: Moment) {
         let wish = order::parse(event, now);
-        self.events.extend(wish.map(|wish| match wish {
-            Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
-            Wish::Cancel { uid, name } => Event::Cancel { uid, name },
-            Wish::Ack(uid) => Event::Ack(uid),
+        self.events.extend(wish.and_then(|wish| match wish {
+            Wish::Dispatch(order) => Some(Event::Dispatch(Arc::from(order))),
+            Wish::Cancel { uid, name } => Some(Event::Cancel { uid, name }),
+            Wish::Ack(uid) => Some(Event::Ack(uid)),
+            Wish::Stored(uid) => Some(Event::Stored(uid)),
+            Wish::NotStored { uid, message } => Some(Event::NotStored { uid, message }),
+            // Nothing was offered.
+            Wish::Wanted { .. } => None,
         }));
     }
 
@@ -313,7 +317,8 @@ impl Life {
                 Effect::Ask(order) => self.jobs.ask(order),
                 Effect::TellAsked(uid) => self.tell_asked(uid, room, turn),
                 // Nobody waits for a reply here.
-                Effect::Reply { .. } => {}
+                // Nor does a capability of this world say more than can be told.
+                Effect::Reply { .. } | Effect::Store { .. } | Effect::Expect(..) => {}
                 Effect::Follow(order) => self.jobs.follow(order),
                 Effect::Start(order) => {
                     self.jobs.start(&order);
@@ -373,6 +378,7 @@ impl Life {
             | Record::Waiting { .. }
             | Record::Accepted { .. }
             | Record::Following { .. }
+            | Record::Kept { .. }
             | Record::Cancelled { .. }
             | Record::Forgotten { .. }
             | Record::Acked { .. } => None,

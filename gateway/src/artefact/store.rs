@@ -81,7 +81,10 @@ impl Store {
         let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|_| OpenError::Scheme)?;
         let is_secure = !matches!(url.scheme(), "http" | "memory");
         match scheme {
-            ObjectStoreScheme::Local => Self::folder(File::new(url.path())),
+            ObjectStoreScheme::Local => {
+                let path = url.to_file_path().map_err(|()| OpenError::Scheme)?;
+                Self::folder(&path)
+            }
             ObjectStoreScheme::AmazonS3
             | ObjectStoreScheme::GoogleCloudStorage
             | ObjectStoreScheme::MicrosoftAzure

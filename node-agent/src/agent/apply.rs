@@ -7,6 +7,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
     Agent, RECORD_AGAIN,
+    jobs::Storing,
     order::Order,
     plan::{Effect, Event, Plan},
     runner,
@@ -34,7 +35,10 @@ impl Agent {
             .commit(Arc::clone(&records), reserve, now)
             .await;
         let effects = match committed {
-            Ok(()) => effects,
+            Ok(()) => {
+                self.let_go_of_outputs(&records);
+                effects
+            }
             Err(error) => {
                 tracing::error!(%error, "Writing the journal failed: new work is refused until it can be written");
                 let plan = Plan {
@@ -74,7 +78,18 @@ impl Agent {
                         let _ = stop.send(why);
                     }
                 }
+                Effect::Store {
+                    uid,
+                    result,
+                    deadline,
+                } => {
+                    self.uploads.add(&uid, &result);
+                    let result = *result;
+                    self.jobs.store(uid, Storing { result, deadline });
+                }
+                Effect::Expect(uid, deadline) => self.jobs.expect(&uid, deadline),
                 Effect::Leave(uid) => {
+                    self.uploads.remove(&uid);
                     self.jobs.leave(&uid);
                     self.stops.remove(&uid);
                 }
@@ -94,6 +109,25 @@ impl Agent {
         }
     }
 
+    /// Files of what is acked, and of what will not be stored.
+    fn let_go_of_outputs(&self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Finished { uid, result } if result.artefact.is_none() => {
+                    self.spools.remove(uid.as_str());
+                }
+                Record::Acked { uid } => self.spools.remove(uid.as_str()),
+                Record::Finished { .. }
+                | Record::Waiting { .. }
+                | Record::Accepted { .. }
+                | Record::Following { .. }
+                | Record::Kept { .. }
+                | Record::Cancelled { .. }
+                | Record::Forgotten { .. } => {}
+            }
+        }
+    }
+
     fn start(&mut self, order: &Arc<Order>) {
         self.jobs.start(order);
         let (stop, stopped) = oneshot::channel();
@@ -102,6 +136,7 @@ impl Agent {
         let running = runner::run(
             self.registry.get(&order.capability),
             Arc::clone(order),
+            self.spools.spool(&order.uid),
             stopped,
             self.progress.clone(),
         );
@@ -160,6 +195,7 @@ impl Agent {
             | Record::Waiting { .. }
             | Record::Accepted { .. }
             | Record::Following { .. }
+            | Record::Kept { .. }
             | Record::Cancelled { .. }
             | Record::Forgotten { .. }
             | Record::Acked { .. } => None,
@@ -223,6 +259,8 @@ fn starting(effects: &[Effect]) -> u64 {
         }
         Effect::Stop(..)
         | Effect::Leave(_)
+        | Effect::Store { .. }
+        | Effect::Expect(..)
         | Effect::TellAccepted(_)
         | Effect::TellAsked(_)
         | Effect::Reply { .. }

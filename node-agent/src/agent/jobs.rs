@@ -5,8 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use proto::node;
+
 use super::order::{Order, Why};
-use crate::journal::Uid;
+use crate::{
+    host::clock::Moment,
+    journal::{Uid, ledger::FRAME_BYTES},
+};
 
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
@@ -16,6 +21,17 @@ pub struct Jobs {
     /// For the end of another with the same idempotency key.
     following: BTreeMap<Uid, Arc<Order>>,
     running: BTreeMap<Uid, Running>,
+    /// They ran, and their outputs wait to be stored.
+    storing: BTreeMap<Uid, Storing>,
+}
+
+/// One whose output waits to be stored.
+#[derive(Clone, Debug)]
+pub struct Storing {
+    /// What is told once it is.
+    pub result: node::Result,
+    /// `None` after a restart, until a gateway says it again.
+    pub deadline: Option<Moment>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +76,26 @@ impl Jobs {
         self.asking.retain(|order| &order.uid != uid);
         self.following.remove(uid);
         self.running.remove(uid);
+        self.storing.remove(uid);
+    }
+
+    pub fn store(&mut self, uid: Uid, storing: Storing) {
+        self.storing.insert(uid, storing);
+    }
+
+    /// Until when it is to be stored.
+    pub fn expect(&mut self, uid: &Uid, deadline: Moment) {
+        if let Some(storing) = self.storing.get_mut(uid) {
+            storing.deadline = Some(deadline);
+        }
+    }
+
+    pub fn storing(&self) -> impl Iterator<Item = (&Uid, &Storing)> {
+        self.storing.iter()
+    }
+
+    pub fn get_storing(&self, uid: &Uid) -> Option<&Storing> {
+        self.storing.get(uid)
     }
 
     /// In the order in which they came.
@@ -89,6 +125,7 @@ impl Jobs {
         self.running.get(uid).and_then(|running| running.stopping)
     }
 
+    /// Whether nothing is left that ends by itself. What waits to be stored does so after a restart, too.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
             && self.asking.is_empty()
@@ -100,6 +137,7 @@ impl Jobs {
     pub fn reserved(&self) -> u64 {
         let held = self.waiting.iter().chain(&self.asking);
         let orders = held.chain(self.running());
-        orders.map(|order| order.reserve()).sum()
+        let ends = orders.map(|order| order.reserve()).sum::<u64>();
+        ends + self.storing.len() as u64 * FRAME_BYTES
     }
 }

@@ -5,7 +5,8 @@
 //! - `observe`: waits, and gathers what happened;
 //! - [`plan`]: decides, purely;
 //! - `apply`: records, then acts;
-//! - `runner`: one capability, from its start to its end.
+//! - `runner`: one capability, from its start to its end;
+//! - `uploads`: outputs on their way to the gateways' store.
 //!
 //! Heartbeats are not here: they go on whatever this loop waits for.
 
@@ -23,6 +24,9 @@ mod plan_tests;
 mod runner;
 #[cfg(debug_assertions)]
 mod sabotage;
+#[cfg(test)]
+mod storing_tests;
+mod uploads;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -36,14 +40,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    jobs::Jobs,
+    jobs::{Jobs, Storing},
     order::Why,
     plan::{Event, Limits},
+    uploads::Uploads,
 };
 use crate::{
-    capability::{Registry, live::Live},
+    capability::{Registry, live::Live, spool::Spools},
     host::clock::{self, Moment},
-    journal::{Journal, Uid},
+    journal::{Journal, Phase, Uid},
     mediation::desk::Desk,
     upstream::Word,
 };
@@ -67,6 +72,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Where a person is asked, and answers.
     pub desk: Desk,
+    /// Where outputs go that are too large to be told.
+    pub spools: Spools,
     /// What comes from the gateway at hand.
     pub upstream: mpsc::Receiver<Word>,
     /// Where capabilities run.
@@ -83,6 +90,8 @@ struct Agent {
     desk: Desk,
     upstream: mpsc::Receiver<Word>,
     tasks: Tasks,
+    spools: Spools,
+    uploads: Uploads,
     jobs: Jobs,
     stops: HashMap<Uid, oneshot::Sender<Why>>,
     session: Option<Session>,
@@ -138,6 +147,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         capabilities,
         limits,
         desk,
+        spools,
         upstream,
         tasks,
     } = parts;
@@ -151,6 +161,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         desk,
         upstream,
         tasks,
+        spools,
+        uploads: Uploads::default(),
         jobs: Jobs::default(),
         stops: HashMap::new(),
         session: None,
@@ -164,6 +176,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         wake: None,
         stop_at: None,
     };
+    agent.go_on_storing(&stop).await;
     loop {
         let events = agent.gather(&stop).await;
         let plan = agent.plan(&events).await;
@@ -175,6 +188,36 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 impl Agent {
+    /// Goes on with the outputs that an earlier life did not get stored.
+    async fn go_on_storing(&mut self, stop: &CancellationToken) {
+        let ledger = self.journal.ledger();
+        self.spools.tidy(|name| {
+            Uid::parse(name).is_some_and(|uid| match ledger.phase(&uid) {
+                Some(Phase::Storing) => true,
+                Some(Phase::Ended) => !ledger.is_acked(&uid),
+                Some(Phase::Waiting | Phase::Following | Phase::Running) | None => false,
+            })
+        });
+        for result in self.journal.storing().await {
+            if let Some(uid) = Uid::parse(&result.uid) {
+                self.uploads.add(&uid, &result);
+                let deadline = None;
+                self.jobs.store(uid, Storing { result, deadline });
+            }
+        }
+        let sending = self
+            .uploads
+            .clone()
+            .run(self.spools.clone(), self.completions.clone());
+        let stop = stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = sending => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// Whether it was told to stop, nothing runs, and all is said or the time for that is over.
     fn is_over(&self) -> bool {
         let Some(stop_at) = self.stop_at else {

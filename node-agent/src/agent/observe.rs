@@ -85,7 +85,12 @@ impl Agent {
 
     fn take(&mut self, woken: Woken, events: &mut Vec<Event>) {
         match woken {
-            Woken::Upstream(Some(Word::Opened(outbound))) => {
+            Woken::Upstream(Some(Word::Opened {
+                outbound,
+                max_artefact_bytes,
+            })) => {
+                self.spools.gateways_store(max_artefact_bytes);
+                self.uploads.opened(outbound.clone());
                 self.session = Some(Session {
                     outbound,
                     told: HashSet::new(),
@@ -93,13 +98,29 @@ impl Agent {
                     is_full: false,
                 });
             }
-            Woken::Upstream(Some(Word::Closed) | None) => self.session = None,
+            Woken::Upstream(Some(Word::Closed) | None) => {
+                self.uploads.closed();
+                self.session = None;
+            }
             Woken::Upstream(Some(Word::Event(event, received_at))) => {
                 // Not from here: the loop may have waited for the disk meanwhile.
-                events.extend(order::parse(event, received_at).map(|wish| match wish {
-                    Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
-                    Wish::Cancel { uid, name } => Event::Cancel { uid, name },
-                    Wish::Ack(uid) => Event::Ack(uid),
+                events.extend(order::parse(event, received_at).and_then(|wish| {
+                    Some(match wish {
+                        Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
+                        Wish::Cancel { uid, name } => Event::Cancel { uid, name },
+                        Wish::Ack(uid) => Event::Ack(uid),
+                        Wish::Stored(uid) => Event::Stored(uid),
+                        Wish::NotStored { uid, message } => Event::NotStored { uid, message },
+                        // Nothing to decide about.
+                        Wish::Wanted {
+                            uid,
+                            offset,
+                            window,
+                        } => {
+                            self.uploads.want(&uid, offset, window);
+                            return None;
+                        }
+                    })
                 }));
             }
             Woken::Completed(event) => events.extend(event),

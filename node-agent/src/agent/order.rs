@@ -11,7 +11,7 @@ use crate::{
         mark::MAX_KEY_BYTES,
     },
     mediation::rules::{Decision, MAX_PATTERN_BYTES, MAX_REASON_BYTES},
-    terminal::cut,
+    terminal::{cut, printable},
 };
 
 /// Largest input, in bytes, whatever a gateway sends.
@@ -99,6 +99,8 @@ pub enum Why {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ending {
     Output(Vec<u8>),
+    /// The output is in a file.
+    Artefact(node::Artefact),
     Failed(FailureCode, String),
     Stopped(Why),
 }
@@ -113,6 +115,19 @@ pub enum Wish {
         name: String,
     },
     Ack(Uid),
+    /// Send of an output from there on, and so far.
+    Wanted {
+        uid: Uid,
+        offset: u64,
+        window: u64,
+    },
+    /// An output is stored.
+    Stored(Uid),
+    /// An output will not be stored.
+    NotStored {
+        uid: Uid,
+        message: String,
+    },
 }
 
 /// Reads what came from a gateway at `received_at`. `None` for what is not for the agent, or no wish: a uid that is none
@@ -124,13 +139,22 @@ pub fn parse(event: FromGateway, received_at: Moment) -> Option<Wish> {
         }
         FromGateway::Cancel(node::Cancel { uid, name }) => cancel(&uid, name),
         FromGateway::ResultAck(node::ResultAck { uid }) => Uid::parse(&uid).map(Wish::Ack),
+        FromGateway::ArtefactWanted(wanted) => Some(Wish::Wanted {
+            uid: Uid::parse(&wanted.uid)?,
+            offset: wanted.offset,
+            window: wanted.window_bytes.into(),
+        }),
+        FromGateway::ArtefactStored(stored) => Uid::parse(&stored.uid).map(Wish::Stored),
+        FromGateway::ArtefactRefused(node::ArtefactRefused { uid, message }) => {
+            Some(Wish::NotStored {
+                uid: Uid::parse(&uid)?,
+                message: printable(&message),
+            })
+        }
         FromGateway::Welcome(_)
         | FromGateway::Drain(_)
         | FromGateway::HeartbeatAck(_)
-        | FromGateway::Renewed(_)
-        | FromGateway::ArtefactWanted(_)
-        | FromGateway::ArtefactStored(_)
-        | FromGateway::ArtefactRefused(_) => None,
+        | FromGateway::Renewed(_) => None,
     }
 }
 
@@ -212,6 +236,14 @@ fn result_of(order: &Order, ending: Ending) -> node::Result {
             outcome: Outcome::Succeeded.into(),
             output_sha256: Sha256::digest(&output).to_vec(),
             output,
+            ..node::Result::default()
+        },
+        Ending::Artefact(artefact) => node::Result {
+            uid: order.uid.as_str().to_owned(),
+            name: order.name.clone(),
+            outcome: Outcome::Succeeded.into(),
+            output_sha256: artefact.sha256.clone(),
+            artefact: Some(artefact),
             ..node::Result::default()
         },
         // The capability has a time of its own, and that was over.

@@ -5,6 +5,7 @@
 
 mod asking;
 mod once;
+mod storing;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -81,6 +82,13 @@ pub enum Event {
         uid: Uid,
         ending: Ending,
     },
+    /// Its output is stored.
+    Stored(Uid),
+    /// Its output will not be stored.
+    NotStored {
+        uid: Uid,
+        message: String,
+    },
     /// It ended before, and that could not be recorded.
     Unrecorded(Box<node::Result>),
 }
@@ -133,6 +141,14 @@ pub enum Effect {
     Stop(Uid, Why),
     /// It neither waits, nor is asked, nor runs any more.
     Leave(Uid),
+    /// It ran, and its output is to be stored until then; the result is what is told after that.
+    Store {
+        uid: Uid,
+        result: Box<node::Result>,
+        deadline: Option<Moment>,
+    },
+    /// Until when an output is to be stored.
+    Expect(Uid, Moment),
     /// Says that it runs.
     TellAccepted(Uid),
     /// Says that a person is asked.
@@ -157,6 +173,8 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             Event::Ack(uid) => draft.ack(uid),
             Event::Answer(answer) => draft.answer(answer),
             Event::Completed { uid, ending } => draft.complete(uid, ending.clone()),
+            Event::Stored(uid) => draft.stored(uid),
+            Event::NotStored { uid, message } => draft.not_stored(uid, message),
             Event::Unrecorded(result) => draft.record_again(result),
         }
     }
@@ -236,6 +254,7 @@ impl<'a> Draft<'a> {
             Some(Phase::Running) => self.act(Effect::TellAccepted(uid.clone())),
             Some(Phase::Waiting) => self.say_again(uid),
             Some(Phase::Following) => {}
+            Some(Phase::Storing) => self.expect(order),
             Some(Phase::Ended) => self.tell_end(uid),
             // Not answered: whoever asks the next process, or another device, gets one.
             None if self.observed.stop_at.is_some() => {}
@@ -418,6 +437,7 @@ impl<'a> Draft<'a> {
             }
             Some(Phase::Following) => self.cancel_following(uid),
             Some(Phase::Running) => self.stop(uid, Why::Cancelled),
+            Some(Phase::Storing) => self.cancel_storing(uid),
             Some(Phase::Ended) => self.tell_end(uid),
             None => self.cancel_unheard(uid, name),
         }
@@ -479,12 +499,16 @@ impl<'a> Draft<'a> {
             }
         }
         self.act(Effect::Leave(uid.clone()));
+        if result.artefact.is_some() && self.phase(&uid) != Some(Phase::Storing) {
+            return self.keep(&uid, result);
+        }
         self.end(&uid, result.clone());
     }
 
     fn keep_deadlines(&mut self) {
         self.keep_deadlines_of_following();
         self.keep_deadlines_of_asked();
+        self.keep_deadlines_of_storing();
         let Observed {
             now, jobs, stop_at, ..
         } = self.observed;
@@ -601,7 +625,9 @@ impl Plan {
             }
             lost.insert(record.uid().clone());
             match record {
-                Record::Finished { uid, result } if jobs.get_running(&uid).is_some() => {
+                Record::Finished { uid, result } | Record::Kept { uid, result }
+                    if jobs.get_running(&uid).is_some() || jobs.get_storing(&uid).is_some() =>
+                {
                     again.push(Event::Unrecorded(Box::new(result)));
                 }
                 Record::Finished { uid, result } if ledger.following(&uid).is_some() => {
@@ -613,6 +639,10 @@ impl Plan {
                 | Record::Waiting { uid, name, .. }
                 | Record::Following { uid, name, .. }
                 | Record::Cancelled { uid, name }
+                | Record::Kept {
+                    uid,
+                    result: node::Result { name, .. },
+                }
                 | Record::Finished {
                     uid,
                     result: node::Result { name, .. },
@@ -632,6 +662,8 @@ impl Plan {
                 | Effect::Start(order) => &order.uid,
                 Effect::Stop(uid, _)
                 | Effect::Leave(uid)
+                | Effect::Store { uid, .. }
+                | Effect::Expect(uid, _)
                 | Effect::TellAccepted(uid)
                 | Effect::TellAsked(uid)
                 | Effect::TellResult(uid)

@@ -9,7 +9,7 @@ use std::{
 use proto::node::{self, Availability, FailureCode, Outcome};
 
 use super::{
-    jobs::Jobs,
+    jobs::{Jobs, Storing},
     order::{Ending, Order, Sharing, Why},
     plan::{Answer, Effect, Event, Limits, Observed, Plan, Repeat, Reply, plan},
 };
@@ -224,6 +224,15 @@ impl World {
             Effect::Start(order) => self.jobs.start(&order),
             Effect::Stop(uid, why) => self.jobs.stop(&uid, why),
             Effect::Leave(uid) => self.jobs.leave(&uid),
+            Effect::Store {
+                uid,
+                result,
+                deadline,
+            } => {
+                let result = *result;
+                self.jobs.store(uid, Storing { result, deadline });
+            }
+            Effect::Expect(uid, deadline) => self.jobs.expect(&uid, deadline),
             Effect::TellResult(uid) => {
                 self.told.as_mut().unwrap().insert(uid);
             }
@@ -533,6 +542,8 @@ fn without_a_journal_nothing_starts_and_no_end_is_told() {
             | Effect::Start(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
+            | Effect::Store { .. }
+            | Effect::Expect(..)
             | Effect::TellAsked(_)
             | Effect::Reply { .. }
             | Effect::TellAccepted(_) => None,
@@ -763,6 +774,8 @@ impl Life {
                 | Effect::Follow(_)
                 | Effect::Stop(..)
                 | Effect::Leave(_)
+                | Effect::Store { .. }
+                | Effect::Expect(..)
                 | Effect::TellAsked(_)
                 | Effect::Reply { .. }
                 | Effect::TellAccepted(_) => {}
@@ -819,6 +832,8 @@ impl Life {
             | Effect::Follow(_)
             | Effect::Stop(..)
             | Effect::Leave(_)
+            | Effect::Store { .. }
+            | Effect::Expect(..)
             | Effect::TellAccepted(_)
             | Effect::TellAsked(_)
             | Effect::Reply { .. }
@@ -896,6 +911,7 @@ impl Life {
             Record::Finished { .. }
             | Record::Waiting { .. }
             | Record::Accepted { .. }
+            | Record::Kept { .. }
             | Record::Following { .. }
             | Record::Cancelled { .. }
             | Record::Forgotten { .. }

@@ -16,6 +16,7 @@ use crate::{
     capability::{
         Call, Capability, Failure,
         progress::{Reporter, Step},
+        spool::Spool,
     },
     journal::Uid,
 };
@@ -27,6 +28,7 @@ const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
 pub(super) async fn run(
     capability: Option<Arc<dyn Capability>>,
     order: Arc<Order>,
+    spool: Spool,
     stop: oneshot::Receiver<Why>,
     progressed: mpsc::Sender<node::Progress>,
 ) -> Ending {
@@ -53,6 +55,7 @@ pub(super) async fn run(
         input,
         max_output_bytes: order.max_output_bytes,
         requested_by: order.requested_by.clone(),
+        spool: Some(spool.clone()),
         stopped: stopped.clone(),
         progress,
     };
@@ -62,14 +65,14 @@ pub(super) async fn run(
     task.spawn(async move { capability.run(call).await });
     let why = tokio::select! {
         biased;
-        ended = join(&mut task) => return of(ended),
+        ended = join(&mut task) => return of(ended, &spool),
         why = stopping(stop) => why,
         never = relay(&order.uid, said, progressed) => match never {},
     };
     stopped.cancel();
     match timeout(grace, join(&mut task)).await {
         // It came to an end of its own: that is what happened, whoever wanted it stopped.
-        Ok(Ok(Ok(output))) => Ending::Output(output),
+        Ok(Ok(Ok(output))) => done(output, &spool),
         Ok(Ok(Err(Failure {
             code: code @ FailureCode::CapabilityFailed,
             message,
@@ -115,9 +118,16 @@ async fn join<T: 'static>(task: &mut JoinSet<T>) -> Result<T, JoinError> {
     }
 }
 
-fn of(ended: Result<Result<Vec<u8>, Failure>, JoinError>) -> Ending {
+/// What it wrote to a file is its output, where there is one.
+fn done(output: Vec<u8>, spool: &Spool) -> Ending {
+    spool
+        .take()
+        .map_or(Ending::Output(output), Ending::Artefact)
+}
+
+fn of(ended: Result<Result<Vec<u8>, Failure>, JoinError>, spool: &Spool) -> Ending {
     match ended {
-        Ok(Ok(output)) => Ending::Output(output),
+        Ok(Ok(output)) => done(output, spool),
         Ok(Err(Failure { code, message })) => Ending::Failed(code, message),
         Err(_) => Ending::Failed(
             FailureCode::Internal,
@@ -138,7 +148,10 @@ fn input_of(order: &Order) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{capability::Running, host::clock::Moment};
+    use crate::{
+        capability::{Running, spool::Spools},
+        host::clock::Moment,
+    };
 
     /// Ends as its input says.
     struct Odd {
@@ -216,7 +229,9 @@ mod tests {
             }
             None => Some(sender),
         };
-        run(Some(capability), Arc::new(order), stop, mpsc::channel(1).0).await
+        let spool = Spools::new("/nowhere".into(), 0).spool(&order.uid);
+        let (progressed, _) = mpsc::channel(1);
+        run(Some(capability), Arc::new(order), spool, stop, progressed).await
     }
 
     #[tokio::test]

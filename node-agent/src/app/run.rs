@@ -15,6 +15,7 @@ use crate::{
             groups::{Controllers, Groups},
         },
         live::{self, OWN_PROGRAM},
+        spool::Spools,
     },
     enrol::{self, Applicant, PROOF_SETTLES, Progress},
     exit::Refusal,
@@ -73,6 +74,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
             None
         }
     };
+    let spools = Spools::new(folder.view().artefacts(), settings.config.artefacts_bytes);
     let journal = Journal::open(&folder.view().journal(), Bounds::default(), clock::now())?;
     tracing::info!(
         namespace = identity.namespace,
@@ -102,6 +104,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         capabilities,
         limits,
         desk,
+        spools,
         upstream,
         tasks: tasks.clone(),
     };

@@ -161,11 +161,12 @@ impl Source {
                 let fixed = |config: &Config| {
                     let Mediation { socket, groups, .. } = &config.mediation;
                     let (folder, runs) = (config.state_dir.clone(), config.max_concurrent);
-                    (folder, runs, socket.clone(), groups.first().cloned())
+                    let kept = config.artefacts_bytes;
+                    (folder, runs, kept, socket.clone(), groups.first().cloned())
                 };
                 if fixed(&config) != fixed(&self.config) {
                     tracing::warn!(
-                        "state_dir, max_concurrent, mediation.socket and its group change at the next start only"
+                        "state_dir, max_concurrent, artefacts_bytes, mediation.socket and its group change at the next start only"
                     );
                 }
                 self.config = config;

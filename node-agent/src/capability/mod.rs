@@ -1,6 +1,6 @@
 //! What this device can do. One file per capability that is built in; [`command`]: those that are declared;
 //! [`desktop`]: those that open something on the screen; [`live`]: all of them, and when that changes; [`progress`]: how
-//! far one has come.
+//! far one has come; [`spool`]: where large outputs go.
 
 pub mod command;
 pub mod desktop;
@@ -9,9 +9,11 @@ mod health;
 mod identity;
 pub mod live;
 pub mod progress;
+pub mod spool;
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
+use self::spool::Spool;
 pub use identity::About;
 use proto::node::{self, Availability, Execution, FailureCode};
 use tokio_util::sync::CancellationToken;
@@ -73,8 +75,10 @@ pub struct Offer {
 pub struct Call {
     /// JSON; `null` where there was none.
     pub input: Vec<u8>,
-    /// Larger outputs are refused.
+    /// Larger outputs are refused, or go to the spool.
     pub max_output_bytes: usize,
+    /// Where a larger output may go. What is there when the capability ends well is its output, whatever it returns.
+    pub spool: Option<Spool>,
     /// The user who asked. For people, never for a decision.
     pub requested_by: String,
     /// Cancelled when the invocation must stop.
@@ -184,6 +188,7 @@ mod tests {
         Call {
             input: input.as_bytes().to_vec(),
             max_output_bytes: 65_536,
+            spool: None,
             requested_by: "jane".to_owned(),
             stopped: CancellationToken::new(),
             progress: Reporter::default(),

@@ -25,6 +25,8 @@ const CAPABILITIES_DIR: &str = "/etc/fairlead/capabilities.d";
 /// Invocations that run at once.
 const MAX_CONCURRENT: usize = 4;
 const MOST_CONCURRENT: i64 = 64;
+/// Outputs that wait to be stored.
+const ARTEFACTS_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Words of an opener, roots: nobody needs more.
 const MAX_WORDS: usize = 32;
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub capabilities_dir: PathBuf,
     /// Invocations that run at once on this device, 1 to 64.
     pub max_concurrent: usize,
+    /// Most bytes of outputs that wait on this device until the gateways have stored them.
+    pub artefacts_bytes: u64,
     pub desktop: Desktop,
     pub mediation: Mediation,
 }
@@ -58,6 +62,7 @@ impl Default for Config {
             state_dir: None,
             capabilities_dir: PathBuf::from(CAPABILITIES_DIR),
             max_concurrent: MAX_CONCURRENT,
+            artefacts_bytes: ARTEFACTS_BYTES,
             desktop: Desktop::default(),
             mediation: Mediation::default(),
         }
@@ -80,6 +85,7 @@ struct Written {
     state_dir: Option<Spanned<PathBuf>>,
     capabilities_dir: Option<Spanned<PathBuf>>,
     max_concurrent: Option<Spanned<i64>>,
+    artefacts_bytes: Option<Spanned<i64>>,
     #[serde(default)]
     desktop: WrittenDesktop,
     #[serde(default)]
@@ -114,6 +120,7 @@ impl Config {
             state_dir,
             capabilities_dir,
             max_concurrent,
+            artefacts_bytes,
             desktop,
             mediation,
         } = document.parse()?;
@@ -134,6 +141,16 @@ impl Config {
                         &written.span(),
                         "max_concurrent",
                         format!("give a number from 1 to {MOST_CONCURRENT}"),
+                    )
+                })?,
+            },
+            artefacts_bytes: match artefacts_bytes {
+                None => default.artefacts_bytes,
+                Some(written) => u64::try_from(*written.get_ref()).map_err(|_| {
+                    document.problem(
+                        &written.span(),
+                        "artefacts_bytes",
+                        "give a number, 0 or more",
                     )
                 })?,
             },
@@ -295,6 +312,7 @@ mod tests {
             ("max_concurrent = 0", 1, "max_concurrent: give a number"),
             ("max_concurrent = 65", 1, "from 1 to 64"),
             ("max_concurrent = true", 1, "max_concurrent"),
+            ("artefacts_bytes = -1", 1, "artefacts_bytes: give a number"),
             (
                 "[desktop]\nopener = []",
                 2,

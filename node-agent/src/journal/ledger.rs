@@ -59,6 +59,8 @@ pub enum Phase {
     /// For the end of another, which has the same idempotency key. Never runs.
     Following,
     Running,
+    /// It ran, and its output waits to be stored.
+    Storing,
     Ended,
 }
 
@@ -90,6 +92,8 @@ enum State {
     Waiting,
     Following,
     Running,
+    /// What is told once its output is stored.
+    Storing(Span),
     Ended(Kept),
 }
 
@@ -151,6 +155,7 @@ impl Ledger {
                 self.entry(uid, name, State::Waiting)
             }
             Record::Following { name, .. } => self.entry(uid, name, State::Following),
+            Record::Kept { result, .. } => self.entry(uid, &result.name, State::Storing(span)),
             Record::Finished { result, .. } => {
                 self.entry(uid, &result.name, State::Ended(Kept::Log(span)))
             }
@@ -165,9 +170,13 @@ impl Ledger {
         }
         match (record, entry.state) {
             (Record::Accepted { .. }, State::Waiting) => entry.state = State::Running,
-            (Record::Finished { .. }, State::Waiting | State::Following | State::Running) => {
-                entry.state = State::Ended(Kept::Log(span));
+            (Record::Kept { .. }, State::Waiting | State::Running) => {
+                entry.state = State::Storing(span);
             }
+            (
+                Record::Finished { .. },
+                State::Waiting | State::Following | State::Running | State::Storing(_),
+            ) => entry.state = State::Ended(Kept::Log(span)),
             (Record::Cancelled { .. }, State::Waiting | State::Following) => {
                 entry.state = State::Ended(Kept::Cancelled);
             }
@@ -217,7 +226,7 @@ impl Ledger {
     }
 
     /// After a start: whatever had no end has one now. It is not written down, for it follows from what is. What waits for
-    /// another still does, and ends as that one did.
+    /// another still does, and ends as that one did; what waits to be stored still does.
     pub(super) fn settle(&mut self) {
         let mut lost = Vec::new();
         for (uid, entry) in &mut self.entries {
@@ -225,7 +234,7 @@ impl Ledger {
                 State::Following if self.once.is_following(uid) => continue,
                 State::Waiting | State::Following => false,
                 State::Running => true,
-                State::Ended(_) => continue,
+                State::Storing(_) | State::Ended(_) => continue,
             };
             entry.state = State::Ended(Kept::Lost { started });
             if !entry.acked {
@@ -243,6 +252,7 @@ impl Ledger {
                 State::Waiting => Phase::Waiting,
                 State::Following => Phase::Following,
                 State::Running => Phase::Running,
+                State::Storing(_) => Phase::Storing,
                 State::Ended(_) => Phase::Ended,
             }),
             None => self.tombstones.contains(uid).then_some(Phase::Ended),
@@ -259,8 +269,17 @@ impl Ledger {
         let entry = self.entries.get(uid)?;
         match entry.state {
             State::Ended(kept) => Some((kept, &entry.name)),
-            State::Waiting | State::Following | State::Running => None,
+            State::Waiting | State::Following | State::Running | State::Storing(_) => None,
         }
+    }
+
+    /// Where it is written what is told of those whose outputs wait to be stored.
+    pub(super) fn storing(&self) -> Vec<Span> {
+        let spans = self.entries.values().filter_map(|entry| match entry.state {
+            State::Storing(span) => Some(span),
+            State::Waiting | State::Following | State::Running | State::Ended(_) => None,
+        });
+        spans.collect()
     }
 
     /// Results that nobody acked, the oldest first.
@@ -294,7 +313,8 @@ impl Ledger {
         };
         Counts {
             waiting: of(Phase::Waiting) + of(Phase::Following),
-            running: of(Phase::Running),
+            // What is not stored yet has not ended.
+            running: of(Phase::Running) + of(Phase::Storing),
             unacked: self.unacked.len(),
             acked: self.acked.len(),
             forgotten: self.tombstones.len(),
@@ -351,13 +371,15 @@ impl Ledger {
             let uid = uid.clone();
             let new = |record| Piece::New(Box::new(record));
             let mark = entry.mark;
-            if let (Some(_), State::Ended(Kept::Log(_) | Kept::Cancelled)) = (mark, entry.state) {
+            if let (Some(_), State::Storing(_) | State::Ended(Kept::Log(_) | Kept::Cancelled)) =
+                (mark, entry.state)
+            {
                 // The end alone does not say whose key it was.
                 let (uid, name) = (uid.clone(), name.clone());
                 pieces.push((uid.clone(), new(Record::Waiting { uid, name, mark })));
             }
             let piece = match entry.state {
-                State::Ended(Kept::Log(span)) => Piece::Copy(span),
+                State::Storing(span) | State::Ended(Kept::Log(span)) => Piece::Copy(span),
                 State::Following => match self.once.follow_of(&uid) {
                     Some(follow) => {
                         let (uid, follow) = (uid.clone(), follow.clone());
@@ -406,7 +428,12 @@ impl Ledger {
                 continue;
             };
             if matches!(piece, Piece::Copy(_)) {
-                entry.state = State::Ended(Kept::Log(span));
+                entry.state = match entry.state {
+                    State::Storing(_) => State::Storing(span),
+                    State::Waiting | State::Following | State::Running | State::Ended(_) => {
+                        State::Ended(Kept::Log(span))
+                    }
+                };
             }
             entry.bytes += u64::from(span.length);
             if entry.acked {

@@ -134,6 +134,20 @@ impl Journal {
         ))
     }
 
+    /// What is told of those whose outputs wait to be stored, once they are. One that cannot be read back is left out: it
+    /// is asked for no more than any other damage.
+    pub async fn storing(&self) -> Vec<node::Result> {
+        let mut results = Vec::new();
+        for span in self.ledger.storing() {
+            if let Ok(Record::Kept { result, .. }) =
+                self.writer.run(move |log| log.read(span)).await
+            {
+                results.push(result);
+            }
+        }
+        results
+    }
+
     /// Forgets what may be forgotten, and writes the file anew where that is worth it.
     pub async fn tidy(&mut self, now: Moment) -> io::Result<()> {
         self.ledger.forget(now, self.bounds);

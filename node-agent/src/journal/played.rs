@@ -98,6 +98,7 @@ impl Played {
                 Record::Waiting { .. }
                 | Record::Accepted { .. }
                 | Record::Following { .. }
+                | Record::Kept { .. }
                 | Record::Cancelled { .. }
                 | Record::Acked { .. }
                 | Record::Forgotten { .. } => None,

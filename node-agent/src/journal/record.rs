@@ -58,6 +58,9 @@ pub enum Record {
         name: String,
         follow: Follow,
     },
+    /// It ended well, and its output is in a file until a gateway has stored it: it never runs again, and its end is not
+    /// told yet. The result is what is told once it is stored.
+    Kept { uid: Uid, result: node::Result },
     /// How it ended.
     Finished { uid: Uid, result: node::Result },
     /// It was cancelled before this device ever heard of it, and is not run if it comes after all. The name is empty
@@ -132,6 +135,7 @@ impl Record {
         match self {
             Self::Waiting { uid, .. }
             | Self::Accepted { uid, .. }
+            | Self::Kept { uid, .. }
             | Self::Finished { uid, .. }
             | Self::Following { uid, .. }
             | Self::Cancelled { uid, .. }
@@ -146,6 +150,7 @@ impl Record {
             Self::Waiting { mark, .. } | Self::Accepted { mark, .. } => *mark,
             Self::Forgotten { mark, .. } => Some(*mark),
             Self::Following { .. }
+            | Self::Kept { .. }
             | Self::Finished { .. }
             | Self::Cancelled { .. }
             | Self::Acked { .. } => None,
@@ -159,6 +164,7 @@ impl Record {
             Self::Waiting { .. }
             | Self::Accepted { .. }
             | Self::Following { .. }
+            | Self::Kept { .. }
             | Self::Finished { .. }
             | Self::Cancelled { .. } => true,
             Self::Acked { .. } | Self::Forgotten { .. } => false,
@@ -234,6 +240,11 @@ impl From<&Record> for Wire {
                 wire.max_output_bytes = follow.max_output_bytes;
                 (Kind::Waiting, name.as_str())
             }
+            // For an agent that knows nothing of files it runs, and so it says after its start that nobody knows.
+            Record::Kept { result, .. } => {
+                wire.result = Some(result.clone());
+                (Kind::Accepted, result.name.as_str())
+            }
             Record::Finished { result, .. } => {
                 wire.result = Some(result.clone());
                 (Kind::Finished, "")
@@ -272,6 +283,10 @@ impl TryFrom<Wire> for Record {
                 },
             },
             (Kind::Waiting, mark) => Self::Waiting { uid, name, mark },
+            (Kind::Accepted, _) if wire.result.is_some() => Self::Kept {
+                uid,
+                result: wire.result.ok_or(())?,
+            },
             (Kind::Accepted, mark) => Self::Accepted { uid, name, mark },
             (Kind::Finished, _) => Self::Finished {
                 uid,
@@ -325,6 +340,19 @@ pub(crate) mod tests {
         let mut records = records();
         let mark = Mark::of("key-b", "echo", b"1");
         records.extend([
+            Record::Kept {
+                uid: uid("k"),
+                result: node::Result {
+                    uid: "k".to_owned(),
+                    name: "check-k".to_owned(),
+                    artefact: Some(node::Artefact {
+                        sha256: vec![7; 32],
+                        size_bytes: 1 << 40,
+                        media_type: "text/plain".to_owned(),
+                    }),
+                    ..node::Result::default()
+                },
+            },
             Record::Cancelled {
                 uid: uid("c"),
                 name: "check-c".to_owned(),

@@ -24,6 +24,7 @@ const PAIRING: &str = "pairing.json";
 const IDENTITY: &str = "identity.json";
 const SESSION: &str = "session.json";
 const JOURNAL: &str = "journal";
+const ARTEFACTS: &str = "artefacts";
 
 /// The folder, read while another process may use it.
 #[derive(Clone, Debug)]
@@ -50,6 +51,11 @@ impl View {
     /// Where the journal is.
     pub fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
+    }
+
+    /// The folder for outputs that are too large to be told.
+    pub fn artefacts(&self) -> PathBuf {
+        self.path.join(ARTEFACTS)
     }
 
     /// `None` where no key was made yet.
@@ -230,7 +236,20 @@ impl Folder {
     pub fn clear(&self) -> Result<(), Error> {
         self.remove(&[IDENTITY])?;
         self.remove(&[PAIRING, SESSION, JOURNAL])?;
+        self.remove_artefacts()?;
         self.remove(&[KEY])
+    }
+
+    fn remove_artefacts(&self) -> Result<(), Error> {
+        let path = self.view.artefacts();
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+                action: "remove",
+                path,
+                source,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn remove(&self, names: &[&str]) -> Result<(), Error> {

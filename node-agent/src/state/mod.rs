@@ -8,6 +8,7 @@
 //! | `identity.json` | certificate, authorities, gateways | when issued or renewed; when the gateways change |
 //! | `session.json` | what `status` shows of the connection | when that changes |
 //! | `journal` | invocations | see [`crate::journal`] |
+//! | `artefacts/` | outputs that wait to be stored | see [`crate::capability::spool`] |
 //!
 //! The folder is the owner's alone; so is each file. Nothing here talks to anybody.
 

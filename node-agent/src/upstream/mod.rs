@@ -40,7 +40,11 @@ use crate::{
 #[derive(Debug)]
 pub enum Word {
     /// There is a stream: here is where its events go.
-    Opened(mpsc::Sender<DeviceEvent>),
+    Opened {
+        outbound: mpsc::Sender<DeviceEvent>,
+        /// Largest output that the gateways store; 0 where they store none.
+        max_artefact_bytes: u64,
+    },
     /// It came at this moment. Time counts from then, however long the word waits for who hears it.
     Event(gateway_event::Event, Moment),
     /// There is none any more.
@@ -107,7 +111,10 @@ impl Upstream {
         self.welcome(address, &opened, rotation, shown);
         if self
             .words
-            .send(Word::Opened(opened.outbound()))
+            .send(Word::Opened {
+                outbound: opened.outbound(),
+                max_artefact_bytes: opened.max_artefact_bytes,
+            })
             .await
             .is_err()
         {

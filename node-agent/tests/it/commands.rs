@@ -13,13 +13,16 @@ use node_agent::{
         About, Call, Failure, Registry,
         live::{self, Live, Source},
         progress::{Reporter, Step},
+        spool::Spools,
     },
     config::{Config, Desktop},
     host::clock,
+    journal::Uid,
 };
-use proto::node::FailureCode;
+use proto::node::{self, FailureCode};
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -126,6 +129,7 @@ fn call(input: &Value) -> Call {
     Call {
         input: input.to_string().into_bytes(),
         max_output_bytes: 65_536,
+        spool: None,
         requested_by: "jane".to_owned(),
         stopped: CancellationToken::new(),
         progress: Reporter::default(),
@@ -135,6 +139,112 @@ fn call(input: &Value) -> Call {
 async fn run(registry: &Registry, name: &str, call: Call) -> Result<Value, Failure> {
     let output = soon(registry.get(name).unwrap().run(call)).await?;
     Ok(serde_json::from_slice(&output).unwrap())
+}
+
+/// A folder for large outputs, of a device whose gateways store so much.
+fn spools(device: &Device, stored: u64) -> Spools {
+    let spools = Spools::new(device.at("artefacts"), 1 << 30);
+    spools.gateways_store(stored);
+    spools
+}
+
+/// What a script that writes more than may be told ends with, and what is kept of it.
+async fn large(device: &Device, spools: &Spools) -> Result<Option<node::Artefact>, Failure> {
+    let spool = spools.spool(&Uid::parse("u1").unwrap());
+    let call = Call {
+        max_output_bytes: 1_000,
+        spool: Some(spool.clone()),
+        ..call(&json!(null))
+    };
+    let registry = device.registry();
+    let run = registry.get("test.it").unwrap().run(call);
+    soon(run).await.map(|_| spool.take())
+}
+
+/// Whether nothing is kept.
+fn is_empty(device: &Device) -> bool {
+    fs::read_dir(device.at("artefacts")).map_or(true, |mut files| files.next().is_none())
+}
+
+#[tokio::test]
+async fn an_output_that_is_too_large_goes_to_a_file_as_it_is() {
+    for (script, media_type) in [
+        (
+            "printf '[\"'; head -c 3000000 /dev/zero | tr '\\0' x; printf '\"]\\n'",
+            "application/json",
+        ),
+        ("head -c 3000000 /dev/zero", "application/octet-stream"),
+    ] {
+        let device = Device::with(
+            &format!("({script}) | tee copy\n"),
+            "max_output_bytes = 4000000",
+        );
+        let artefact = large(&device, &spools(&device, u64::MAX))
+            .await
+            .unwrap()
+            .unwrap();
+        let written = fs::read(device.at("copy")).unwrap();
+        assert!(fs::read(device.at("artefacts/u1")).unwrap() == written);
+        assert_eq!(artefact.sha256, Sha256::digest(&written).to_vec());
+        assert_eq!(artefact.size_bytes, written.len() as u64);
+        assert_eq!(artefact.media_type, media_type);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_stores_is_stopped_and_says_whose_bound_it_is() {
+    for (keys, stored, says) in [
+        (
+            "max_output_bytes = 4000000",
+            0,
+            "1000 bytes, the most that is asked for, and the gateways have no store",
+        ),
+        (
+            "max_output_bytes = 4000000",
+            20_000,
+            "20000 bytes, the most that the gateways store",
+        ),
+        (
+            "max_output_bytes = 30000",
+            u64::MAX,
+            "30000 bytes, the most that this device lets it write",
+        ),
+        (
+            "max_output_bytes = 900",
+            u64::MAX,
+            "900 bytes, the most that this device lets it write",
+        ),
+    ] {
+        let device = Device::with("exec head -c 3000000 /dev/zero\n", keys);
+        let failure = large(&device, &spools(&device, stored)).await.unwrap_err();
+        assert_eq!(failure.code, FailureCode::OutputTooLarge);
+        assert!(failure.message.contains(says), "{failure}");
+        assert!(is_empty(&device));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_command_that_fails_or_has_no_disk() {
+    let device = Device::with(
+        "head -c 300000 /dev/zero\nexit 3\n",
+        "max_output_bytes = 4000000",
+    );
+    let failure = large(&device, &spools(&device, u64::MAX))
+        .await
+        .unwrap_err();
+    assert_eq!(failure.code, FailureCode::CapabilityFailed);
+    assert!(is_empty(&device));
+
+    let device = Device::with(
+        "exec head -c 300000 /dev/zero\n",
+        "max_output_bytes = 4000000",
+    );
+    fs::write(device.at("artefacts"), b"in the way").unwrap();
+    let failure = large(&device, &spools(&device, u64::MAX))
+        .await
+        .unwrap_err();
+    assert_eq!(failure.code, FailureCode::ArtefactNotStored);
+    assert!(!failure.message.contains('/'), "{failure}");
 }
 
 fn code(result: &Result<Value, Failure>) -> FailureCode {

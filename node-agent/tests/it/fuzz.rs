@@ -84,10 +84,14 @@ fn decide(events: &[gateway_event::Event]) {
     let events: Vec<Event> = events
         .iter()
         .filter_map(|event| order::parse(event.clone(), now))
-        .map(|wish| match wish {
-            Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
-            Wish::Cancel { uid, name } => Event::Cancel { uid, name },
-            Wish::Ack(uid) => Event::Ack(uid),
+        .filter_map(|wish| match wish {
+            Wish::Dispatch(order) => Some(Event::Dispatch(Arc::from(order))),
+            Wish::Cancel { uid, name } => Some(Event::Cancel { uid, name }),
+            Wish::Ack(uid) => Some(Event::Ack(uid)),
+            Wish::Stored(uid) => Some(Event::Stored(uid)),
+            Wish::NotStored { uid, message } => Some(Event::NotStored { uid, message }),
+            // Nothing is decided about it.
+            Wish::Wanted { .. } => None,
         })
         .collect();
     let offer = Offer {

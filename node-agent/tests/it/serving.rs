@@ -1,5 +1,6 @@
 //! A paired agent at its gateways: at most once, whatever dies.
 
+mod artefacts;
 mod once;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 
 use node_agent::{
     agent::{self, plan::Limits},
-    capability::{About, Call, Capability, Registry, Running, live::Live},
+    capability::{About, Call, Capability, Registry, Running, live::Live, spool::Spools},
     host::{
         Facts,
         clock::{self, Moment},
@@ -34,6 +35,9 @@ use crate::gateway::{Authority, Gateway, Manners, StreamCall, soon};
 
 /// What a capability did to the world, and what the journal said when it did.
 type Effects = Arc<Mutex<Vec<(String, Counts)>>>;
+
+/// Of an output that goes to the store.
+const ARTEFACT_BYTES: u64 = 400_000;
 
 /// Notes its effect; then ends, hangs, or blocks a thread, as its input says.
 struct Probe {
@@ -69,6 +73,14 @@ impl Capability for Probe {
                         sleep(Duration::from_millis(1)).await;
                     }
                     Ok(b"[1,2]".to_vec())
+                }
+                "\"artefact\"" => {
+                    let mut writer = call.spool.unwrap().begin().unwrap();
+                    while writer.length() < ARTEFACT_BYTES {
+                        writer.write(&[b'7'; 1000]).unwrap();
+                    }
+                    writer.finish().unwrap().keep();
+                    Ok(Vec::new())
                 }
                 "\"large\"" => Ok(vec![b'1'; call.max_output_bytes + 1]),
                 _ => Ok(input.into_bytes()),
@@ -116,6 +128,10 @@ impl Device {
 
     pub fn path(&self) -> PathBuf {
         self.temporary.path().join("state")
+    }
+
+    pub fn artefacts(&self) -> PathBuf {
+        self.path().join("artefacts")
     }
 
     fn effects(&self) -> Vec<String> {
@@ -188,6 +204,7 @@ impl Device {
             capabilities,
             limits: self.limits,
             desk: Desk::unattended(),
+            spools: Spools::new(self.artefacts(), 1 << 30),
             upstream,
             tasks: Supervisor::new().tasks(),
         };
@@ -430,13 +447,18 @@ async fn time_that_a_dispatch_waits_for_the_loop_is_its_own() {
         remaining_ms: 1,
         ..dispatch("u1", "x")
     });
-    words.send(Word::Opened(outbound)).await.unwrap();
+    let opened = Word::Opened {
+        outbound,
+        max_artefact_bytes: 0,
+    };
+    words.send(opened).await.unwrap();
     words.send(Word::Event(event, received_at)).await.unwrap();
     let parts = agent::Parts {
         journal: Journal::open(&path, Bounds::default(), clock::now()).unwrap(),
         capabilities: Registry::built_in(About::default()).into(),
         limits: Limits::default(),
         desk: Desk::unattended(),
+        spools: Spools::new(temporary.path().join("artefacts"), 0),
         upstream,
         tasks: Supervisor::new().tasks(),
     };

@@ -183,6 +183,15 @@ fn repeated(uid: &Uid, name: &str, follow: &Follow, first: Option<&node::Result>
         let (outcome, code) = (Outcome::Unknown, FailureCode::Internal);
         return without_output(uid, name, outcome, code, &message);
     };
+    if first.artefact.is_some() {
+        // The file is gone once the first is acked, and in the store it lasts as long as the first does.
+        let message = format!(
+            "it has the same key as {first_name}, which ran, and whose output is an artefact: status.artefact of that one \
+             says where"
+        );
+        let (outcome, code) = (Outcome::Failed, FailureCode::ArtefactNotStored);
+        return without_output(uid, name, outcome, code, &message);
+    }
     let max_output_bytes = follow.max_output_bytes as usize;
     if first.output.len() > max_output_bytes {
         let message = format!(

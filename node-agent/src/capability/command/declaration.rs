@@ -32,6 +32,8 @@ const MAX_GRACE_SECONDS: i64 = 30;
 /// A gateway waits five seconds after a deadline for the device to say what became of an invocation, and calls it unknown
 /// then: a command that is stopped at its deadline has ended before.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3);
+/// What is more than an answer can carry goes to a file, and from there to the store of the gateways.
+const MOST_OUTPUT_BYTES: i64 = 64 * 1024 * 1024 * 1024;
 const MAX_CONCURRENCY: i64 = 64;
 const MAX_PROCESSES: i64 = 65_536;
 
@@ -59,7 +61,8 @@ pub struct Declaration {
     pub memory_bytes: Option<u64>,
     /// Processes and threads of a run at once, where there are control groups.
     pub max_processes: Option<u64>,
-    pub max_output_bytes: usize,
+    /// Of all that it writes, to be told or stored.
+    pub max_output_bytes: u64,
     /// Runs at once.
     pub concurrency: usize,
     pub execution: Execution,
@@ -177,7 +180,6 @@ impl Reader<'_> {
         }
         let at_most = |key, value, min, max| self.number(key, value, min, max);
         let seconds = |number: u64| Duration::from_secs(number);
-        let most_output = i64::try_from(MAX_OUTPUT_BYTES).unwrap_or(i64::MAX);
         Ok(Declaration {
             arguments: self.arguments(&args)?,
             account: self.account(user, group, surroundings)?,
@@ -188,9 +190,8 @@ impl Reader<'_> {
                 .map_or(DEFAULT_GRACE, seconds),
             memory_bytes: at_most("memory_bytes", memory_bytes, MIN_MEMORY_BYTES, i64::MAX)?,
             max_processes: at_most("max_processes", max_processes, 1, MAX_PROCESSES)?,
-            max_output_bytes: at_most("max_output_bytes", max_output_bytes, 1, most_output)?
-                .and_then(|bytes| usize::try_from(bytes).ok())
-                .unwrap_or(MAX_OUTPUT_BYTES),
+            max_output_bytes: at_most("max_output_bytes", max_output_bytes, 1, MOST_OUTPUT_BYTES)?
+                .unwrap_or(MAX_OUTPUT_BYTES as u64),
             concurrency: at_most("concurrency", concurrency, 1, MAX_CONCURRENCY)?
                 .and_then(|runs| usize::try_from(runs).ok())
                 .unwrap_or(1),
@@ -408,7 +409,7 @@ pub(super) mod tests {
                 "memory_bytes = 1",
                 "memory_bytes: give a number, 16777216 or more",
             ),
-            ("max_output_bytes = 262145", "max_output_bytes: "),
+            ("max_output_bytes = 68719476737", "max_output_bytes: "),
             ("max_processes = 0", "max_processes: "),
             ("concurrency = 0", "concurrency: "),
             ("mediation = \"none\"", "mediation"),

@@ -136,7 +136,11 @@ fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Re
         working_directory: declaration.working_directory.clone(),
         account: declaration.account,
         memory_bytes: declaration.memory_bytes,
-        max_output_bytes: declaration.max_output_bytes.min(call.max_output_bytes),
+        max_told_bytes: usize::try_from(declaration.max_output_bytes)
+            .unwrap_or(usize::MAX)
+            .min(call.max_output_bytes),
+        max_output_bytes: declaration.max_output_bytes,
+        spool: call.spool,
         timeout: declaration.timeout,
         grace: declaration.grace,
         input: call.input,

@@ -37,12 +37,18 @@ use super::{
     groups::{Bounds, Group, Groups},
     stderr::Sorter,
 };
-use crate::capability::{Failure, progress::Reporter};
+use crate::capability::{
+    Failure,
+    progress::Reporter,
+    spool::{Fault, Spool, Whose, Writer},
+};
 
 /// What is kept of the end of standard error.
 const ERROR_TAIL_BYTES: usize = 1024;
 /// What of that fits into a failure's message.
 const ERROR_TAIL_CHARACTERS: usize = 400;
+/// What is written to a file at once.
+const PIECE_BYTES: usize = 256 * 1024;
 /// How long what a command left behind may still write, after its own end.
 const LEFTOVER_TIME: Duration = Duration::from_secs(1);
 /// How long output may stay open after everything of the group was killed: only what left the group can hold it.
@@ -59,7 +65,12 @@ pub(crate) struct Job {
     pub(crate) working_directory: PathBuf,
     pub(crate) account: Option<Account>,
     pub(crate) memory_bytes: Option<u64>,
-    pub(crate) max_output_bytes: usize,
+    /// Of the output, as an answer.
+    pub(crate) max_told_bytes: usize,
+    /// Of the output, as an answer or in a file.
+    pub(crate) max_output_bytes: u64,
+    /// Where the file goes.
+    pub(crate) spool: Option<Spool>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) grace: Duration,
     /// For its standard input.
@@ -81,6 +92,8 @@ enum Cut {
 #[derive(Debug, Default)]
 struct Written {
     output: Vec<u8>,
+    /// The output, where it was too large for an answer; or why it is not there.
+    file: Option<Result<Writer, Fault>>,
     /// The end of standard error.
     errors: Vec<u8>,
 }
@@ -99,7 +112,16 @@ pub(super) async fn run(
     let attempted = attempt(launcher, job, control.as_ref(), stopped, progress).await;
     let (cut, status, written) = attempted?;
     let starved = control.is_some_and(|control| control.ran_out_of_memory());
-    judge(cut, status, &written, job).map_err(|failure| of_memory(failure, starved))
+    let judged = judge(cut, status, written, job).map_err(|failure| of_memory(failure, starved));
+    match judged? {
+        Answer::Told(output) => Ok(output),
+        Answer::File(writer) => {
+            // All of it is there, and what is left takes as long as the disk does.
+            let whole = blocking(move || writer.finish()).await;
+            whole.map_err(|fault| fault.failure())?.keep();
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// Runs it for what it does, and not for what it says; why it failed, if it did.
@@ -376,17 +398,31 @@ async fn gather(
         stdout,
         mut stderr,
     } = pipes;
-    let Written { output, errors } = written;
+    let Written {
+        output,
+        file,
+        errors,
+    } = written;
     let feed = async move {
         // A command need not read its input.
         let _ = stdin.write_all(&job.input).await;
         drop(stdin);
     };
     let read = async {
-        let most = job.max_output_bytes as u64 + 1;
-        let _ = stdout.take(most).read_to_end(output).await;
-        if output.len() > job.max_output_bytes {
-            too_large.cancel();
+        let most = job.max_told_bytes as u64 + 1;
+        let mut beginning = stdout.take(most);
+        let _ = beginning.read_to_end(output).await;
+        if output.len() > job.max_told_bytes {
+            // Unless it is read to its end.
+            *file = Some(Err(Fault::Cut));
+            let kept = match room(job) {
+                Ok(room) => spill(room, output, beginning.into_inner()).await,
+                Err(fault) => Err(fault),
+            };
+            if kept.is_err() {
+                too_large.cancel();
+            }
+            *file = Some(kept);
         }
     };
     let read_errors = async {
@@ -405,52 +441,137 @@ async fn gather(
     closed.cancel();
 }
 
+/// Where an output goes that is too large for an answer.
+struct Room {
+    spool: Spool,
+    /// How large it may be there, and who says so.
+    most: u64,
+    whose: Whose,
+}
+
+fn room(job: &Job) -> Result<Room, Fault> {
+    let told = job.max_told_bytes as u64;
+    let declared = job.max_output_bytes;
+    let too_long = |whose| Err(Fault::TooLong { most: told, whose });
+    match &job.spool {
+        _ if declared <= told => too_long(Whose::Declared),
+        Some(spool) if spool.gateways_store() > told => {
+            let stored = spool.gateways_store();
+            let whose = if declared <= stored {
+                Whose::Declared
+            } else {
+                Whose::Gateways
+            };
+            Ok(Room {
+                spool: spool.clone(),
+                most: declared.min(stored),
+                whose,
+            })
+        }
+        Some(_) | None => too_long(Whose::Asked),
+    }
+}
+
+/// Puts an output into a file: its beginning, and what still comes. Never more than a piece of it is in memory.
+async fn spill(
+    room: Room,
+    beginning: &mut Vec<u8>,
+    mut stdout: ChildStdout,
+) -> Result<Writer, Fault> {
+    let Room { spool, most, whose } = room;
+    let mut writer = blocking(move || spool.begin()).await?;
+    let mut piece = std::mem::take(beginning);
+    loop {
+        if writer.length() + piece.len() as u64 > most {
+            return Err(Fault::TooLong { most, whose });
+        }
+        (writer, piece) = blocking(move || {
+            writer.write(&piece)?;
+            piece.clear();
+            Ok((writer, piece))
+        })
+        .await?;
+        piece.reserve(PIECE_BYTES);
+        while piece.len() < PIECE_BYTES {
+            // What closes badly closes.
+            if !matches!(stdout.read_buf(&mut piece).await, Ok(1..)) {
+                break;
+            }
+        }
+        if piece.is_empty() {
+            return Ok(writer);
+        }
+    }
+}
+
+/// A disk may hang: not here.
+async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let acted = tokio::task::spawn_blocking(act).await;
+    acted.unwrap_or_else(|error| Err(Fault::Disk(io::Error::other(error))))
+}
+
+/// What a run that ended well answers.
+#[derive(Debug)]
+enum Answer {
+    Told(Vec<u8>),
+    /// Too large for that. Not durable yet.
+    File(Writer),
+}
+
 /// What a run comes to.
 fn judge(
     cut: Option<Cut>,
     status: io::Result<ExitStatus>,
-    written: &Written,
+    written: Written,
     job: &Job,
-) -> Result<Vec<u8>, Failure> {
-    let Written { output, errors } = written;
-    if output.len() > job.max_output_bytes {
-        return Err(Failure::new(
-            FailureCode::OutputTooLarge,
-            format!(
-                "it was stopped when it wrote more than {} bytes",
-                job.max_output_bytes
-            ),
-        ));
-    }
+) -> Result<Answer, Failure> {
+    let Written {
+        output,
+        file,
+        errors,
+    } = written;
+    let (file, is_cut) = match file {
+        Some(Err(Fault::Cut)) => (None, true),
+        file => (file.transpose().map_err(|fault| fault.failure())?, false),
+    };
     let failed = |message: String| Err(Failure::new(FailureCode::CapabilityFailed, message));
     let status = match status {
         Ok(status) => status,
         Err(error) => return failed(format!("how it ended cannot be told: {error}")),
     };
     let output = output.trim_ascii();
+    let is_silent = output.is_empty() && file.is_none();
     match cut {
         // Told to stop, most programs that heed it end well and without a word: that is no success. What ends well and
         // with an answer was done, whoever wanted it stopped.
-        Some(Cut::TimedOut) if output.is_empty() || !status.success() => {
+        Some(Cut::TimedOut) if is_silent || !status.success() => {
             let seconds = job.timeout.unwrap_or_default().as_secs();
             return Err(Failure::new(
                 FailureCode::DeadlineExceeded,
                 format!("stopped after {seconds} s, the most that this device allows it"),
             ));
         }
-        Some(Cut::Stopped) if output.is_empty() || !status.success() => {
+        Some(Cut::Stopped) if is_silent || !status.success() => {
             return Err(Failure::new(FailureCode::Cancelled, "stopped"));
         }
         None | Some(Cut::Stopped | Cut::TimedOut | Cut::TooLarge) => {}
     }
     if !status.success() {
-        return failed(end_of(status, errors));
+        return failed(end_of(status, &errors));
+    }
+    if is_cut {
+        return Err(Fault::Cut.failure());
+    }
+    if let Some(file) = file {
+        return Ok(Answer::File(file));
     }
     if output.is_empty() {
-        return Ok(b"null".to_vec());
+        return Ok(Answer::Told(b"null".to_vec()));
     }
     match serde_json::from_slice::<IgnoredAny>(output) {
-        Ok(_) => Ok(output.to_vec()),
+        Ok(_) => Ok(Answer::Told(output.to_vec())),
         Err(error) => failed(format!("its output is no JSON: {error}")),
     }
 }
@@ -493,7 +614,9 @@ mod tests {
             working_directory: PathBuf::from("/"),
             account: None,
             memory_bytes: None,
+            max_told_bytes: 10,
             max_output_bytes: 10,
+            spool: None,
             timeout: Some(Duration::from_secs(3)),
             grace: Duration::ZERO,
             input: Vec::new(),
@@ -541,11 +664,17 @@ mod tests {
             (Some(Cut::Stopped), WELL, "", Err(Cancelled)),
             (Some(Cut::Stopped), KILLED, "1", Err(Cancelled)),
         ] {
+            let too_long = output.len() > job().max_told_bytes;
             let written = Written {
                 output: output.as_bytes().to_vec(),
+                file: too_long.then(|| room(&job()).map(|_| unreachable!("there is none"))),
                 errors: Vec::new(),
             };
-            let told = judge(cut, Ok(ExitStatus::from_raw(status)), &written, &job());
+            let told = judge(cut, Ok(ExitStatus::from_raw(status)), written, &job());
+            let told = told.map(|answer| match answer {
+                Answer::Told(output) => output,
+                Answer::File(_) => unreachable!("there is none"),
+            });
             let told = told.as_deref().map_err(|failure| failure.code);
             assert_eq!(
                 told,

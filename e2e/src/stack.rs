@@ -183,6 +183,8 @@ impl Stack {
         cluster
             .service_account_kubeconfig(SYSTEM_NAMESPACE, GATEWAY_ACCOUNT, &kubeconfig)
             .await?;
+        let store = store_in(folder);
+        private::folder(&store)?;
         let mut started = Vec::new();
         for (number, place) in places.iter().enumerate() {
             let name = format!("gateway-{number}");
@@ -213,6 +215,8 @@ impl Stack {
                 .arg(tls.folder())
                 .arg("--pairing-setup-dir")
                 .arg(setup.folder())
+                .arg("--artefact-store")
+                .arg(format!("file://{}", store.display()))
             })
             .await?;
             started.push(Gateway {
@@ -262,6 +266,11 @@ impl Stack {
     /// A device, not paired, with a state folder of its own.
     pub fn agent(&self, name: &str) -> anyhow::Result<Agent> {
         Agent::new(&self.programs, &self.folder, name)
+    }
+
+    /// The folder that the gateways share for large outputs.
+    pub fn store(&self) -> PathBuf {
+        store_in(&self.folder)
     }
 
     /// Where states and logs are.
@@ -588,6 +597,10 @@ impl Drop for Pairing {
         // Nothing can be done about a failure here, and the folder goes with the run.
         let _ = std::fs::remove_file(&self.input);
     }
+}
+
+fn store_in(folder: &Path) -> PathBuf {
+    folder.join("store")
 }
 
 /// A free `HOST:PORT` on loopback.

@@ -7,6 +7,7 @@ use crate::controlplane::{Binaries, ControlPlane};
 use crate::install::install;
 use crate::stack::{Programs, Stack};
 
+mod artefact;
 mod crowd;
 mod pairings;
 mod rest;
@@ -37,6 +38,12 @@ enum Figure {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Time of a large output and of one four times as large, and the gateway's peak memory
+    Artefact {
+        /// How large the first one is
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=250))]
+        mebibytes: u64,
+    },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
         /// How many devices
@@ -65,6 +72,9 @@ impl Arguments {
             Figure::Streams { devices } => streams::measure(&cluster, &mut stack, devices).await,
             Figure::Rest { devices, seconds } => {
                 rest::measure(&cluster, &mut stack, devices, seconds).await
+            }
+            Figure::Artefact { mebibytes } => {
+                artefact::measure(&cluster, &mut stack, mebibytes).await
             }
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await

@@ -5,6 +5,7 @@
 
 mod admission;
 mod agent;
+mod artefacts;
 mod commands;
 mod door;
 mod fixture;
@@ -39,7 +40,9 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::from_args();
     let fixture = Fixture::new()?;
-    let (trials, upheavals) = (trials(&fixture), upheaval::trials(&fixture));
+    let trials = trials(&fixture);
+    let mut upheavals = upheaval::trials(&fixture);
+    upheavals.extend(artefacts::trials(&fixture));
     let all = || trials.iter().chain(&upheavals);
     if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
         fixture.boot()?;

@@ -129,3 +129,38 @@ impl fmt::Display for Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_keeps_its_fields() {
+        let check = Check {
+            name: Name::StateFolder,
+            subject: None,
+            result: Verdict::Ok,
+            found: "fine".to_owned(),
+            remedy: None,
+        };
+        assert_eq!(
+            serde_json::to_value(Report::new(vec![check])).unwrap(),
+            serde_json::json!({
+                "result": "Ok",
+                "checks": [{
+                    "name": "StateFolder",
+                    "subject": null,
+                    "result": "Ok",
+                    "found": "fine",
+                    "remedy": null
+                }]
+            })
+        );
+    }
+
+    #[test]
+    fn the_worst_finding_is_the_result() {
+        use Verdict::{Failed, Ok, Skipped, Warning};
+        assert!(Skipped < Ok && Ok < Warning && Warning < Failed);
+    }
+}

@@ -2,9 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -99,7 +97,10 @@ impl Applier {
             Step::Folder(path) => {
                 let path = self.ready(path)?;
                 match fs::create_dir(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    // A link would have somebody else's folder changed.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::AlreadyExists
+                            && fs::symlink_metadata(&path)?.is_dir() => {}
                     made => made?,
                 }
                 fs::set_permissions(&path, fs::Permissions::from_mode(RUNNABLE))?;
@@ -129,11 +130,7 @@ impl Applier {
     fn ready(&self, path: &str) -> anyhow::Result<PathBuf> {
         let path = self.at(path);
         let parent = path.parent().unwrap_or(&self.root);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(RUNNABLE)
-            .create(parent)
-            .with_context(|| format!("make {}", parent.display()))?;
+        make_folders(parent).with_context(|| format!("make {}", parent.display()))?;
         let (parent, root) = (fs::canonicalize(parent)?, fs::canonicalize(&self.root)?);
         anyhow::ensure!(
             parent.starts_with(&root),
@@ -182,6 +179,18 @@ impl Applier {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Those that are missing, open to all whatever the umask says: it may be that of a person who keeps everything private.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folders(parent)?;
+    }
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(RUNNABLE))
 }
 
 /// What is gone already is gone.

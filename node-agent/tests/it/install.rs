@@ -27,8 +27,10 @@ impl Image {
     }
 
     fn call(&self, arguments: &[&str]) -> Output {
-        Command::new(AGENT)
+        // As a person whose files are private unless they say otherwise.
+        Command::new("/bin/sh")
             .env_clear()
+            .args(["-c", "umask 077 && exec \"$@\"", "sh", AGENT])
             .args(arguments)
             .arg("--root")
             .arg(self.root())
@@ -96,6 +98,10 @@ fn an_image_gets_the_service_once_and_loses_it_again() {
             (false, true) => assert_eq!(mode.unwrap(), 0o755, "{name}"),
             (false, false) => assert_eq!(mode.unwrap(), 0o644, "{name}"),
         }
+    }
+    for folder in ["etc", "etc/fairlead", "etc/systemd/system", "usr/local/bin"] {
+        let mode = fs::metadata(image.root().join(folder)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755, "{folder}");
     }
     let copy = fs::read(image.root().join("usr/local/bin/fairlead-agent")).unwrap();
     assert!(copy == fs::read(AGENT).unwrap());

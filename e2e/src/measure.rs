@@ -248,7 +248,7 @@ impl<'a> Track<'a> {
 }
 
 /// The phase, if nothing follows it.
-fn terminal(object: &DynamicObject) -> Option<&str> {
+pub(crate) fn terminal(object: &DynamicObject) -> Option<&str> {
     let phase = object.data["status"]["phase"].as_str()?;
     (!matches!(phase, "Queued" | "Dispatched" | "AwaitingMediation")).then_some(phase)
 }

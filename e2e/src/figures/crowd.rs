@@ -3,24 +3,29 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use crds::Device;
 use crds::v1alpha1::DeviceSpec;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use proto::node::Heartbeat;
 use proto::node::device_event::Event as Said;
+use proto::node::gateway_event::Event as Heard;
+use proto::node::{Dispatch, Heartbeat};
 use rustls::pki_types::CertificateDer;
+use tokio::task::JoinSet;
 
 use crate::authority::Authority;
 use crate::cluster::Cluster;
 use crate::install::SYSTEM_NAMESPACE;
 use crate::stack::Stack;
-use crate::stranger::{DeviceStream, Shown, Stranger};
+use crate::stranger::{DeviceStream, Shown, Stranger, success};
 
-const NAMESPACE: &str = "crowd";
+/// Where their Devices are.
+pub(super) const NAMESPACE: &str = "crowd";
+/// More often than a gateway asks for.
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// How many devices connect between two heartbeats of those that did.
 const BATCH: usize = 50;
 /// How many devices connect at the same time.
@@ -100,6 +105,21 @@ impl Crowd {
         Ok(())
     }
 
+    /// Connects devices until `count` of them hold a stream, half of them with each of the two gateways.
+    pub async fn spread(&mut self, stack: &mut Stack, count: usize) -> anyhow::Result<()> {
+        let [first, second] = stack.gateways() else {
+            bail!("a crowd is spread over two gateways");
+        };
+        let (first, second) = (first.address().to_owned(), second.address().to_owned());
+        self.connect(&first, count / 2).await?;
+        self.connect(&second, count).await
+    }
+
+    /// From now on each that is connected beats by itself, and answers `echo`. What is returned gives why one ended.
+    pub fn play(self) -> JoinSet<anyhow::Error> {
+        self.streams.into_iter().map(play).collect()
+    }
+
     /// One heartbeat of each.
     pub async fn beat(&self) -> anyhow::Result<()> {
         for stream in &self.streams {
@@ -128,6 +148,30 @@ async fn open(
         Ok(Some(DeviceStream::open(connection, &["echo"]).await?))
     })
     .await
+}
+
+async fn play(mut stream: DeviceStream) -> anyhow::Error {
+    let mut beat = tokio::time::interval(HEARTBEAT_EVERY);
+    loop {
+        let going_on = tokio::select! {
+            _ = beat.tick() => stream.say(Said::Heartbeat(Heartbeat {})).await,
+            heard = stream.next() => match heard {
+                Ok(Heard::Dispatch(dispatch)) => echo(&stream, &dispatch).await,
+                Ok(_) => Ok(()),
+                Err(status) => Err(status.into()),
+            },
+        };
+        if let Err(error) = going_on {
+            return error;
+        }
+    }
+}
+
+async fn echo(stream: &DeviceStream, dispatch: &Dispatch) -> anyhow::Result<()> {
+    let output = serde_json::from_slice(&dispatch.input).context("read an input")?;
+    stream
+        .say(success(&dispatch.uid, &dispatch.name, &output))
+        .await
 }
 
 async fn operator_client(cluster: &Cluster, folder: &Path) -> anyhow::Result<Client> {

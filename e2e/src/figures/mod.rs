@@ -9,9 +9,13 @@ use crate::stack::{Programs, Stack};
 
 mod artefact;
 mod crowd;
+mod fleet;
+mod invocations;
+mod load;
 mod pairings;
 mod rest;
 mod streams;
+mod throughput;
 
 /// Measure what many devices cost.
 #[derive(Debug, Parser)]
@@ -43,6 +47,21 @@ enum Figure {
         /// How large the first one is
         #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=250))]
         mebibytes: u64,
+    },
+    /// Time of short invocations from creation to end while others are open, and that of a bare client's writes
+    Invocations {
+        /// How many devices; more than 4 are played by the measuring process
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        devices: u16,
+        /// How many invocations
+        #[arg(long, default_value_t = 800, value_parser = clap::value_parser!(u16).range(4..=20000))]
+        count: u16,
+    },
+    /// Short invocations per second over 10 played devices, and rounds of a bare client per second
+    Throughput {
+        /// For how long each of the two
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=300))]
+        seconds: u64,
     },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
@@ -76,6 +95,12 @@ impl Arguments {
             Figure::Artefact { mebibytes } => {
                 artefact::measure(&cluster, &mut stack, mebibytes).await
             }
+            Figure::Invocations { devices, count } => {
+                invocations::measure(&cluster, &mut stack, devices.into(), count.into()).await
+            }
+            Figure::Throughput { seconds } => {
+                throughput::measure(&cluster, &mut stack, seconds).await
+            }
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await
             }
@@ -83,5 +108,25 @@ impl Arguments {
         let stopped = stack.stop().await;
         let ended = control_plane.stop().await;
         measured.and(stopped).and(ended)
+    }
+}
+
+/// The value that so many percent do not exceed; of sorted values.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let place = (sorted.len().saturating_sub(1) * percent).div_ceil(100);
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_in_a_hundred_exceeds_the_ninety_ninth_percentile() {
+        let sorted: Vec<f64> = (0..=100).map(f64::from).collect();
+        for (percent, value) in [(0, 0.0), (50, 50.0), (99, 99.0), (100, 100.0)] {
+            assert!((percentile(&sorted, percent) - value).abs() < f64::EPSILON);
+        }
+        assert!(percentile(&[], 50).is_nan());
     }
 }

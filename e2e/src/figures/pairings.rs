@@ -1,5 +1,6 @@
 //! How long it takes from an approval to the certificate on the device's disk, over many real agents.
 
+use super::percentile;
 use crate::approval::FrontDesk;
 use crate::cluster::Cluster;
 use crate::stack::Stack;
@@ -15,10 +16,7 @@ pub async fn measure(cluster: &Cluster, stack: &Stack, count: usize) -> anyhow::
         );
     }
     took.sort_by(f64::total_cmp);
-    let at = |percent: usize| {
-        let place = (took.len().saturating_sub(1) * percent).div_ceil(100);
-        took.get(place).copied().unwrap_or(f64::NAN)
-    };
+    let at = |percent| percentile(&took, percent);
     println!(
         "pairings: {count} one after another, approval patched to certificate on disk: p50 {:.1} ms, p90 {:.1} ms, longest {:.1} ms",
         at(50),

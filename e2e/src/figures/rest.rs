@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, HEARTBEAT_EVERY};
 use crate::cluster::Cluster;
 use crate::stack::Stack;
 use crate::wait::Stopwatch;
-
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
 pub async fn measure(
     cluster: &Cluster,
@@ -19,13 +17,7 @@ pub async fn measure(
     seconds: u64,
 ) -> anyhow::Result<()> {
     let mut crowd = Crowd::gather(cluster, stack, devices).await?;
-    let addresses: Vec<String> = stack
-        .gateways()
-        .iter()
-        .map(|gateway| gateway.address().to_owned())
-        .collect();
-    crowd.connect(&addresses[0], devices / 2).await?;
-    crowd.connect(&addresses[1], devices).await?;
+    crowd.spread(stack, devices).await?;
     // What followed from connecting has to settle first: two looks with the same counts.
     let mut before = requests(cluster).await?;
     loop {
@@ -55,7 +47,7 @@ pub async fn measure(
 
 /// Requests that the API server answered for our programs, by verb and resource. Leases are left out: they are the one
 /// thing that is renewed. So is a watch that is renewed because the API server ends it after some minutes.
-async fn requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
+pub(super) async fn requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
     let request = http::Request::get("/metrics").body(Vec::new())?;
     let text = cluster
         .client()
@@ -100,7 +92,8 @@ async fn requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
     Ok(counts)
 }
 
-fn difference(
+/// What came in between, without what did not change.
+pub(super) fn difference(
     before: &BTreeMap<String, u64>,
     after: &BTreeMap<String, u64>,
 ) -> BTreeMap<String, u64> {

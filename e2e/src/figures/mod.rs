@@ -12,6 +12,7 @@ mod crowd;
 mod fleet;
 mod invocations;
 mod load;
+mod outage;
 mod pairings;
 mod rest;
 mod streams;
@@ -63,6 +64,15 @@ enum Figure {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=300))]
         seconds: u64,
     },
+    /// Time from the end of an outage to the start and the end of what waited for it
+    Outage {
+        /// How often, of each of the two outages
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=20))]
+        rounds: u8,
+        /// How long gateways and API server are away each time
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
+        seconds: u64,
+    },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
         /// How many devices
@@ -82,7 +92,7 @@ impl Arguments {
         let folder = tempfile::Builder::new()
             .prefix("fairlead-figures-")
             .tempdir()?;
-        let control_plane =
+        let mut control_plane =
             ControlPlane::start(&binaries, &folder.path().join("controlplane")).await?;
         let cluster = control_plane.cluster().clone();
         install(&cluster.client()).await?;
@@ -100,6 +110,9 @@ impl Arguments {
             }
             Figure::Throughput { seconds } => {
                 throughput::measure(&cluster, &mut stack, seconds).await
+            }
+            Figure::Outage { rounds, seconds } => {
+                outage::measure(&mut control_plane, &mut stack, rounds.into(), seconds).await
             }
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await

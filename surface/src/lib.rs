@@ -28,7 +28,7 @@ pub use check::Mismatch;
 pub use digest::digest;
 pub use narrows::narrows;
 pub use read::Invalid;
-pub use schema::{MAX_SCHEMA_BYTES, Schema};
+pub use schema::{MAX_SCHEMA_BYTES, Schema, is_deceptive};
 
 #[cfg(test)]
 mod tests;

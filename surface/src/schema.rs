@@ -33,6 +33,10 @@ impl Schema {
         let text = serde_json_canonicalizer::to_string(&value)
             .map_err(|error| Invalid::at("", format!("cannot be written again: {error}")))?;
         read::fits(text.len())?;
+        if text.chars().any(is_deceptive) {
+            let what = "it has characters in it that change how it is shown: leave them out";
+            return Err(Invalid::at("", what));
+        }
         Ok(Self {
             root,
             text: text.into(),
@@ -56,4 +60,20 @@ impl Schema {
     pub(crate) fn root(&self) -> &Node {
         &self.root
     }
+}
+
+/// Two are equal where their texts are.
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Schema {}
+
+/// Control characters, and those that turn the direction of writing, so that a text reads as another: what a device says
+/// of itself is shown to who decides about it, in a terminal that obeys them.
+pub fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -69,6 +69,7 @@ fn what_would_be_endless_deep_or_large_is_refused() {
         (r#"{"type":"text"}"#.to_owned(), "/type"),
         (r#"{"required":["a","a"]}"#.to_owned(), "each once"),
         (r#"{"then":true}"#.to_owned(), "need an if"),
+        (r#"{"title":"a\u202eb"}"#.to_owned(), "how it is shown"),
         ("null".to_owned(), "true or false"),
         (String::new(), "no JSON"),
     ] {

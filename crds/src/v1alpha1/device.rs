@@ -32,6 +32,8 @@ use super::{ClientKind, Execution, Platform};
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.clientKind", priority = 1),
     printcolumn(name = "Host", type_ = "string", json_path = ".status.platform.hostname", priority = 1),
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.session.gateway", priority = 1),
+    printcolumn(name = "Granted", type_ = "integer", json_path = ".status.capabilityCounts.granted", priority = 1),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.capabilityCounts.pending", priority = 1),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning"),
@@ -198,6 +200,15 @@ pub struct DeviceStatus {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub capabilities: Vec<DeviceCapability>,
+    /// How many of `capabilities` there are of each kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability_counts: Option<CapabilityCounts>,
+    /// What is granted and was declared once, and is not declared now. When the device declares it again, this is what
+    /// may run of it: a capability does not grow by going away and coming back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub undeclared: Vec<UndeclaredCapability>,
     /// The `metadata.generation` that the operator has seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -389,6 +400,33 @@ pub struct AcceptedSurface {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub input_schema: Option<String>,
+}
+
+/// A granted capability that the device declared once and does not declare now.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UndeclaredCapability {
+    /// Name of the capability.
+    #[schemars(length(min = 1, max = 63), regex(pattern = crate::schema::CAPABILITY_NAME))]
+    pub name: String,
+    /// What of it was granted.
+    #[serde(default)]
+    pub accepted: AcceptedSurface,
+}
+
+/// How many capabilities of a device are decided how.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapabilityCounts {
+    /// Those that the device declares.
+    #[schemars(range(min = 0, max = 128))]
+    pub declared: i64,
+    /// Those that it may run as it declares them.
+    #[schemars(range(min = 0, max = 128))]
+    pub granted: i64,
+    /// Those that wait for a decision, altogether or with what is new of them.
+    #[schemars(range(min = 0, max = 128))]
+    pub pending: i64,
 }
 
 /// Whether a capability can be run now.

@@ -30,6 +30,16 @@ pub enum Execution {
     Mediated,
 }
 
+impl Execution {
+    /// As resources spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Automatic => "Automatic",
+            Self::Mediated => "Mediated",
+        }
+    }
+}
+
 /// Another object of the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,9 +12,12 @@ use crds::{
     },
 };
 use jiff::Timestamp;
+use serde_json::Value;
+use surface::Mismatch;
 
 use super::{
     device::KnownDevice,
+    grants::{Permit, Standing},
     invocation::{Input, OpenInvocation, after},
     register::Declared,
     result::End,
@@ -24,6 +27,8 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub struct Stream<'a> {
     pub declared: &'a Declared,
+    /// Of the invocation's capability.
+    pub standing: &'a Standing,
     /// When it began. A device repeats first what nobody acked: what ended while it was away is known soon after.
     pub since: Timestamp,
 }
@@ -52,6 +57,8 @@ pub struct Push {
     pub remaining_ms: u32,
     /// Until when an answer is waited for.
     pub answer_by: Timestamp,
+    /// The person at the device is asked, whatever the device declares.
+    pub mediate: bool,
 }
 
 /// Decides about an invocation that this stream has not carried yet.
@@ -126,7 +133,7 @@ fn decide_queued(
             })
         });
     match objection {
-        None => Decision::Push(push(invocation, input, now)),
+        None => Decision::Push(push(invocation, input, stream.standing.asks(), now)),
         Some(_) if may_be_known && now < heard_out => Decision::Wait(heard_out),
         Some(end) => Decision::End(end),
     }
@@ -155,14 +162,14 @@ fn decide_dispatched(
         .all(|check| check(invocation, device, stream).is_none());
     match (invocation.input(), invocation.remaining(now)) {
         (Input::Json(input), Some(_)) if may_run && !invocation.is_cancelled() => {
-            Decision::Push(push(invocation, input, now))
+            Decision::Push(push(invocation, input, stream.standing.asks(), now))
         }
         (Input::Json(_) | Input::TooLarge(_), Some(_)) => Decision::Cancel(until),
         (Input::Json(_) | Input::TooLarge(_), None) => Decision::Wait(until),
     }
 }
 
-fn push(invocation: &OpenInvocation, input: &[u8], now: Timestamp) -> Push {
+fn push(invocation: &OpenInvocation, input: &[u8], mediate: bool, now: Timestamp) -> Push {
     let remaining = invocation.remaining(now).unwrap_or_default();
     Push {
         input: input.to_vec(),
@@ -170,21 +177,23 @@ fn push(invocation: &OpenInvocation, input: &[u8], now: Timestamp) -> Push {
             .unwrap_or(u32::MAX)
             .max(1),
         answer_by: invocation.answer_by(now),
+        mediate,
     }
 }
 
 /// Sends once more what the device has answered, so that it answers again. `None` where it cannot have been sent.
+/// A device that forgot it all the same asks its person.
 pub fn again(invocation: &OpenInvocation, now: Timestamp) -> Option<Push> {
     match invocation.input() {
-        Input::Json(input) => Some(push(invocation, input, now)),
+        Input::Json(input) => Some(push(invocation, input, true, now)),
         Input::TooLarge(_) => None,
     }
 }
 
 /// Whether the device may run it. The first finding counts.
-const MAY_RUN: [Check; 3] = [is_for_this_device, is_trusted, is_granted];
+const MAY_RUN: [Check; 4] = [is_for_this_device, is_trusted, is_granted, is_within_grant];
 /// Whether the device is able to, as it says.
-const CAN_RUN: [Check; 2] = [is_declared, is_available];
+const CAN_RUN: [Check; 3] = [is_declared, is_available, is_taken];
 
 type Check = fn(&OpenInvocation, &KnownDevice, Stream<'_>) -> Option<End>;
 
@@ -200,14 +209,67 @@ fn is_trusted(_: &OpenInvocation, device: &KnownDevice, _: Stream<'_>) -> Option
     ))
 }
 
-fn is_granted(invocation: &OpenInvocation, device: &KnownDevice, _: Stream<'_>) -> Option<End> {
+fn is_granted(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
     let capability = &invocation.spec().capability;
-    (!device.spec.grants.capabilities.contains(capability)).then(|| {
-        End::failed(
-            ErrorCode::CapabilityNotGranted,
-            format!("{capability} is not granted to the device: add it to spec.grants.capabilities of the Device"),
-        )
-    })
+    let message = match stream.standing {
+        Standing::Permitted(_) => return None,
+        Standing::NotGranted => format!(
+            "{capability} is not granted to the device: add it to spec.grants.capabilities of the Device"
+        ),
+        Standing::Pending => format!(
+            "{capability} is granted, but the device declares it otherwise than it was granted: look at it in \
+             status.capabilities of the Device, and put its surfaceSha256 into spec.grants.surfaces to grant it so"
+        ),
+    };
+    Some(End::failed(ErrorCode::CapabilityNotGranted, message))
+}
+
+/// What was granted holds, whatever the device declares by now.
+fn is_within_grant(
+    invocation: &OpenInvocation,
+    _: &KnownDevice,
+    stream: Stream<'_>,
+) -> Option<End> {
+    let mismatch = misfit(invocation, stream, Permit::is_granted)?;
+    let capability = &invocation.spec().capability;
+    Some(End::failed(
+        ErrorCode::InvalidInput,
+        format!("the input is more than was granted of {capability}: {mismatch}"),
+    ))
+}
+
+fn is_taken(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
+    let mismatch = misfit(invocation, stream, Permit::is_taken)?;
+    let capability = &invocation.spec().capability;
+    Some(End::failed(
+        ErrorCode::InvalidInput,
+        format!("{capability} does not take the input: {mismatch}"),
+    ))
+}
+
+fn misfit(
+    invocation: &OpenInvocation,
+    stream: Stream<'_>,
+    check: fn(&Permit, &Value) -> Result<(), Mismatch>,
+) -> Option<String> {
+    let Standing::Permitted(permit) = stream.standing else {
+        return None;
+    };
+    let Input::Json(input) = invocation.input() else {
+        return None;
+    };
+    if !permit.has_schema() {
+        return None;
+    }
+    let input = if input.is_empty() {
+        Value::Null
+    } else {
+        match serde_json::from_slice(input) {
+            Ok(input) => input,
+            Err(_) => return Some("it is nested too deeply to be read".to_owned()),
+        }
+    };
+    Some(check(permit, &input).err()?.to_string())
 }
 
 fn is_declared(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
@@ -274,13 +336,18 @@ pub fn follow(
 
 #[cfg(test)]
 mod tests {
-    use crds::v1alpha1::capability_invocation::{Cancel, WhenOffline};
+    use crds::v1alpha1::{
+        Execution,
+        capability_invocation::{Cancel, WhenOffline},
+        device::{DeviceCapability, Granted},
+    };
     use serde_json::json;
 
     use super::*;
     use crate::domain::fixtures::{
         at, declared, dispatched, invocation_with, minimal_device, minimal_invocation,
     };
+    use crate::domain::grants::standing;
 
     /// Created at 0, with 30 seconds, on a stream that began at 0.
     fn decide_at(seconds: i64, invocation: &OpenInvocation) -> Decision {
@@ -290,10 +357,20 @@ mod tests {
             &minimal_device(),
             Stream {
                 declared: &declared,
+                standing: &standing(
+                    &invocation.spec().capability,
+                    &declared,
+                    &minimal_device().spec,
+                    &minimal_device().status,
+                ),
                 since: at(0),
             },
             at(seconds),
         )
+    }
+
+    fn standing_of(device: &KnownDevice, declared: &Declared) -> Standing {
+        standing("echo", declared, &device.spec, &device.status)
     }
 
     fn code(decision: Decision) -> (InvocationPhase, ErrorCode) {
@@ -319,6 +396,7 @@ mod tests {
             input: br#"{"say":"hi"}"#.to_vec(),
             remaining_ms: 20_000,
             answer_by: at(35),
+            mediate: false,
         };
         assert_eq!(decide_at(10, &invocation), Decision::Push(expected));
     }
@@ -333,6 +411,7 @@ mod tests {
             input: Vec::new(),
             remaining_ms: 30_000,
             answer_by: at(135),
+            mediate: false,
         };
         assert_eq!(decide_at(100, &invocation), Decision::Push(expected));
     }
@@ -342,8 +421,10 @@ mod tests {
         let refused = |change: &dyn Fn(&mut KnownDevice, &mut Declared), expected| {
             let (mut device, mut declared) = (minimal_device(), declared(&["echo"]));
             change(&mut device, &mut declared);
+            let standing = standing_of(&device, &declared);
             let stream = Stream {
                 declared: &declared,
+                standing: &standing,
                 since: at(0),
             };
             assert_eq!(
@@ -370,6 +451,67 @@ mod tests {
         refused(
             &|device, _| "other".clone_into(&mut device.key.name),
             ErrorCode::Internal,
+        );
+    }
+
+    /// What the device declares of `echo`, and what was granted of it.
+    fn decide_on(takes: &str, granted: Option<&str>, input: Value) -> Decision {
+        let (mut device, mut declared) = (minimal_device(), declared(&["echo"]));
+        declared.capabilities[0].0.input_schema = Some(takes.to_owned());
+        if let Some(granted) = granted {
+            device.status.capabilities = vec![DeviceCapability {
+                name: "echo".to_owned(),
+                granted: Granted::Granted,
+                execution: Execution::Mediated,
+                input_schema: Some(granted.to_owned()),
+                ..DeviceCapability::default()
+            }];
+        }
+        let standing = standing_of(&device, &declared);
+        let stream = Stream {
+            declared: &declared,
+            standing: &standing,
+            since: at(0),
+        };
+        let invocation = invocation_with(|spec| spec.input = Some(input));
+        decide(&invocation, &device, stream, at(1))
+    }
+
+    #[test]
+    fn what_the_device_does_not_take_is_not_sent_and_the_message_says_where() {
+        let schema = r#"{"properties":{"minutes":{"maximum":60}}}"#;
+        assert!(matches!(
+            decide_on(schema, None, json!({"minutes": 60})),
+            Decision::Push(Push { mediate: false, .. })
+        ));
+        let Decision::End(end) = decide_on(schema, None, json!({"minutes": 61})) else {
+            unreachable!("it must not be sent")
+        };
+        let error = end.error.unwrap();
+        assert_eq!(error.code, ErrorCode::InvalidInput);
+        assert!(
+            error.message.contains("/minutes: must be at most 60"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn what_was_granted_bounds_what_is_sent_and_a_person_goes_on_being_asked() {
+        let (wide, narrow) = (r#"{"maximum":9}"#, r#"{"maximum":5}"#);
+        assert!(matches!(
+            decide_on(wide, Some(narrow), json!(5)),
+            Decision::Push(Push { mediate: true, .. })
+        ));
+        let Decision::End(end) = decide_on(wide, Some(narrow), json!(9)) else {
+            unreachable!("it must not be sent")
+        };
+        let error = end.error.unwrap();
+        assert_eq!(error.code, ErrorCode::InvalidInput);
+        assert!(
+            error.message.contains("more than was granted"),
+            "{}",
+            error.message
         );
     }
 
@@ -410,8 +552,10 @@ mod tests {
     #[test]
     fn a_device_that_just_came_back_is_heard_out_before_its_invocations_are_given_up() {
         let declared = declared(&["echo"]);
+        let standing = standing_of(&minimal_device(), &declared);
         let stream = Stream {
             declared: &declared,
+            standing: &standing,
             since: at(100),
         };
         let decide_at =
@@ -432,12 +576,16 @@ mod tests {
 
     #[test]
     fn nothing_that_may_have_been_sent_before_is_ended_before_the_device_is_heard_out() {
-        let decide = |invocation: &_, capabilities: &Declared, since, now| {
+        let decide = |invocation: &OpenInvocation, capabilities: &Declared, since, now| {
+            let device = minimal_device();
+            let name = &invocation.spec().capability;
+            let standing = standing(name, capabilities, &device.spec, &device.status);
             let stream = Stream {
                 declared: capabilities,
+                standing: &standing,
                 since: at(since),
             };
-            decide(invocation, &minimal_device(), stream, at(now))
+            decide(invocation, &device, stream, at(now))
         };
         let fine = declared(&["echo"]);
         let not_granted = invocation_with(|spec| "door.open".clone_into(&mut spec.capability));
@@ -483,16 +631,20 @@ mod tests {
         let mut unavailable = declared(&["echo"]);
         unavailable.capabilities[0].1 = Availability::Unavailable;
         for declared in [declared(&[]), unavailable] {
+            let standing = standing_of(&minimal_device(), &declared);
             let stream = Stream {
                 declared: &declared,
+                standing: &standing,
                 since: at(5),
             };
             let decision = decide(&invocation, &minimal_device(), stream, at(10));
             assert!(matches!(decision, Decision::Push(_)), "{decision:?}");
         }
         let declared = declared(&["echo"]);
+        let standing = standing_of(&minimal_device(), &declared);
         let stream = Stream {
             declared: &declared,
+            standing: &standing,
             since: at(5),
         };
         let mut suspended = minimal_device();

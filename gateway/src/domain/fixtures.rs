@@ -109,6 +109,7 @@ pub(crate) fn declared(capabilities: &[&str]) -> Declared {
                 (declared, Availability::Available)
             })
             .collect(),
+        concurrency: 8,
         ..Declared::default()
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`device`]: a Device as the gateway knows it, and whether it is let in;
 //! - [`register`]: what a device says about itself, read and bounded;
+//! - [`grants`]: what it may run of what it declares;
 //! - [`session`]: what the start, a change and the end of a stream write on its Device;
 //! - [`invocation`]: an open invocation as the gateway knows it;
 //! - [`dispatch`]: what to do with an invocation now;
@@ -18,6 +19,7 @@
 pub mod artefact;
 pub mod device;
 pub mod dispatch;
+pub mod grants;
 pub mod invocation;
 pub mod late;
 pub mod names;

@@ -4,18 +4,31 @@ use std::collections::HashSet;
 
 use crds::v1alpha1::{DeclaredCapability, Execution, Platform, device::Availability};
 use proto::node;
+use surface::{Schema, is_deceptive};
 
 /// Most capabilities that a device may declare.
 pub const MAX_CAPABILITIES: usize = 128;
 const MAX_CAPABILITY_NAME: usize = 63;
 const MAX_WORD: usize = 64;
 const MAX_HOSTNAME: usize = 253;
+const MAX_VERSION: usize = 32;
+const MAX_DESCRIPTION: usize = 256;
+/// Most bytes of all schemas of a device: what its Device holds, and every watch of it.
+const MAX_SCHEMAS: usize = 64 * 1024;
+const MAX_TIMEOUT_SECONDS: u32 = 3600;
+/// Most invocations of a device at once.
+pub const MAX_CONCURRENCY: usize = 64;
+/// Where a device does not say.
+const DEFAULT_CONCURRENCY: usize = 8;
 
 /// What a device is and can do, as it says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Declared {
     pub platform: Platform,
+    /// Their schemas are such, as canonical JSON.
     pub capabilities: Vec<(DeclaredCapability, Availability)>,
+    /// Invocations that it takes at once: 1 to [`MAX_CONCURRENCY`]. 0 takes none, and is nothing that was read.
+    pub concurrency: usize,
 }
 
 impl Declared {
@@ -25,6 +38,15 @@ impl Declared {
             .iter()
             .find(|(declared, _)| declared.name == capability)
             .map(|(_, availability)| *availability)
+    }
+
+    /// Runs of the capability that the device takes at once.
+    pub fn concurrency_of(&self, capability: &str) -> usize {
+        let mut capabilities = self.capabilities.iter();
+        capabilities
+            .find(|(declared, _)| declared.name == capability)
+            .and_then(|(declared, _)| usize::try_from(declared.concurrency?).ok())
+            .unwrap_or(usize::MAX)
     }
 }
 
@@ -47,6 +69,12 @@ pub enum Invalid {
     DeclaredTwice { index: usize },
     #[error("capability {index} has an execution or availability that this gateway does not know")]
     UnknownEnum { index: usize },
+    #[error("capability {name}: {what}")]
+    Capability { name: String, what: String },
+    #[error(
+        "the schemas of all capabilities are {bytes} bytes long, {MAX_SCHEMAS} at most together"
+    )]
+    SchemasTooLong { bytes: usize },
 }
 
 /// Reads a registration.
@@ -60,6 +88,12 @@ pub fn read(request: node::RegisterRequest) -> Result<Declared, Invalid> {
             hostname: bounded("hostname", platform.hostname, MAX_HOSTNAME)?,
         },
         capabilities: read_capabilities(request.capabilities)?,
+        concurrency: match request.concurrency {
+            0 => DEFAULT_CONCURRENCY,
+            most => usize::try_from(most)
+                .unwrap_or(usize::MAX)
+                .min(MAX_CONCURRENCY),
+        },
     })
 }
 
@@ -81,33 +115,101 @@ pub fn read_capabilities(
             return Err(Invalid::DeclaredTwice { index });
         }
     }
+    let bytes = capabilities
+        .iter()
+        .map(|capability| capability.input_schema.len() + capability.output_schema.len())
+        .sum();
+    if bytes > MAX_SCHEMAS {
+        return Err(Invalid::SchemasTooLong { bytes });
+    }
     capabilities
         .into_iter()
         .enumerate()
-        .map(|(index, capability)| {
-            read_capability(capability).ok_or(Invalid::UnknownEnum { index })
-        })
+        .map(|(index, capability)| read_capability(index, capability))
         .collect()
 }
 
-/// `None` for an enum's number that is newer than this gateway: what is not understood is not guessed.
-fn read_capability(capability: node::Capability) -> Option<(DeclaredCapability, Availability)> {
-    let execution = match node::Execution::try_from(capability.execution).ok()? {
+/// An enum's number that is newer than this gateway is not guessed.
+fn read_capability(
+    index: usize,
+    capability: node::Capability,
+) -> Result<(DeclaredCapability, Availability), Invalid> {
+    let unknown = |_| Invalid::UnknownEnum { index };
+    let node::Capability {
+        name,
+        execution,
+        availability,
+        version,
+        description,
+        input_schema,
+        output_schema,
+        default_timeout_seconds,
+        max_timeout_seconds,
+        concurrency,
+    } = capability;
+    let execution = match node::Execution::try_from(execution).map_err(unknown)? {
         node::Execution::Unspecified | node::Execution::Automatic => Execution::Automatic,
         node::Execution::Mediated => Execution::Mediated,
     };
-    let availability = match node::Availability::try_from(capability.availability).ok()? {
+    let availability = match node::Availability::try_from(availability).map_err(unknown)? {
         node::Availability::Unspecified | node::Availability::Available => Availability::Available,
         node::Availability::Unavailable => Availability::Unavailable,
     };
-    Some((
-        DeclaredCapability {
-            name: capability.name,
+    let most = u32::try_from(MAX_CONCURRENCY).unwrap_or(u32::MAX);
+    let read = || -> Result<_, String> {
+        Ok(DeclaredCapability {
             execution,
+            version: words("version", version, MAX_VERSION)?,
+            description: words("description", description, MAX_DESCRIPTION)?,
+            input_schema: schema("input_schema", &input_schema)?,
+            output_schema: schema("output_schema", &output_schema)?,
+            default_timeout_seconds: number(
+                "default_timeout_seconds",
+                default_timeout_seconds,
+                MAX_TIMEOUT_SECONDS,
+            )?,
+            max_timeout_seconds: number(
+                "max_timeout_seconds",
+                max_timeout_seconds,
+                MAX_TIMEOUT_SECONDS,
+            )?,
+            concurrency: number("concurrency", concurrency, most)?,
             ..DeclaredCapability::default()
-        },
-        availability,
-    ))
+        })
+    };
+    match read() {
+        Ok(declared) => Ok((DeclaredCapability { name, ..declared }, availability)),
+        Err(what) => Err(Invalid::Capability { name, what }),
+    }
+}
+
+/// `None` where nothing is said.
+fn words(field: &str, text: String, limit: usize) -> Result<Option<String>, String> {
+    if text.len() > limit {
+        let bytes = text.len();
+        return Err(format!("{field} is {bytes} bytes long, {limit} at most"));
+    }
+    if text.chars().any(is_deceptive) {
+        return Err(format!("{field} has control characters in it"));
+    }
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// `None` where nothing is said.
+fn schema(field: &str, text: &[u8]) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let schema = Schema::parse(text).map_err(|invalid| format!("{field}: {invalid}"))?;
+    Ok(Some(schema.text().to_owned()))
+}
+
+/// `None` where nothing is said.
+fn number(field: &str, number: u32, most: u32) -> Result<Option<i64>, String> {
+    if number > most {
+        return Err(format!("{field} is {number}, {most} at most"));
+    }
+    Ok((number > 0).then_some(number.into()))
 }
 
 fn bounded(field: &'static str, text: String, limit: usize) -> Result<String, Invalid> {
@@ -199,6 +301,104 @@ mod tests {
             read_capabilities(vec![mediated]),
             Err(Invalid::UnknownEnum { index: 0 })
         );
+    }
+
+    #[test]
+    fn what_a_capability_takes_is_read_and_bounded() {
+        type Change = fn(&mut node::Capability);
+        let read = |change: Change| {
+            let mut one = capability("door.open");
+            change(&mut one);
+            read_capabilities(vec![one]).map_err(|invalid| invalid.to_string())
+        };
+        let whole = read(|one| {
+            one.version = "1.2".to_owned();
+            one.description = "Opens a door".to_owned();
+            one.input_schema = b"{ \"type\": \"string\",\n \"maxLength\": 3.0 }".to_vec();
+            one.default_timeout_seconds = 10;
+            one.max_timeout_seconds = 3600;
+            one.concurrency = 64;
+        });
+        let expected = DeclaredCapability {
+            name: "door.open".to_owned(),
+            version: Some("1.2".to_owned()),
+            description: Some("Opens a door".to_owned()),
+            input_schema: Some(r#"{"maxLength":3,"type":"string"}"#.to_owned()),
+            default_timeout_seconds: Some(10),
+            max_timeout_seconds: Some(3600),
+            concurrency: Some(64),
+            ..DeclaredCapability::default()
+        };
+        assert_eq!(whole.unwrap(), [(expected, Availability::Available)]);
+        let rows: [(Change, &str); 9] = [
+            (
+                |one| one.version = "v".repeat(33),
+                "version is 33 bytes long, 32 at most",
+            ),
+            (
+                |one| one.version = "1\u{1b}[2J".to_owned(),
+                "version has control characters",
+            ),
+            (
+                |one| one.description = "d".repeat(257),
+                "description is 257",
+            ),
+            (
+                |one| one.description = "a\u{202e}b".to_owned(),
+                "description has control",
+            ),
+            (
+                |one| one.input_schema = b"{\"$ref\":\"#\"}".to_vec(),
+                "input_schema: at /$ref",
+            ),
+            (
+                |one| one.output_schema = "{\"title\":\"\u{202e}\"}".into(),
+                "output_schema: it has characters in it that change how it is shown",
+            ),
+            (
+                |one| one.max_timeout_seconds = 3601,
+                "max_timeout_seconds is 3601, 3600 at most",
+            ),
+            (
+                |one| one.default_timeout_seconds = u32::MAX,
+                "default_timeout_seconds",
+            ),
+            (|one| one.concurrency = 65, "concurrency is 65, 64 at most"),
+        ];
+        for (change, says) in rows {
+            let invalid = read(change).unwrap_err();
+            assert!(invalid.starts_with("capability door.open: "), "{invalid}");
+            assert!(invalid.contains(says), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn all_schemas_together_are_bounded() {
+        let long = format!("{{\"title\":\"{}\"}}", "x".repeat(4084)).into_bytes();
+        assert_eq!(long.len(), 4096);
+        let many = |count: usize| -> Vec<node::Capability> {
+            let of = |n| node::Capability {
+                input_schema: long.clone(),
+                ..capability(&format!("c{n}"))
+            };
+            (0..count).map(of).collect()
+        };
+        assert!(read_capabilities(many(16)).is_ok());
+        assert_eq!(
+            read_capabilities(many(17)),
+            Err(Invalid::SchemasTooLong { bytes: 17 * 4096 })
+        );
+    }
+
+    #[test]
+    fn how_much_a_device_takes_at_once_is_its_own_word_within_bounds() {
+        for (said, expected) in [(0, 8), (1, 1), (64, 64), (u32::MAX, 64)] {
+            let request = node::RegisterRequest {
+                concurrency: said,
+                ..node::RegisterRequest::default()
+            };
+            assert_eq!(read(request).unwrap().concurrency, expected);
+        }
     }
 
     #[test]

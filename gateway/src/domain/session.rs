@@ -3,11 +3,14 @@
 //! Nothing here is written while a device merely stays: a heartbeat costs no write.
 
 use crds::{
-    conditions, grants,
+    conditions,
     presence::{GatewayLease, presence},
     v1alpha1::{
         Platform,
-        device::{DeviceCapability, Presence, PresenceReason, Session},
+        device::{
+            CapabilityCounts, DeviceCapability, Presence, PresenceReason, Session,
+            UndeclaredCapability,
+        },
     },
 };
 use jiff::Timestamp;
@@ -15,7 +18,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{device::KnownDevice, register::Declared};
+use super::{
+    device::KnownDevice,
+    grants::{self, Shown},
+    register::Declared,
+};
 
 /// What a gateway has to say about a device's session.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +49,10 @@ pub struct Pieces {
     platform: Option<Platform>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capabilities: Option<Vec<DeviceCapability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undeclared: Option<Vec<UndeclaredCapability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capability_counts: Option<CapabilityCounts>,
     conditions: Vec<Condition>,
 }
 
@@ -110,8 +121,14 @@ pub fn plan(
     after.session = Some(session.clone());
     if let Some(declared) = declared {
         after.platform = Some(declared.platform.clone());
-        after.capabilities =
-            grants::surface(&declared.capabilities, &device.spec, &before.capabilities);
+        let Shown {
+            capabilities,
+            undeclared,
+            counts,
+        } = grants::shown(&declared.capabilities, &device.spec, before);
+        after.capabilities = capabilities;
+        after.undeclared = undeclared;
+        after.capability_counts = Some(counts);
     }
     let verdict = presence(&after, GatewayLease::Live, device.spec.presence, now);
     after.presence = Some(verdict.presence);
@@ -136,6 +153,8 @@ pub fn plan(
         presence_reason: verdict.reason,
         platform: declared.and(after.platform),
         capabilities: declared.map(|_| after.capabilities),
+        undeclared: declared.map(|_| after.undeclared),
+        capability_counts: declared.and(after.capability_counts),
         conditions: after.conditions,
     })
 }
@@ -298,6 +317,7 @@ mod tests {
         let mut device = with_session(MINE, 1, false);
         device.status.platform = pieces.platform;
         device.status.capabilities = pieces.capabilities.unwrap();
+        device.status.capability_counts = pieces.capability_counts;
         device.status.presence = Some(Presence::Online);
         device.status.presence_reason = Some(PresenceReason::Connected);
         let update = |device: &KnownDevice| {
@@ -324,7 +344,8 @@ mod tests {
     fn what_is_new_and_not_granted_waits_for_a_decision() {
         let mut device = with_session(MINE, 1, false);
         let first = declared(&["echo"]);
-        device.status.capabilities = grants::surface(&first.capabilities, &device.spec, &[]);
+        device.status.capabilities =
+            grants::shown(&first.capabilities, &device.spec, &device.status).capabilities;
         let mut grown = first.clone();
         grown.capabilities.push((
             DeclaredCapability {

@@ -75,7 +75,7 @@ pub fn read(
         ("platform.agent_version", &declared.platform.agent_version),
         ("platform.hostname", &declared.platform.hostname),
     ] {
-        if text.chars().any(is_deceptive) {
+        if text.chars().any(surface::is_deceptive) {
             return Err(Invalid::ControlCharacters(field));
         }
     }
@@ -117,12 +117,6 @@ fn read_client_kind(kind: i32) -> Option<ClientKind> {
         node::ClientKind::Desktop => Some(ClientKind::Desktop),
         node::ClientKind::Cli => Some(ClientKind::Cli),
     }
-}
-
-/// Control characters, and those that turn the direction of writing, so that a name reads as another.
-fn is_deceptive(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn whole_seconds(time: Timestamp) -> Timestamp {
@@ -189,7 +183,19 @@ mod tests {
     #[test]
     fn the_name_of_a_request_survives_the_api_server() {
         let (pair, key) = key();
-        let spec = read(minimal_application(pkcs10(&pair)), around(key)).unwrap();
+        let mut application = minimal_application(pkcs10(&pair));
+        application.capabilities = vec![node::Capability {
+            name: "door.open".to_owned(),
+            input_schema: br#"{ "type": "string" }"#.to_vec(),
+            concurrency: 1,
+            ..node::Capability::default()
+        }];
+        let spec = read(application, around(key)).unwrap();
+        assert_eq!(
+            spec.capabilities[0].input_schema.as_deref(),
+            Some(r#"{"type":"string"}"#),
+            "who approves sees what it takes"
+        );
         let stored: PairingRequestSpec =
             serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
         assert_eq!(
@@ -212,7 +218,7 @@ mod tests {
     fn what_the_schema_would_refuse_is_refused_with_a_reason() {
         type Change = fn(&mut node::Application);
         let (pair, key) = key();
-        let rows: [(Change, Invalid); 9] = [
+        let rows: [(Change, Invalid); 10] = [
             (|a| a.requested_name = String::new(), Invalid::NameLength(0)),
             (
                 |a| a.requested_name = "n".repeat(254),
@@ -246,6 +252,19 @@ mod tests {
                     }];
                 },
                 Invalid::Declared(register::Invalid::CapabilityName { index: 0 }),
+            ),
+            (
+                |a| {
+                    a.capabilities = vec![node::Capability {
+                        name: "echo".to_owned(),
+                        concurrency: 65,
+                        ..node::Capability::default()
+                    }];
+                },
+                Invalid::Declared(register::Invalid::Capability {
+                    name: "echo".to_owned(),
+                    what: "concurrency is 65, 64 at most".to_owned(),
+                }),
             ),
         ];
         for (change, expected) in rows {

@@ -54,7 +54,10 @@ use self::{
 use crate::{
     artefact::{Artefacts, sweep},
     clock::now,
-    domain::device::{Denied, DeviceKey, admit},
+    domain::{
+        device::{Denied, DeviceKey, admit},
+        register::MAX_CONCURRENCY,
+    },
     index::{
         Index, Listener,
         watch::{self, Synced},
@@ -83,7 +86,7 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Most streams at once.
     pub max_streams: usize,
-    /// Most invocations that one device has at once. More wait their turn in Kubernetes.
+    /// Most invocations that one device has at once, whatever it takes. More wait their turn in Kubernetes.
     pub in_flight: usize,
     /// How long Welcome waits for the session's start to be written.
     pub welcome_within: Duration,
@@ -108,7 +111,7 @@ impl Settings {
             advertise: advertise.into(),
             heartbeat: Duration::from_secs(15),
             max_streams: 25_000,
-            in_flight: 8,
+            in_flight: MAX_CONCURRENCY,
             welcome_within: Duration::from_secs(2),
             unread_within: Duration::from_secs(10),
             drain_within: Duration::from_secs(20),

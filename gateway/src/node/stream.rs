@@ -282,6 +282,7 @@ impl<I> Stream<I> {
                 self.session.changed();
             }
             self.device = Some(Arc::clone(&device));
+            self.dispatcher.changed();
         }
         self.uploads.look(&self.shared, &self.caller.key);
         self.tell_of_artefacts(None);
@@ -327,11 +328,12 @@ impl<I> Stream<I> {
             Some(device_event::Event::Renew(renew)) => self.renew(renew.pkcs10),
             Some(device_event::Event::CapabilityUpdate(update)) => {
                 let capabilities = read_capabilities(update.capabilities).map_err(Refusal::from)?;
-                let platform = self.declared.platform.clone();
                 self.declared = Arc::new(Declared {
-                    platform,
+                    platform: self.declared.platform.clone(),
                     capabilities,
+                    concurrency: self.declared.concurrency,
                 });
+                self.dispatcher.changed();
                 self.session.changed();
                 self.look = true;
             }

@@ -1,5 +1,6 @@
 //! What is true of a device now, and what it gets. Pure.
 
+mod growth;
 mod renewal;
 
 use crds::{
@@ -9,7 +10,7 @@ use crds::{
     presence::{GatewayLease, Verdict, presence},
     v1alpha1::{
         DeviceStatus,
-        device::{Granted, Presence, PresenceReason, Trust, TrustDecision},
+        device::{Presence, PresenceReason, Trust, TrustDecision},
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -247,27 +248,15 @@ fn trust(observed: &Observed, status: &DeviceStatus) -> Trusted {
 
 /// What a device declares and nobody has decided on.
 fn capabilities(observed: &Observed, status: &DeviceStatus) -> Finding {
-    let granted = &observed.device.spec.grants.capabilities;
-    let pending: Vec<&str> = status
-        .capabilities
-        .iter()
-        .filter(|capability| {
-            capability.granted == Granted::Pending && !granted.contains(&capability.name)
-        })
-        .map(|capability| capability.name.as_str())
-        .collect();
-    if pending.is_empty() {
-        return (
+    let device = &observed.device;
+    match growth::message(device, status) {
+        None => (
             true,
             "Decided",
             "nothing that the device declares waits for a decision".to_owned(),
-        );
+        ),
+        Some(message) => (false, "Pending", message),
     }
-    let message = format!(
-        "the device can also do {}: add them to spec.grants.capabilities to allow it",
-        pending.join(", ")
-    );
-    (false, "Pending", message)
 }
 
 struct PresenceNow {

@@ -55,12 +55,17 @@ pub async fn apply(
             Change::Grant {
                 device,
                 capabilities,
+                surfaces,
                 labels,
             } => {
+                // A merge leaves what it does not name.
+                let gone = device.spec.grants.surfaces.keys().map(|name| (name, None));
+                let surfaces = surfaces.iter().map(|(name, digest)| (name, Some(digest)));
+                let surfaces: BTreeMap<_, _> = gone.chain(surfaces).collect();
                 // Onto the version that was observed: what an administrator grants meanwhile is not undone unseen.
                 let patch = json!({
                     "metadata": { "resourceVersion": device.resource_version(), "labels": labels },
-                    "spec": { "grants": { "capabilities": capabilities } },
+                    "spec": { "grants": { "capabilities": capabilities, "surfaces": surfaces } },
                 });
                 let params = PatchParams {
                     field_manager: Some(names::OPERATOR.to_owned()),

@@ -1,8 +1,8 @@
-//! The labels that a device gets at approval. Pure; its capabilities are `crds::grants`'.
+//! The labels and surfaces that a device gets at approval. Pure; the names of its capabilities are `crds::grants`'.
 
 use std::collections::BTreeMap;
 
-use crds::v1alpha1::Grants;
+use crds::v1alpha1::{DeclaredCapability, Grants};
 
 /// What the approver gave, else what the code gives; never more than the code allows.
 pub fn labels_at_approval(
@@ -21,6 +21,23 @@ pub fn labels_at_approval(
         .flatten()
         .filter(|(key, value)| allowed(key, value))
         .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// The digests of what the request shows of the capabilities that are granted. One that it does not show is granted by
+/// its name alone.
+pub fn surfaces_at_approval(
+    declared: &[DeclaredCapability],
+    granted: &[String],
+) -> BTreeMap<String, String> {
+    declared
+        .iter()
+        .filter(|declared| granted.contains(&declared.name))
+        .map(|declared| {
+            let schema = declared.input_schema.as_deref();
+            let digest = surface::digest(declared.execution.as_str(), schema);
+            (declared.name.clone(), digest)
+        })
         .collect()
 }
 

@@ -111,6 +111,8 @@ pub enum Change {
     Grant {
         device: Box<Device>,
         capabilities: Vec<String>,
+        /// All of them, by the name of a capability.
+        surfaces: BTreeMap<String, String>,
         labels: BTreeMap<String, String>,
     },
     /// Sign, and write the certificate into the status, which lacks it.

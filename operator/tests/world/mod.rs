@@ -332,11 +332,13 @@ impl World {
             Change::Grant {
                 device,
                 capabilities,
+                surfaces,
                 labels,
             } => {
                 let version = self.version();
                 let device = unchanged(&mut self.devices, &**device)?;
                 device.spec.grants.capabilities.clone_from(capabilities);
+                device.spec.grants.surfaces.clone_from(surfaces);
                 device.metadata.labels = Some(labels.clone()).filter(|labels| !labels.is_empty());
                 device.metadata.resource_version = Some(version);
                 Ok(())

@@ -37,8 +37,9 @@ use crate::{
     domain::{
         device::{DeviceKey, KnownDevice},
         dispatch::{self, Decision, FollowUp, Push},
+        grants::{self, Standing},
         invocation::OpenInvocation,
-        register::Declared,
+        register::{Declared, MAX_CONCURRENCY},
     },
     index::invocations::Entry,
 };
@@ -46,11 +47,13 @@ use crate::{
 /// How long a result may take before `Dispatched` is written.
 const MARK_AFTER: Duration = Duration::from_millis(100);
 /// Most invocations that one device's stream deals with at once: those that it carries, and results that it repeats.
-const MAX_FLIGHTS: usize = 64;
+const MAX_FLIGHTS: usize = 2 * MAX_CONCURRENCY;
 /// Most acks that wait for room.
 const MAX_ACKS: usize = 16;
 /// Room that is left for acks and heartbeats.
 const RESERVED_ROOM: usize = 3;
+/// Most capabilities whose standing is kept: as many as a device has. Whoever invokes names others as he likes.
+const MAX_STANDINGS: usize = 128;
 /// Clocks that differ by less than a timer's grain must not make a loop spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
@@ -66,6 +69,9 @@ pub struct Dispatcher {
     flights: BTreeMap<String, Flight>,
     /// Uids of open invocations for which the device asks a person, before this stream carries them.
     asking: BTreeSet<String>,
+    /// What was found out about capabilities that were asked for, until the device or its Device says something else.
+    /// Their schemas are read once, and not for each invocation.
+    standings: BTreeMap<String, Arc<Standing>>,
     work: FuturesUnordered<Work>,
     acks: VecDeque<String>,
     look_at: Option<Instant>,
@@ -97,12 +103,18 @@ impl Dispatcher {
             shown: None,
             flights: BTreeMap::new(),
             asking: BTreeSet::new(),
+            standings: BTreeMap::new(),
             work: FuturesUnordered::new(),
             acks: VecDeque::new(),
             look_at: None,
             look_up_at: Instant::now(),
             wants_room: false,
         }
+    }
+
+    /// What the device declares, or its Device, has changed.
+    pub fn changed(&mut self) {
+        self.standings = BTreeMap::new();
     }
 
     /// Compares what the index has with what is under way, and does what is to be done.
@@ -131,11 +143,14 @@ impl Dispatcher {
                 self.follow(entry, outbox, now)
             } else if held_up || waits || place >= MAX_OPEN_PER_DEVICE {
                 None
-            } else if self.has_place(outbox) {
-                self.begin(entry, device, declared, outbox, now)
-            } else {
+            } else if !self.has_place(declared, outbox) {
                 held_up = true;
                 None
+            } else if self.is_taken(&entry.invocation, declared) {
+                // Those of other capabilities need not wait for it; the next of its own find it taken, too.
+                None
+            } else {
+                self.begin(entry, device, declared, outbox, now)
             };
             look_at = [look_at, wait].into_iter().flatten().min();
         }
@@ -145,17 +160,48 @@ impl Dispatcher {
         });
     }
 
-    fn has_place(&mut self, outbox: &Outbox) -> bool {
+    /// Whether the device takes one more, of whatever capability.
+    fn has_place(&mut self, declared: &Declared, outbox: &Outbox) -> bool {
         if outbox.room() <= RESERVED_ROOM {
             self.wants_room = true;
             return false;
         }
-        let carried = self
-            .flights
+        self.carried().count() < declared.concurrency.min(self.shared.settings.in_flight)
+    }
+
+    /// Whether the device runs as many of its capability as it does at once.
+    fn is_taken(&self, invocation: &OpenInvocation, declared: &Declared) -> bool {
+        let capability = &invocation.spec().capability;
+        let carried = self.carried().filter(|flight| {
+            let other = flight.invocation.as_ref();
+            other.is_some_and(|other| other.spec().capability == *capability)
+        });
+        carried.count() >= declared.concurrency_of(capability)
+    }
+
+    fn carried(&self) -> impl Iterator<Item = &Flight> {
+        self.flights
             .values()
             .filter(|flight| !matches!(flight.state, State::Ended { .. }))
-            .count();
-        carried < self.shared.settings.in_flight
+    }
+
+    fn standing(
+        &mut self,
+        capability: &str,
+        device: &KnownDevice,
+        declared: &Declared,
+    ) -> Arc<Standing> {
+        if let Some(known) = self.standings.get(capability) {
+            return Arc::clone(known);
+        }
+        let found = grants::standing(capability, declared, &device.spec, &device.status);
+        let found = Arc::new(found);
+        if self.standings.len() >= MAX_STANDINGS {
+            self.standings.clear();
+        }
+        self.standings
+            .insert(capability.to_owned(), Arc::clone(&found));
+        found
     }
 
     /// Drops what has left the index: it ended or was deleted, and whoever runs it need not go on.
@@ -253,8 +299,10 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let invocation = &entry.invocation;
+        let standing = self.standing(&invocation.spec().capability, device, declared);
         let stream = dispatch::Stream {
             declared,
+            standing: &standing,
             since: self.since,
         };
         let (until, cancel_sent) = match dispatch::decide(invocation, device, stream, now) {
@@ -383,6 +431,6 @@ fn dispatch_of(invocation: &OpenInvocation, push: Push) -> node::Dispatch {
         max_output_bytes: u32::try_from(spec.max_output_bytes).unwrap_or_default(),
         requested_by: spec.requested_by.clone().unwrap_or_default(),
         idempotency_key: spec.idempotency_key.clone().unwrap_or_default(),
-        ..node::Dispatch::default()
+        mediate: push.mediate,
     }
 }

@@ -3,6 +3,7 @@
 
 mod artefacts;
 mod cluster;
+mod growth;
 mod schedules;
 mod truth;
 mod underway;

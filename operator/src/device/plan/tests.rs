@@ -1,6 +1,6 @@
 use crds::v1alpha1::{
     DeviceSpec,
-    device::{DeviceCapability, DeviceCertificate, Session},
+    device::{DeviceCapability, DeviceCertificate, Granted, Session},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     authority::csr::DeviceKey,
-    pairing_request::grants::{labels_at_approval, wrong_label},
+    pairing_request::grants::{labels_at_approval, surfaces_at_approval, wrong_label},
     report::Note,
 };
 
@@ -160,7 +160,7 @@ fn device<'a>(
 }
 
 /// A Device that was there before gets what was decided now. Where the approver says nothing of capabilities, it keeps
-/// those that the code allows. Labels that nobody speaks of stay: they may be anybody's.
+/// those that the code allows, as they were granted. Labels that nobody speaks of stay: they may be anybody's.
 fn granted_anew(observed: &Observed, device: &Device) -> Result<Option<(Change, Note)>, Failure> {
     let (given, ceiling) = grants(observed);
     let before: Vec<DeclaredCapability> = device
@@ -174,12 +174,22 @@ fn granted_anew(observed: &Observed, device: &Device) -> Result<Option<(Change, 
         })
         .collect();
     let capabilities = crds::grants::at_approval(&before, given, ceiling);
+    let mut surfaces = device.spec.grants.surfaces.clone();
+    if given.is_some_and(|given| given.capabilities.is_some()) {
+        // Who names capabilities means what this request shows of them.
+        let declared = &observed.request.spec.capabilities;
+        surfaces.extend(surfaces_at_approval(declared, &capabilities));
+    }
+    surfaces.retain(|name, _| capabilities.contains(name));
     let mut labels = device.labels().clone();
     labels.extend(decided_labels(observed)?);
     // An order of somebody's own is no difference.
     let mut sorted = device.spec.grants.capabilities.clone();
     sorted.sort();
-    if sorted == capabilities && labels == *device.labels() {
+    if sorted == capabilities
+        && surfaces == device.spec.grants.surfaces
+        && labels == *device.labels()
+    {
         return Ok(None);
     }
     let may_run = if capabilities.is_empty() {
@@ -194,6 +204,7 @@ fn granted_anew(observed: &Observed, device: &Device) -> Result<Option<(Change, 
     let grant = Change::Grant {
         device: Box::new(device.clone()),
         capabilities,
+        surfaces,
         labels,
     };
     Ok(Some((
@@ -228,13 +239,15 @@ fn new_device(observed: &Observed, key: &DeviceKey, name: &str) -> Result<Device
     let request = &observed.request;
     let (given, ceiling) = grants(observed);
     let labels = decided_labels(observed)?;
+    let declared = &request.spec.capabilities;
+    let capabilities = crds::grants::at_approval(declared, given, ceiling);
     let spec = DeviceSpec {
         public_key_sha256: key.fingerprint().to_string(),
         display_name: Some(request.spec.requested_name.clone()),
         client_kind: request.spec.client_kind,
         grants: DeviceGrants {
-            capabilities: crds::grants::at_approval(&request.spec.capabilities, given, ceiling),
-            ..DeviceGrants::default()
+            surfaces: surfaces_at_approval(declared, &capabilities),
+            capabilities,
         },
         ..DeviceSpec::default()
     };

@@ -531,6 +531,10 @@ fn a_device_that_is_paired_again_gets_what_is_decided_now() {
     ] {
         let mut old = device_named("old", &identity().1);
         old.spec.grants.capabilities = set(&had);
+        // As they were declared then, and are still.
+        old.spec.grants.surfaces = ["echo", "system.health"]
+            .map(|name| (name.to_owned(), surface::digest("Automatic", None)))
+            .into();
         let request = approved(of(spec()), |decision| decision.grants = given.map(grants));
         let mut code = door(&request);
         code.spec.grants = ceiling.map(grants);
@@ -542,7 +546,15 @@ fn a_device_that_is_paired_again_gets_what_is_decided_now() {
         let first = plan(&observed);
         let granted = match first.changes.as_slice() {
             [Change::Issue { .. }] => None,
-            [Change::Grant { capabilities, .. }, Change::Issue { .. }] => {
+            [
+                Change::Grant {
+                    capabilities,
+                    surfaces,
+                    ..
+                },
+                Change::Issue { .. },
+            ] => {
+                old.spec.grants.surfaces = surfaces.clone();
                 Some(capabilities.clone())
             }
             other => panic!("{other:?}"),
@@ -607,6 +619,12 @@ fn a_device_gets_what_was_approved_and_the_code_allows() {
     };
     let plan = plan(&observed);
     assert_eq!(created(&plan).spec.grants.capabilities, ["echo"]);
+    let pinned = BTreeMap::from([("echo".to_owned(), surface::digest("Automatic", None))]);
+    assert_eq!(
+        created(&plan).spec.grants.surfaces,
+        pinned,
+        "as the request shows it"
+    );
     assert_eq!(
         created(&plan).labels().get("site").map(String::as_str),
         Some("north")

@@ -49,6 +49,9 @@ pub(super) async fn run(
     let Some(input) = input_of(&order) else {
         return Ending::Failed(FailureCode::InvalidInput, "the input is no JSON".to_owned());
     };
+    if let Err(Failure { code, message }) = capability.terms().takes(&input) {
+        return Ending::Failed(code, message);
+    }
     let stopped = CancellationToken::new();
     let (progress, said) = Reporter::new();
     let call = Call {
@@ -62,7 +65,10 @@ pub(super) async fn run(
     let grace = capability.grace();
     // A task of its own, so that a panic is contained; dropping the set ends it.
     let mut task = JoinSet::new();
-    task.spawn(async move { capability.run(call).await });
+    task.spawn(async move {
+        let output = capability.run(call).await?;
+        capability.terms().answers(output)
+    });
     let why = tokio::select! {
         biased;
         ended = join(&mut task) => return of(ended, &spool),

@@ -1,6 +1,10 @@
 //! `echo`: gives its input back.
 
-use super::{Call, Capability, Running};
+use std::sync::LazyLock;
+
+use super::{Call, Capability, Running, terms::Terms};
+
+static TERMS: LazyLock<Terms> = LazyLock::new(|| Terms::built_in(None, None));
 
 #[derive(Debug)]
 pub(super) struct Echo;
@@ -8,6 +12,10 @@ pub(super) struct Echo;
 impl Capability for Echo {
     fn name(&self) -> &'static str {
         "echo"
+    }
+
+    fn terms(&self) -> &Terms {
+        &TERMS
     }
 
     fn run(&self, call: Call) -> Running {

@@ -1,15 +1,23 @@
 //! `system.health`: load, memory, disks, uptime, versions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use proto::node::FailureCode;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Call, Capability, Failure, Running};
+use super::{Call, Capability, Failure, Running, terms::Terms};
 use crate::host::health::{self, Health};
 
 /// How long to wait for a reading that somebody else asked for. One takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+static TERMS: LazyLock<Terms> = LazyLock::new(|| {
+    let output = r#"{"type":"object","required":["disks","versions"]}"#;
+    Terms::built_in(None, Some(output))
+});
 
 pub(super) struct SystemHealth {
     read: Arc<dyn Fn() -> Health + Send + Sync>,
@@ -32,6 +40,10 @@ impl Default for SystemHealth {
 impl Capability for SystemHealth {
     fn name(&self) -> &'static str {
         "system.health"
+    }
+
+    fn terms(&self) -> &Terms {
+        &TERMS
     }
 
     fn run(&self, _call: Call) -> Running {

@@ -1,9 +1,11 @@
 //! `system.identity`: who this device is to the cluster, as it knows itself.
 
+use std::sync::LazyLock;
+
 use proto::node::FailureCode;
 use serde::Serialize;
 
-use super::{Call, Capability, Failure, Running};
+use super::{Call, Capability, Failure, Running, terms::Terms};
 
 /// What `system.identity` tells.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -19,6 +21,11 @@ pub struct About {
     pub agent_version: String,
 }
 
+static TERMS: LazyLock<Terms> = LazyLock::new(|| {
+    let output = r#"{"type":"object","required":["device","namespace","publicKeySha256"]}"#;
+    Terms::built_in(None, Some(output))
+});
+
 #[derive(Debug)]
 pub(super) struct SystemIdentity {
     about: About,
@@ -33,6 +40,10 @@ impl SystemIdentity {
 impl Capability for SystemIdentity {
     fn name(&self) -> &'static str {
         "system.identity"
+    }
+
+    fn terms(&self) -> &Terms {
+        &TERMS
     }
 
     fn run(&self, _call: Call) -> Running {

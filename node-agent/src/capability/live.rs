@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use proto::node::{Availability, Execution};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -26,6 +27,7 @@ use super::{
         groups::Groups,
     },
     desktop,
+    terms::{MAX_SCHEMAS_BYTES, Terms},
 };
 use crate::config::{Config, document::Problem, mediation::Mediation};
 
@@ -125,10 +127,21 @@ impl Source {
 
         let mut registry = Registry::built_in(self.about.clone());
         desktop::add(&mut registry, &self.config.desktop, &self.launcher);
+        let mut schema_bytes: usize = registry.iter().map(|one| one.terms().schema_bytes()).sum();
         for declaration in declarations {
             if registry.len() >= MAX_CAPABILITIES {
                 let message = format!(
                     "{} is left out: a device has {MAX_CAPABILITIES} capabilities at most",
+                    declaration.name
+                );
+                problems.push(Problem::of(&folder, message));
+                continue;
+            }
+            schema_bytes += declaration.terms.schema_bytes();
+            if schema_bytes > MAX_SCHEMAS_BYTES {
+                schema_bytes -= declaration.terms.schema_bytes();
+                let message = format!(
+                    "{} is left out: the schemas of a device are {MAX_SCHEMAS_BYTES} bytes long at most together",
                     declaration.name
                 );
                 problems.push(Problem::of(&folder, message));
@@ -267,24 +280,34 @@ impl Keeper {
     }
 }
 
-/// One line for each capability, as `fairlead-agent capabilities` shows them.
+/// Each capability, as `fairlead-agent capabilities` shows them: one line, and below it what it takes and answers.
 pub fn table(registry: &Registry) -> String {
-    let lines = registry.iter().map(|capability| {
-        format!(
-            "{:<32} {:<10} {}",
-            capability.name(),
-            match capability.execution() {
-                proto::node::Execution::Mediated => "Mediated",
-                proto::node::Execution::Automatic | proto::node::Execution::Unspecified => {
-                    "Automatic"
-                }
-            },
-            match capability.availability() {
-                proto::node::Availability::Available => "available",
-                proto::node::Availability::Unavailable | proto::node::Availability::Unspecified =>
-                    "not available",
-            }
-        )
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    let mut lines = Vec::new();
+    for capability in registry.iter() {
+        let execution = match capability.execution() {
+            Execution::Mediated => "Mediated",
+            Execution::Automatic | Execution::Unspecified => "Automatic",
+        };
+        let availability = match capability.availability() {
+            Availability::Available => "available",
+            Availability::Unavailable | Availability::Unspecified => "not available",
+        };
+        let Terms {
+            version,
+            input,
+            output,
+            ..
+        } = capability.terms();
+        let name = capability.name();
+        let line = format!("{name:<32} {execution:<10} {availability:<14} {version}");
+        lines.push(line.trim_end().to_owned());
+        for (word, schema) in [("takes", input), ("answers", output)] {
+            lines.extend(
+                schema
+                    .as_ref()
+                    .map(|schema| format!("    {word:<8} {}", schema.text())),
+            );
+        }
+    }
+    lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! What this device can do. One file per capability that is built in; [`command`]: those that are declared;
 //! [`desktop`]: those that open something on the screen; [`live`]: all of them, and when that changes; [`progress`]: how
-//! far one has come; [`spool`]: where large outputs go.
+//! far one has come; [`spool`]: where large outputs go; [`terms`]: what one takes and answers.
 
 pub mod command;
 pub mod desktop;
@@ -10,6 +10,7 @@ mod identity;
 pub mod live;
 pub mod progress;
 pub mod spool;
+pub mod terms;
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ pub use identity::About;
 use proto::node::{self, Availability, Execution, FailureCode};
 use tokio_util::sync::CancellationToken;
 
-use self::progress::Reporter;
+use self::{progress::Reporter, terms::Terms};
 
 /// A future that ends with a capability's output.
 pub type Running = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
@@ -35,6 +36,11 @@ pub trait Capability: Send + Sync {
     )]
     fn description(&self) -> &str {
         ""
+    }
+
+    /// What it takes and answers.
+    fn terms(&self) -> &Terms {
+        &terms::NONE
     }
 
     fn execution(&self) -> Execution {
@@ -155,12 +161,7 @@ impl Registry {
     pub fn declared(&self) -> Vec<node::Capability> {
         let capabilities = self.by_name.values();
         capabilities
-            .map(|capability| node::Capability {
-                name: capability.name().to_owned(),
-                execution: capability.execution().into(),
-                availability: capability.availability().into(),
-                ..node::Capability::default()
-            })
+            .map(|capability| terms::declared(capability.as_ref()))
             .collect()
     }
 

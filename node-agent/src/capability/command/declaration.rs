@@ -6,6 +6,8 @@ use std::{path::PathBuf, time::Duration};
 
 use proto::node::Execution;
 use serde::Deserialize;
+use serde_json::Value;
+use surface::{Schema, is_deceptive};
 use toml::Spanned;
 
 use super::{
@@ -14,6 +16,7 @@ use super::{
 };
 use crate::{
     agent::order::MAX_OUTPUT_BYTES,
+    capability::terms::{MAX_VERSION_BYTES, Terms},
     config::document::{Document, Problem},
 };
 
@@ -66,6 +69,7 @@ pub struct Declaration {
     /// Runs at once.
     pub concurrency: usize,
     pub execution: Execution,
+    pub terms: Terms,
 }
 
 /// What of the machine a declaration is checked against.
@@ -89,6 +93,11 @@ struct Written {
 struct WrittenCapability {
     name: Spanned<String>,
     description: Option<Spanned<String>>,
+    version: Option<Spanned<String>>,
+    /// A table, or JSON in a string.
+    input_schema: Option<Spanned<Value>>,
+    output_schema: Option<Spanned<Value>>,
+    default_timeout_seconds: Option<Spanned<i64>>,
     command: Spanned<PathBuf>,
     #[serde(default)]
     args: Vec<Spanned<String>>,
@@ -156,6 +165,10 @@ impl Reader<'_> {
         let WrittenCapability {
             name,
             description,
+            version,
+            input_schema,
+            output_schema,
+            default_timeout_seconds,
             command,
             args,
             user,
@@ -174,18 +187,40 @@ impl Reader<'_> {
         if let Some(description) = &description {
             self.check("description", description, |text| judge_description(text))?;
         }
+        if let Some(version) = &version {
+            self.check("version", version, |text| judge_version(text))?;
+        }
         self.check("command", &command, |path| judge_path(path))?;
         if let Some(folder) = &working_directory {
             self.check("working_directory", folder, |path| judge_path(path))?;
         }
         let at_most = |key, value, min, max| self.number(key, value, min, max);
         let seconds = |number: u64| Duration::from_secs(number);
+        let timeout = at_most("timeout_seconds", timeout_seconds, 1, MAX_TIMEOUT_SECONDS)?;
+        let default_timeout = default_timeout_seconds;
+        let default_timeout = at_most(
+            "default_timeout_seconds",
+            default_timeout,
+            1,
+            MAX_TIMEOUT_SECONDS,
+        )?;
+        let whole = |seconds: Option<u64>| {
+            seconds
+                .and_then(|seconds| u32::try_from(seconds).ok())
+                .unwrap_or_default()
+        };
         Ok(Declaration {
+            terms: Terms {
+                version: version.map(Spanned::into_inner).unwrap_or_default(),
+                input: self.schema("input_schema", input_schema)?,
+                output: self.schema("output_schema", output_schema)?,
+                default_timeout_seconds: whole(default_timeout),
+                max_timeout_seconds: whole(timeout),
+            },
             arguments: self.arguments(&args)?,
             account: self.account(user, group, surroundings)?,
             environment: self.variables(env)?,
-            timeout: at_most("timeout_seconds", timeout_seconds, 1, MAX_TIMEOUT_SECONDS)?
-                .map(seconds),
+            timeout: timeout.map(seconds),
             grace: at_most("grace_seconds", grace_seconds, 0, MAX_GRACE_SECONDS)?
                 .map_or(DEFAULT_GRACE, seconds),
             memory_bytes: at_most("memory_bytes", memory_bytes, MIN_MEMORY_BYTES, i64::MAX)?,
@@ -236,6 +271,20 @@ impl Reader<'_> {
             }
         })?;
         Ok(u64::try_from(value.into_inner()).ok())
+    }
+
+    fn schema(&self, key: &str, value: Option<Spanned<Value>>) -> Result<Option<Schema>, Problem> {
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let written = value.get_ref();
+        let text = written
+            .as_str()
+            .map_or_else(|| written.to_string(), str::to_owned);
+        let schema = Schema::parse(text.as_bytes());
+        schema
+            .map(Some)
+            .map_err(|invalid| self.0.problem(&value.span(), key, invalid))
     }
 
     fn arguments(&self, args: &[Spanned<String>]) -> Result<Vec<Argument>, Problem> {
@@ -317,10 +366,17 @@ fn judge_name(name: &str) -> Result<(), String> {
 }
 
 fn judge_description(text: &str) -> Result<(), String> {
-    if text.chars().count() > MAX_DESCRIPTION_CHARACTERS || text.chars().any(char::is_control) {
+    if text.chars().count() > MAX_DESCRIPTION_CHARACTERS || text.chars().any(is_deceptive) {
         return Err(format!(
             "give one line of {MAX_DESCRIPTION_CHARACTERS} characters at most"
         ));
+    }
+    Ok(())
+}
+
+fn judge_version(text: &str) -> Result<(), String> {
+    if text.len() > MAX_VERSION_BYTES || text.chars().any(is_deceptive) {
+        return Err(format!("give {MAX_VERSION_BYTES} characters at most"));
     }
     Ok(())
 }
@@ -385,6 +441,7 @@ pub(super) mod tests {
                 max_output_bytes: 256 * 1024,
                 concurrency: 1,
                 execution: Execution::Automatic,
+                terms: Terms::default(),
             }]
         );
         assert_eq!(declared("").unwrap(), []);
@@ -414,6 +471,17 @@ pub(super) mod tests {
             ("concurrency = 0", "concurrency: "),
             ("mediation = \"none\"", "mediation"),
             ("description = \"a\\nb\"", "description: "),
+            (
+                "version = \"012345678901234567890123456789012\"",
+                "version: ",
+            ),
+            ("default_timeout_seconds = 0", "default_timeout_seconds: "),
+            (
+                "input_schema = { type = \"objekt\" }",
+                "input_schema: at /type: ",
+            ),
+            ("output_schema = \"{\"", "output_schema: it is no JSON"),
+            ("input_schema = { requried = [\"a\"] }", "/requried"),
             ("shell = true", "shell"),
         ] {
             let problems = declared(&format!("{MINIMAL}{line}\n")).unwrap_err();
@@ -424,6 +492,27 @@ pub(super) mod tests {
             assert_eq!(problem.line, Some(expected), "{line}: {problem}");
             assert!(problem.message.contains(says), "{line}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_schema_is_a_table_or_json_in_a_string() {
+        let table = "timeout_seconds = 7\nversion = \"2\"\n[capability.input_schema]\ntype = \"object\"\nrequired = [\"folder\"]\n\
+                     [capability.input_schema.properties]\nfolder = { type = \"string\", maxLength = 100 }\n";
+        let json = "timeout_seconds = 7\nversion = \"2\"\ninput_schema = '{\"type\":\"object\",\"required\":[\"folder\"],\
+                    \"properties\":{\"folder\":{\"type\":\"string\",\"maxLength\":100}}}'\n";
+        let terms = |text| {
+            declared(&format!("{MINIMAL}{text}")).unwrap()[0]
+                .terms
+                .clone()
+        };
+        assert_eq!(terms(table), terms(json));
+        let terms = terms(table);
+        assert_eq!(
+            (terms.version.as_str(), terms.max_timeout_seconds),
+            ("2", 7)
+        );
+        assert!(terms.takes(br#"{"folder":"/var"}"#).is_ok());
+        assert!(terms.takes(br#"{"folder":7}"#).is_err());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use self::{
     groups::{Bounds, Groups},
     process::Job,
 };
-use super::{Call, Capability, Failure, Running};
+use super::{Call, Capability, Failure, Running, terms::Terms};
 use crate::config::document::check_writers;
 
 /// On top of a command's own grace: for SIGKILL to be seen, and for its last output.
@@ -92,6 +92,10 @@ impl Capability for Declared {
 
     fn description(&self) -> &str {
         &self.declaration.description
+    }
+
+    fn terms(&self) -> &Terms {
+        &self.declaration.terms
     }
 
     fn execution(&self) -> Execution {

@@ -11,6 +11,7 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::PathBuf,
+    sync::LazyLock,
 };
 
 use proto::node::{Execution, FailureCode};
@@ -18,10 +19,16 @@ use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
 use super::{Opener, invalid, opened};
-use crate::capability::{Call, Capability, Failure, Running};
+use crate::capability::{Call, Capability, Failure, Running, terms::Terms};
 
 /// Longest path, in bytes: what the kernel takes.
 const MAX_BYTES: usize = 4096;
+
+static TERMS: LazyLock<Terms> = LazyLock::new(|| {
+    let input = r#"{"type":"object","properties":{"path":{"type":"string","minLength":1,"maxLength":4096}},"required":["path"],"additionalProperties":false}"#;
+    let output = r#"{"type":"object","properties":{"opened":{"type":"string"}}}"#;
+    Terms::built_in(Some(input), Some(output))
+});
 
 #[derive(Debug)]
 pub(super) struct OpenPath {
@@ -48,6 +55,10 @@ impl Capability for OpenPath {
 
     fn description(&self) -> &'static str {
         "opens a file or folder on this screen"
+    }
+
+    fn terms(&self) -> &Terms {
+        &TERMS
     }
 
     fn execution(&self) -> Execution {

@@ -3,17 +3,25 @@
 //! The opener gets the address as the parser understood it, never as it was written: two programs that read one text
 //! differently are how a harmless address becomes another.
 
+use std::sync::LazyLock;
+
 use ::url::Url;
 use proto::node::Execution;
 use serde::Deserialize;
 
 use super::{Opener, invalid, opened};
-use crate::capability::{Call, Capability, Running};
+use crate::capability::{Call, Capability, Running, terms::Terms};
 
 /// Longest address, in bytes, as written and as opened.
 const MAX_BYTES: usize = 2048;
 /// What the part of an address that browsers act on themselves begins with.
 const DIRECTIVE: &str = ":~:";
+
+static TERMS: LazyLock<Terms> = LazyLock::new(|| {
+    let input = r#"{"type":"object","properties":{"url":{"type":"string","minLength":1,"maxLength":2048}},"required":["url"],"additionalProperties":false}"#;
+    let output = r#"{"type":"object","properties":{"opened":{"type":"string"}}}"#;
+    Terms::built_in(Some(input), Some(output))
+});
 
 #[derive(Debug)]
 pub(super) struct OpenUrl {
@@ -39,6 +47,10 @@ impl Capability for OpenUrl {
 
     fn description(&self) -> &'static str {
         "opens an address in the browser of this screen"
+    }
+
+    fn terms(&self) -> &Terms {
+        &TERMS
     }
 
     fn execution(&self) -> Execution {

@@ -127,7 +127,6 @@ impl OpenInvocation {
     /// Whether this is a newer version of the same object than the other. Versions are numbers that grow; where they
     /// are not, what was heard last counts, and a write that relies on it conflicts and reads again.
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        let number = |version: &str| version.parse::<u128>().ok();
         match (
             number(&self.resource_version),
             number(&other.resource_version),
@@ -136,6 +135,19 @@ impl OpenInvocation {
             _ => self.resource_version != other.resource_version,
         }
     }
+
+    /// Whether this version was written before that one, of whatever object. One counter of the API server numbers all
+    /// writes of a kind's store (KEP-5504), and no clock has a part in it. `false` where they are no numbers.
+    pub fn was_written_before(&self, version: &str) -> bool {
+        match (number(&self.resource_version), number(version)) {
+            (Some(mine), Some(theirs)) => mine < theirs,
+            _ => false,
+        }
+    }
+}
+
+fn number(version: &str) -> Option<u128> {
+    version.parse().ok()
 }
 
 /// So many seconds later, or the end of time.

@@ -197,6 +197,11 @@ fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
         return Next::Wait(over_at);
     }
     if spec.cancel.is_some() && holder != Holder::Gateway {
+        // The news of a session, whose gateway may have sent it, may be on their way.
+        let settled = later(created, SETTLING);
+        if observed.now < settled {
+            return Next::Wait(settled);
+        }
         return Next::End(End {
             phase: InvocationPhase::Cancelled,
             code: ErrorCode::Cancelled,

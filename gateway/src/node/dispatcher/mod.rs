@@ -63,8 +63,8 @@ pub struct Dispatcher {
     device: DeviceKey,
     /// When the stream began.
     since: Timestamp,
-    /// When this gateway knew that the Device shows the session.
-    shown: Option<Timestamp>,
+    /// When this gateway knew that the Device shows the session, and the Device's version then.
+    shown: Option<(Timestamp, String)>,
     /// By uid.
     flights: BTreeMap<String, Flight>,
     /// Uids of open invocations for which the device asks a person, before this stream carries them.
@@ -127,7 +127,8 @@ impl Dispatcher {
     ) {
         let now = now();
         if begins == Begins::All {
-            self.shown.get_or_insert(now);
+            self.shown
+                .get_or_insert_with(|| (now, device.resource_version.clone()));
         }
         self.wants_room = false;
         self.flush(outbox);
@@ -354,10 +355,13 @@ impl Dispatcher {
     }
 
     /// Before the Device showed the session, others could take the device for absent, and end what was queued for it; the
-    /// news of that may be on their way.
+    /// news of that may be on their way. This gateway's clock may be behind that of the API server, so the order of the
+    /// writes counts, too.
     fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
         invocation.phase() == InvocationPhase::Queued
-            && self.shown.is_none_or(|shown| invocation.created <= shown)
+            && self.shown.as_ref().is_none_or(|(at, version)| {
+                invocation.created <= *at || invocation.was_written_before(version)
+            })
     }
 
     /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait

@@ -288,7 +288,12 @@ fn a_cancelled_invocation_is_ended_by_who_holds_the_stream() {
         decide(1001, &cancelled, &lamp(None), GatewayLease::Live),
         waits_until(1040)
     );
-    let plan = decide(1000, &cancelled, &lamp(Some(999)), GatewayLease::Live);
+    // Its session may not be seen yet.
+    assert_eq!(
+        decide(1000, &cancelled, &lamp(Some(999)), GatewayLease::Live),
+        waits_until(1001)
+    );
+    let plan = decide(1001, &cancelled, &lamp(Some(999)), GatewayLease::Live);
     assert_eq!(
         end(&plan),
         (InvocationPhase::Cancelled, ErrorCode::Cancelled)

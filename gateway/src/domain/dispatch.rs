@@ -182,10 +182,10 @@ fn push(invocation: &OpenInvocation, input: &[u8], mediate: bool, now: Timestamp
 }
 
 /// Sends once more what the device has answered, so that it answers again. `None` where it cannot have been sent.
-/// A device that forgot it all the same asks its person.
-pub fn again(invocation: &OpenInvocation, now: Timestamp) -> Option<Push> {
+/// `mediate`: the person at the device is to be asked, whatever the device declares.
+pub fn again(invocation: &OpenInvocation, mediate: bool, now: Timestamp) -> Option<Push> {
     match invocation.input() {
-        Input::Json(input) => Some(push(invocation, input, true, now)),
+        Input::Json(input) => Some(push(invocation, input, mediate, now)),
         Input::TooLarge(_) => None,
     }
 }

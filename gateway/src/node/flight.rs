@@ -68,6 +68,9 @@ pub struct Awaited {
     pub pushed: bool,
     pub cancel_sent: bool,
     pub again: Again,
+    /// The person at the device is to be asked, whatever the device declares. What is sent once more must not ask where
+    /// it did not at first, or the other way round.
+    pub mediate: bool,
 }
 
 /// Whether it is sent once more, so that the device repeats what there was no memory for; or for the first time.
@@ -174,6 +177,7 @@ impl Flight {
                 pushed: false,
                 cancel_sent: false,
                 again: Again::No,
+                mediate: true,
             }
         });
         self.state = State::Sent { mark_at: Some(now) };

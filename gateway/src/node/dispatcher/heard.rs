@@ -139,6 +139,8 @@ impl Dispatcher {
                     pushed: true,
                     cancel_sent: false,
                     again: Again::No,
+                    // The device has its result. One that forgot it all the same asks its person.
+                    mediate: true,
                 });
                 let queued = invocation.phase() == InvocationPhase::Queued;
                 flight.state = State::Sent {

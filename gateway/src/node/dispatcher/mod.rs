@@ -262,7 +262,7 @@ impl Dispatcher {
         if awaited.again == Again::Now {
             if outbox.room() > RESERVED_ROOM {
                 awaited.again = Again::No;
-                if let Some(push) = dispatch::again(invocation, now) {
+                if let Some(push) = dispatch::again(invocation, awaited.mediate, now) {
                     outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
                 }
             } else {
@@ -306,22 +306,23 @@ impl Dispatcher {
             standing: &standing,
             since: self.since,
         };
-        let (until, cancel_sent) = match dispatch::decide(invocation, device, stream, now) {
+        let (until, cancel_sent, mediate) = match dispatch::decide(invocation, device, stream, now)
+        {
             Decision::Nothing => return None,
             Decision::Wait(until) => return Some(until),
             Decision::Push(push) if self.may_have_been_given_up(invocation) => {
-                self.mark_first(entry, push.answer_by, now);
+                self.mark_first(entry, &push, now);
                 return Some(push.answer_by);
             }
             Decision::Push(push) => {
-                let until = push.answer_by;
+                let (until, mediate) = (push.answer_by, push.mediate);
                 outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
                 self.shared.metrics.dispatched(entry.seen.elapsed());
-                (until, false)
+                (until, false, mediate)
             }
             Decision::Cancel(until) => {
                 outbox.push(cancel(&invocation.uid, &invocation.name));
-                (until, true)
+                (until, true, true)
             }
             Decision::End(end) => {
                 let known = Some(Arc::clone(invocation));
@@ -346,6 +347,7 @@ impl Dispatcher {
             pushed: !cancel_sent,
             cancel_sent,
             again: Again::No,
+            mediate,
         });
         if self.asking.remove(&invocation.uid) {
             heard::asks(&mut flight);
@@ -366,7 +368,7 @@ impl Dispatcher {
 
     /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait
     /// for a write.
-    fn mark_first(&mut self, entry: &Entry, until: Timestamp, now: Timestamp) {
+    fn mark_first(&mut self, entry: &Entry, push: &Push, now: Timestamp) {
         let invocation = &entry.invocation;
         self.shared.metrics.dispatched(entry.seen.elapsed());
         let state = State::Sent {
@@ -376,10 +378,11 @@ impl Dispatcher {
         let mut flight = Flight::new(&invocation.name, known, state);
         flight.awaited = Some(Awaited {
             sent: now,
-            until,
+            until: push.answer_by,
             pushed: false,
             cancel_sent: false,
             again: Again::WhenMarked,
+            mediate: push.mediate,
         });
         if self.asking.remove(&invocation.uid) {
             heard::asks(&mut flight);

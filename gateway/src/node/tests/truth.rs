@@ -407,7 +407,9 @@ async fn one_that_waited_for_its_device_is_marked_before_it_is_sent() {
     let waited = a_minute_ago(&invocation("say-hi", "lamp-1"));
     world.cluster.add_invocation(&waited);
     let mut device = world.welcomed("lamp-1").await;
-    assert_eq!(device.dispatch().await.name, "say-hi");
+    let dispatch = device.dispatch().await;
+    assert_eq!(dispatch.name, "say-hi");
+    assert!(!dispatch.mediate, "it is granted as it is declared");
     let status = &world.cluster.invocation("say-hi")["status"];
     assert_eq!(status["phase"], "Dispatched", "whoever ends it first wins");
     assert_eq!(world.cluster.log_of("capabilityinvocations"), [WRITE]);

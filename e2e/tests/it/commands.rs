@@ -17,6 +17,7 @@ use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use libtest_mimic::Trial;
 use proto::node::gateway_event::Event as Heard;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::door::pair;
 use crate::fixture::{Fixture, Scene};
@@ -211,6 +212,8 @@ async fn writes(
 
 async fn one_write(scene: Scene) -> anyhow::Result<()> {
     let (_, device, mut stream) = device(&scene, "quick", &["echo"]).await?;
+    // What was made in the second in which the session began may be from before it, and is marked before it is sent.
+    sleep(Duration::from_secs(2)).await;
     let writes = writes(&scene, "quick", &device, async |uid| {
         let Heard::Dispatch(dispatch) = stream.next().await? else {
             bail!("no dispatch")

@@ -135,7 +135,12 @@ fn gateways_part() -> Vec<Rule> {
             made([
                 GATEWAY
                     .writes_status(KIOSK, &json!({ "capabilities": [capability("shell", "Granted")] }))
-                    .refused("Granted only where spec.grants of the device says so"),
+                    .refused("only where spec.grants of the device says so"),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "capabilities": [{
+                        "name": "shell", "granted": "Pending", "accepted": { "execution": "Automatic" },
+                    }] }))
+                    .refused("only where spec.grants of the device says so"),
                 GATEWAY.writes_status(KIOSK, &json!({ "capabilities": [capability("echo", "Granted"), capability("shell", "Pending")] })),
                 // A grant that was taken back does not keep a session from ending.
                 DORA.patches(KIOSK, spec(&json!({ "grants": { "capabilities": [] } }))),

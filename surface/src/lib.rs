@@ -4,8 +4,8 @@
 //! - [`read`]: from JSON to [`node`], with everything that is refused;
 //! - [`node`]: a schema in memory; [`pattern`]: its regular expressions;
 //! - [`check`]: whether a value is what a schema asks for, and where it is not;
-//! - [`narrows`]: whether one schema is sure to accept no more than another;
-//! - [`digest`]: what a grant names.
+//! - [`narrows()`]: whether one schema is sure to accept no more than another;
+//! - [`digest()`]: what a grant names.
 //!
 //! The dialect is draft 2020-12 without what looks elsewhere or at what was evaluated before: `$dynamicRef`, `$anchor`,
 //! `$id`, `unevaluatedItems`, `unevaluatedProperties`. A keyword that is not known is refused and not skipped: a schema

@@ -1,7 +1,7 @@
 //! `install` and `uninstall`: the agent as a service of its host, under systemd.
 //!
 //! - [`plan`], [`plan_removal`]: what there is to do. Pure;
-//! - [`unit`]: what systemd is told;
+//! - [`mod@unit`]: what systemd is told;
 //! - [`apply`]: does it, or says what it would do.
 //!
 //! Each step says what shall be, so that a second run changes nothing. Nothing here knows a secret: the state folder is

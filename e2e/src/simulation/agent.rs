@@ -244,6 +244,7 @@ impl Life {
             availability: Availability::Available,
             concurrency: self.make.concurrency,
             is_mediated: false,
+            capability: None,
         };
         let none = HashSet::new();
         let session = self.session.as_ref();

@@ -86,6 +86,43 @@ fn what_is_mediated_is_recorded_and_asked_and_does_not_start() {
     }
 }
 
+/// With an input that no capability takes.
+fn wrong(order: &mut super::order::Order) {
+    order.input = b"\"no\"".to_vec();
+}
+
+#[test]
+fn nobody_is_asked_about_an_input_that_is_not_taken() {
+    let invalid = [end("a", Outcome::Failed, FailureCode::InvalidInput)];
+    for input in ["\"no\"", "{"] {
+        let plan = World::new().plan(&[with("a", |order| {
+            order.capability = ASKED.to_owned();
+            order.input = input.into();
+        })]);
+        assert_eq!(ends(&plan), invalid);
+        assert!(!tells_asked(&plan) && plan.records.len() == 1, "{plan:?}");
+    }
+    // Nor where it was taken when it came, and nobody had to be asked then.
+    let mut world = World::new().after(&["x", "y", "a"].map(dispatch));
+    let mut order = std::sync::Arc::unwrap_or_clone(order("a"));
+    wrong(&mut order);
+    world.jobs.leave(&uid("a"));
+    world.jobs.wait(std::sync::Arc::new(order));
+    world.rules = Rules::from(vec![rule("echo", "*", Verdict::Ask)]);
+    let plan = world.plan(&[completed("x")]);
+    assert_eq!(ends(&plan)[1..], invalid);
+    assert!(!tells_asked(&plan), "{plan:?}");
+}
+
+#[test]
+fn who_may_not_have_it_learns_nothing_of_the_input() {
+    let plan = ruled(vec![rule("*", "*", Verdict::Deny)]).plan(&[with("a", wrong)]);
+    assert_eq!(
+        ends(&plan),
+        [end("a", Outcome::Refused, FailureCode::Refused)]
+    );
+}
+
 #[test]
 fn every_stream_hears_once_and_who_asks_again_hears_it_again() {
     let mut world = World::new().after(&[asked("a")]);

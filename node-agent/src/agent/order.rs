@@ -1,6 +1,7 @@
 //! What the agent is asked to do, read from the wire once; and how it ends.
 
 use proto::node::{self, FailureCode, Outcome, gateway_event::Event as FromGateway};
+use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -75,6 +76,15 @@ impl Order {
             decision: Some(decision),
             ..self.clone()
         }
+    }
+
+    /// Its input, `null` where there is none; `None` where it is no JSON.
+    pub fn json(&self) -> Option<&[u8]> {
+        if self.input.is_empty() {
+            return Some(b"null");
+        }
+        serde_json::from_slice::<IgnoredAny>(&self.input).ok()?;
+        Some(&self.input)
     }
 
     /// Its idempotency key.

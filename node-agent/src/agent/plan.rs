@@ -8,6 +8,7 @@ mod once;
 mod storing;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
@@ -23,7 +24,7 @@ use super::{
     order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
 };
 use crate::{
-    capability::Offer,
+    capability::{Failure, Offer},
     host::clock::Moment,
     journal::{Bounds, Ledger, Phase, Record, Uid},
     mediation::rules::{Rules, Ruling},
@@ -34,6 +35,9 @@ const REFUSAL_BYTES: u64 = 4 * 1024;
 
 /// Most invocations that a gateway sends at once, as the protocol has it.
 const MOST_AT_ONCE: u32 = 64;
+
+/// How an order ends that is not tried, and why.
+type Objection = (Outcome, FailureCode, Cow<'static, str>);
 
 /// How much may happen at once.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +114,7 @@ pub struct Observed<'a> {
     pub told: Option<&'a HashSet<Uid>>,
     /// Those of which this stream was told that a person is asked.
     pub told_asked: &'a HashSet<Uid>,
-    pub surface: &'a BTreeMap<&'a str, Offer>,
+    pub surface: &'a BTreeMap<&'a str, Offer<'a>>,
     pub rules: &'a Rules,
     pub limits: Limits,
     /// When running capabilities are stopped because the agent stops; `None` while it does not.
@@ -283,7 +287,7 @@ impl<'a> Draft<'a> {
             }
         }
         if let Some((outcome, code, message)) = self.objection(order) {
-            return self.end_before_start(order, outcome, code, message);
+            return self.end_before_start(order, outcome, code, &message);
         }
         let decided = match ruling {
             Ruling::Denied(decision) => return self.deny(order, &decision),
@@ -320,7 +324,7 @@ impl<'a> Draft<'a> {
 
     fn hold(&mut self, order: &Arc<Order>) {
         if let Some((outcome, code, message)) = self.objection_to_asking() {
-            return self.end_before_start(order, outcome, code, message);
+            return self.end_before_start(order, outcome, code, &message);
         }
         if !self.take_room(order.reserve()) {
             return self.refuse(&order.uid, &order.name);
@@ -330,29 +334,26 @@ impl<'a> Draft<'a> {
         self.ask(order);
     }
 
-    /// Why an order is not even tried.
-    fn objection(&self, order: &Order) -> Option<(Outcome, FailureCode, &'static str)> {
+    /// Why an order is not even tried, nor anybody asked about it.
+    fn objection(&self, order: &Order) -> Option<Objection> {
         let Observed { now, surface, .. } = self.observed;
         if order.deadline <= *now {
             return Some((
                 Outcome::TimedOut,
                 FailureCode::DeadlineBeforeStart,
-                "its time was over before it could start",
+                "its time was over before it could start".into(),
             ));
         }
-        let failed = |code, message| Some((Outcome::Failed, code, message));
-        match surface
-            .get(order.capability.as_str())
-            .map(|offer| offer.availability)
-        {
-            None => {
-                return failed(
-                    FailureCode::NotDeclared,
-                    "this device does not have the capability",
-                );
-            }
-            Some(Availability::Available) => {}
-            Some(Availability::Unavailable | Availability::Unspecified) => {
+        let failed = |code, message: &'static str| Some((Outcome::Failed, code, message.into()));
+        let Some(offer) = surface.get(order.capability.as_str()) else {
+            return failed(
+                FailureCode::NotDeclared,
+                "this device does not have the capability",
+            );
+        };
+        match offer.availability {
+            Availability::Available => {}
+            Availability::Unavailable | Availability::Unspecified => {
                 return failed(
                     FailureCode::Unavailable,
                     "this device has the capability, but it is not available now",
@@ -362,7 +363,11 @@ impl<'a> Draft<'a> {
         if order.input.len() > MAX_INPUT_BYTES {
             return failed(FailureCode::InvalidInput, "the input is too large");
         }
-        None
+        let Some(input) = order.json() else {
+            return failed(FailureCode::InvalidInput, "the input is no JSON");
+        };
+        let Failure { code, message } = offer.takes(input).err()?;
+        Some((Outcome::Failed, code, message.into()))
     }
 
     /// Whether as few run as may, of all and of its capability. One that is not declared any more is not waited for: it
@@ -571,11 +576,14 @@ impl<'a> Draft<'a> {
                     self.act(Effect::Leave(order.uid.clone()));
                     self.deny(&order, &decision);
                 }
-                Ruling::Ask => match self.objection_to_asking() {
+                Ruling::Ask => match self
+                    .objection(&order)
+                    .or_else(|| self.objection_to_asking())
+                {
                     None => self.ask(&order),
                     Some((outcome, code, message)) => {
                         self.act(Effect::Leave(order.uid.clone()));
-                        self.end_before_start(&order, outcome, code, message);
+                        self.end_before_start(&order, outcome, code, &message);
                     }
                 },
             }

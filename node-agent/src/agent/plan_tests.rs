@@ -14,7 +14,7 @@ use super::{
     plan::{Answer, Effect, Event, Limits, Observed, Plan, Repeat, Reply, plan},
 };
 use crate::{
-    capability::Offer,
+    capability::{Call, Capability, Failure, Offer, Running},
     host::clock::Moment,
     journal::{Bounds, Ledger, Mark, Phase, Record, Uid},
     mediation::{
@@ -92,11 +92,32 @@ pub(super) fn answer(order: &Order, is_allowed: bool) -> Answer {
     }
 }
 
-pub(super) fn surface() -> BTreeMap<&'static str, Offer> {
+/// Takes anything but `"no"`.
+struct Picky;
+
+impl Capability for Picky {
+    fn name(&self) -> &'static str {
+        "picky"
+    }
+
+    fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        if input != b"\"no\"" {
+            return Ok(());
+        }
+        Err(Failure::new(FailureCode::InvalidInput, "/: not that"))
+    }
+
+    fn run(&self, _call: Call) -> Running {
+        panic!("a plan runs nothing")
+    }
+}
+
+pub(super) fn surface() -> BTreeMap<&'static str, Offer<'static>> {
     let offer = |availability, concurrency| Offer {
         availability,
         concurrency,
         is_mediated: false,
+        capability: Some(&Picky),
     };
     BTreeMap::from([
         ("echo", offer(Availability::Available, usize::MAX)),

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use proto::node::{self, Execution, FailureCode};
-use serde::de::IgnoredAny;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
@@ -46,16 +45,17 @@ pub(super) async fn run(
             "nobody allowed it, so it was not started".to_owned(),
         );
     }
-    let Some(input) = input_of(&order) else {
+    // The plan looked; but the capability may have changed while it waited.
+    let Some(input) = order.json() else {
         return Ending::Failed(FailureCode::InvalidInput, "the input is no JSON".to_owned());
     };
-    if let Err(Failure { code, message }) = capability.terms().takes(&input) {
+    if let Err(Failure { code, message }) = capability.takes(input) {
         return Ending::Failed(code, message);
     }
     let stopped = CancellationToken::new();
     let (progress, said) = Reporter::new();
     let call = Call {
-        input,
+        input: input.to_vec(),
         max_output_bytes: order.max_output_bytes,
         requested_by: order.requested_by.clone(),
         spool: Some(spool.clone()),
@@ -140,15 +140,6 @@ fn of(ended: Result<Result<Vec<u8>, Failure>, JoinError>, spool: &Spool) -> Endi
             "the capability broke: see the agent's log".to_owned(),
         ),
     }
-}
-
-/// `None` where it is no JSON.
-fn input_of(order: &Order) -> Option<Vec<u8>> {
-    if order.input.is_empty() {
-        return Some(b"null".to_vec());
-    }
-    serde_json::from_slice::<IgnoredAny>(&order.input).ok()?;
-    Some(order.input.clone())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub mod progress;
 pub mod spool;
 pub mod terms;
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use self::spool::Spool;
 pub use identity::About;
@@ -43,6 +43,15 @@ pub trait Capability: Send + Sync {
         &terms::NONE
     }
 
+    /// Whether it takes `input`, which is JSON, as far as that can be told from the two alone: neither clock nor disk is
+    /// looked at, and it is quick. Asked before a person is, and once more before it runs.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT`, with the place.
+    fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        self.terms().takes(input)
+    }
+
     fn execution(&self) -> Execution {
         Execution::Automatic
     }
@@ -66,14 +75,31 @@ pub trait Capability: Send + Sync {
     }
 }
 
+/// Its name.
+impl fmt::Debug for dyn Capability + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What is known of a capability without running it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Offer {
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
     pub availability: Availability,
     /// Runs at once.
     pub concurrency: usize,
     /// A person is asked first.
     pub is_mediated: bool,
+    /// Who says what it takes. `None`: it takes anything.
+    pub capability: Option<&'a dyn Capability>,
+}
+
+impl Offer<'_> {
+    /// See [`Capability::takes`].
+    pub fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        self.capability
+            .map_or(Ok(()), |capability| capability.takes(input))
+    }
 }
 
 /// One invocation, as a capability sees it.
@@ -118,8 +144,8 @@ pub struct Registry {
 }
 
 /// Its names.
-impl std::fmt::Debug for Registry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.by_name.keys()).finish()
     }
 }
@@ -166,7 +192,7 @@ impl Registry {
     }
 
     /// What can be done now.
-    pub fn surface(&self) -> BTreeMap<&str, Offer> {
+    pub fn surface(&self) -> BTreeMap<&str, Offer<'_>> {
         let capabilities = self.by_name.iter();
         capabilities
             .map(|(name, capability)| {
@@ -174,6 +200,7 @@ impl Registry {
                     availability: capability.availability(),
                     concurrency: capability.concurrency(),
                     is_mediated: capability.execution() == Execution::Mediated,
+                    capability: Some(capability.as_ref()),
                 };
                 (name.as_str(), offer)
             })

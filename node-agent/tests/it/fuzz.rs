@@ -98,6 +98,7 @@ fn decide(events: &[gateway_event::Event]) {
         availability: Availability::Available,
         concurrency: 2,
         is_mediated: false,
+        capability: None,
     };
     let plan = plan::plan(&Observed {
         now,

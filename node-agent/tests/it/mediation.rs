@@ -279,6 +279,34 @@ async fn a_person_is_asked_on_every_stream_and_an_allow_makes_it_run() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_about_an_input_that_the_command_cannot_take() {
+    let mut desk = Desk::new("").await;
+    let (running, mut stream) = desk.run().await;
+    let FromGateway::Dispatch(right) = dispatch("u1", 0.0, 60_000) else {
+        unreachable!("it is a dispatch");
+    };
+    let wrong = Dispatch {
+        input: b"{\"seconds\": []}".to_vec(),
+        ..right
+    };
+    stream.send(FromGateway::Dispatch(wrong)).await;
+    // The very first word about it.
+    let event = stream.next().await;
+    let FromDevice::Result(result) = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(
+        end(&result),
+        (Outcome::Failed, Some(FailureCode::InvalidInput))
+    );
+    let message = result.failure.unwrap().message;
+    assert!(message.contains("input.seconds"), "{message}");
+    assert_eq!(desk.asked(0).await, []);
+    assert!(!desk.has_run());
+    assert!(is(terminate(running).await, Exit::Done));
+}
+
+#[tokio::test]
 async fn a_deny_silence_a_cancel_and_a_crash_leave_it_not_run() {
     let mut desk = Desk::new("").await;
     let (mut running, mut stream) = desk.run().await;

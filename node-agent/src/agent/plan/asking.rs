@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use proto::node::{self, FailureCode, Outcome};
 
-use super::{Draft, Effect};
+use super::{Draft, Effect, Objection};
 use crate::{
     agent::order::{self, Order},
     journal::{Phase, Record, Uid, ledger::without_output},
@@ -85,19 +85,19 @@ impl Draft<'_> {
     }
 
     /// Why nobody can be asked now.
-    pub(super) fn objection_to_asking(&self) -> Option<(Outcome, FailureCode, &'static str)> {
+    pub(super) fn objection_to_asking(&self) -> Option<Objection> {
         let most = self.observed.limits.asking;
         if most == 0 {
             return Some((
                 Outcome::Failed,
                 FailureCode::Unavailable,
-                "nobody can be asked on this device: its agent's log says why",
+                "nobody can be asked on this device: its agent's log says why".into(),
             ));
         }
         (self.asking.orders.len() >= most).then_some((
             Outcome::Failed,
             FailureCode::Busy,
-            "as many invocations wait for the person at this device as may: try again later",
+            "as many invocations wait for the person at this device as may: try again later".into(),
         ))
     }
 

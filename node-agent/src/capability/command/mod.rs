@@ -98,6 +98,12 @@ impl Capability for Declared {
         &self.declaration.terms
     }
 
+    /// Arguments come from the input, too.
+    fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        self.terms().takes(input)?;
+        arguments(&self.declaration, input).map(drop)
+    }
+
     fn execution(&self) -> Execution {
         self.declaration.execution
     }
@@ -126,14 +132,18 @@ impl Capability for Declared {
     }
 }
 
-fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Result<Job, Failure> {
+fn arguments(declaration: &Declaration, input: &[u8]) -> Result<Vec<String>, Failure> {
     let invalid = |message: String| Failure::new(FailureCode::InvalidInput, message);
-    let input: Value = serde_json::from_slice(&call.input)
+    let input: Value = serde_json::from_slice(input)
         .map_err(|error| invalid(format!("the input is no JSON: {error}")))?;
+    argument::fill(&declaration.arguments, &input).map_err(invalid)
+}
+
+fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Result<Job, Failure> {
     let environment = declaration.environment.iter();
     Ok(Job {
         program: declaration.program.clone(),
-        arguments: argument::fill(&declaration.arguments, &input).map_err(invalid)?,
+        arguments: arguments(declaration, &call.input)?,
         environment: environment
             .filter_map(|name| Some((name.clone(), env::var_os(name)?)))
             .collect(),

@@ -61,6 +61,12 @@ impl Capability for OpenPath {
         &TERMS
     }
 
+    /// Its form alone: what the disk says is looked at when it is opened.
+    fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        self.terms().takes(input)?;
+        read(input).map(drop)
+    }
+
     fn execution(&self) -> Execution {
         Execution::Mediated
     }
@@ -68,8 +74,7 @@ impl Capability for OpenPath {
     fn run(&self, call: Call) -> Running {
         let (opener, roots) = (self.opener.clone(), self.roots.clone());
         Box::pin(async move {
-            let Input { path } = serde_json::from_slice(&call.input)
-                .map_err(|error| invalid(format!("give {{\"path\": \"/...\"}}: {error}")))?;
+            let path = read(&call.input)?;
             // A network file system that hangs must not take the heartbeats with it.
             let held = tokio::task::spawn_blocking(move || Held::hold(&path, &roots))
                 .await
@@ -83,6 +88,24 @@ impl Capability for OpenPath {
     }
 }
 
+fn read(input: &[u8]) -> Result<String, Failure> {
+    let Input { path } = serde_json::from_slice(input)
+        .map_err(|error| invalid(format!("give {{\"path\": \"/...\"}}: {error}")))?;
+    judge_form(&path).map_err(|why| invalid(format!("/path: {why}")))?;
+    Ok(path)
+}
+
+/// Fails with why it can be no path that is opened, whatever is on the disk.
+fn judge_form(path: &str) -> Result<(), &'static str> {
+    if path.len() > MAX_BYTES || path.contains(char::is_control) {
+        return Err("path is too long, or contains a control character");
+    }
+    if !path.starts_with('/') {
+        return Err("path must begin with /");
+    }
+    Ok(())
+}
+
 /// A file or folder that was found to be one that may be opened.
 #[derive(Debug)]
 struct Held {
@@ -94,12 +117,7 @@ struct Held {
 impl Held {
     /// Fails with why it may not be opened.
     fn hold(path: &str, roots: &[PathBuf]) -> Result<Self, String> {
-        if path.len() > MAX_BYTES || path.contains(char::is_control) {
-            return Err("path is too long, or contains a control character".to_owned());
-        }
-        if !path.starts_with('/') {
-            return Err("path must begin with /".to_owned());
-        }
+        judge_form(path)?;
         // One answer for what is missing and for what is outside: who asks learns nothing about the rest of the disk.
         let refused = || "path is not in the folders from which this device opens files".to_owned();
         let path = fs::canonicalize(path).map_err(|_| refused())?;
@@ -198,6 +216,26 @@ mod tests {
         fn hold(&self, path: &str) -> Result<Held, String> {
             let roots = [self.at("nothing"), self.at("root")];
             Held::hold(self.at(path).to_str().unwrap(), &roots)
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_path_is_judged_before_anybody_is_asked() {
+        let opener = Opener {
+            launcher: std::path::Path::new("/nowhere").into(),
+            words: Vec::new(),
+        };
+        let capability = OpenPath::new(opener, Vec::new());
+        let takes = |path: &str| {
+            let input = serde_json::json!({ "path": path }).to_string();
+            capability.takes(input.as_bytes())
+        };
+        // Whether it is there is for later.
+        assert_eq!(takes("/nowhere/at/all"), Ok(()));
+        for wrong in ["", "file", "/x\ny", &"/ä".repeat(2048)] {
+            let failure = takes(wrong).unwrap_err();
+            assert_eq!(failure.code, FailureCode::InvalidInput);
+            assert!(failure.message.contains("/path: "), "{failure}");
         }
     }
 

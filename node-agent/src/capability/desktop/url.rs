@@ -10,7 +10,7 @@ use proto::node::Execution;
 use serde::Deserialize;
 
 use super::{Opener, invalid, opened};
-use crate::capability::{Call, Capability, Running, terms::Terms};
+use crate::capability::{Call, Capability, Failure, Running, terms::Terms};
 
 /// Longest address, in bytes, as written and as opened.
 const MAX_BYTES: usize = 2048;
@@ -53,6 +53,11 @@ impl Capability for OpenUrl {
         &TERMS
     }
 
+    fn takes(&self, input: &[u8]) -> Result<(), Failure> {
+        self.terms().takes(input)?;
+        read(input).map(drop)
+    }
+
     fn execution(&self) -> Execution {
         Execution::Mediated
     }
@@ -60,13 +65,17 @@ impl Capability for OpenUrl {
     fn run(&self, call: Call) -> Running {
         let opener = self.opener.clone();
         Box::pin(async move {
-            let Input { url } = serde_json::from_slice(&call.input)
-                .map_err(|error| invalid(format!("give {{\"url\": \"https://...\"}}: {error}")))?;
-            let url = judge(&url).map_err(invalid)?;
+            let url = read(&call.input)?;
             opener.open(url.as_str().as_ref()).await?;
             Ok(opened(url.as_str()))
         })
     }
+}
+
+fn read(input: &[u8]) -> Result<Url, Failure> {
+    let Input { url } = serde_json::from_slice(input)
+        .map_err(|error| invalid(format!("give {{\"url\": \"https://...\"}}: {error}")))?;
+    judge(&url).map_err(|why| invalid(format!("/url: {why}")))
 }
 
 /// The address as it may be opened: host names in ASCII (`xn--...`), everything else encoded. Fails with why it may not.
@@ -114,6 +123,8 @@ fn strip_scheme(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proto::node::FailureCode;
+
     use super::*;
 
     #[test]
@@ -138,6 +149,21 @@ mod tests {
             ("https://example.com/@x", "https://example.com/@x"),
         ] {
             assert_eq!(judge(text).unwrap().as_str(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_judged_before_anybody_is_asked() {
+        let capability = OpenUrl::new(Opener {
+            launcher: std::path::Path::new("/nowhere").into(),
+            words: Vec::new(),
+        });
+        let takes = |url: &str| capability.takes(format!("{{\"url\": \"{url}\"}}").as_bytes());
+        assert_eq!(takes("https://example.com"), Ok(()));
+        for wrong in ["", "file:///etc/passwd", "https://jane:secret@example.com"] {
+            let failure = takes(wrong).unwrap_err();
+            assert_eq!(failure.code, FailureCode::InvalidInput);
+            assert!(failure.message.contains("/url: "), "{failure}");
         }
     }
 

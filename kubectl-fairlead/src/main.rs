@@ -1,0 +1,3 @@
+//! `kubectl fairlead`.
+
+fn main() {}

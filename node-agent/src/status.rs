@@ -26,6 +26,8 @@ pub struct Status {
     pub process: Option<u32>,
     /// 64 hexadecimal digits.
     pub public_key_sha256: Option<String>,
+    /// Its beginning, for people who compare it by voice.
+    pub public_key_words: Option<String>,
     pub device: Option<Device>,
     pub certificate: Option<Certificate>,
     pub gateways: Vec<String>,
@@ -76,6 +78,7 @@ impl Status {
             standing: StandingName::Unpaired,
             process: None,
             public_key_sha256: None,
+            public_key_words: None,
             device: None,
             certificate: None,
             gateways: Vec::new(),
@@ -87,7 +90,11 @@ impl Status {
             return Ok(status);
         };
         status.process = view.user();
-        status.public_key_sha256 = view.key()?.map(|key| key.fingerprint().to_string());
+        if let Some(key) = view.key()? {
+            let fingerprint = key.fingerprint();
+            status.public_key_sha256 = Some(fingerprint.to_string());
+            status.public_key_words = Some(fingerprint.words().join(" "));
+        }
         status.session = view.session()?;
         if status.process.is_none()
             && let Some(session) = &mut status.session
@@ -154,6 +161,9 @@ impl fmt::Display for Status {
         if let Some(key) = &self.public_key_sha256 {
             writeln!(f, "key:          {key}")?;
         }
+        if let Some(words) = &self.public_key_words {
+            writeln!(f, "in words:     {words}")?;
+        }
         if let Some(Certificate {
             state,
             not_before,
@@ -217,6 +227,7 @@ mod tests {
                 "journal",
                 "process",
                 "publicKeySha256",
+                "publicKeyWords",
                 "request",
                 "session",
                 "standing",
@@ -238,5 +249,8 @@ mod tests {
         assert_eq!(status.standing, StandingName::Pairing);
         assert_eq!(status.process, Some(std::process::id()));
         assert!(status.to_string().contains("being paired"));
+        let words = opened.key().unwrap().fingerprint().words().join(" ");
+        assert!(status.to_string().contains(&format!("in words:     {words}\n")));
+        assert_eq!(status.public_key_words, Some(words));
     }
 }

@@ -133,9 +133,11 @@ pub fn of_progress(progress: &Progress<'_>) -> String {
             let _ = write!(
                 text,
                 "The approver types:\n\n    {}\n\nThis device's key is\n\n{}\n\n\
-                 The approver must see the same in spec.publicKeySha256.",
+                 The approver must see the same in spec.publicKeySha256. By voice, compare these words with what the\n\
+                 approver sees:\n\n    {}",
                 approval_command(request),
-                indented(&grouped(*key))
+                indented(&grouped(*key)),
+                key.words().join(" ")
             );
             text
         }
@@ -213,5 +215,7 @@ mod tests {
             r#"kubectl -n kitchen patch preq preq-1 --subresource=status --type=merge -p '{"status":{"approval":{"decision":"Approved"}}}'"#
         ), "{text}");
         assert!(text.contains("15 minutes"), "{text}");
+        // What the bytes of SHA-256("key") begin with.
+        assert!(text.contains("\n    cluster mandate enlist village good lady"), "{text}");
     }
 }

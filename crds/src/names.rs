@@ -17,6 +17,18 @@ pub const GATEWAY_TLS_SECRET: &str = "fairlead-gateway-tls";
 pub const PAIRING_SETUP_SECRET: &str = "fairlead-pairing-setup";
 /// The one key of [`PAIRING_SETUP_SECRET`].
 pub const PAIRING_SETUP_KEY: &str = "opaque-setup";
+/// Secret that gateways mount: what seals the sessions of console users, under [`CONSOLE_KEY_CURRENT`] and
+/// [`CONSOLE_KEY_PREVIOUS`].
+pub const CONSOLE_KEYS_SECRET: &str = "fairlead-console-keys";
+/// The key, [`CONSOLE_KEY_BYTES`] long, that seals new sessions.
+pub const CONSOLE_KEY_CURRENT: &str = "current";
+/// The one before it, which opens sessions that are older than the current one. Absent until the first rotation.
+pub const CONSOLE_KEY_PREVIOUS: &str = "previous";
+/// Length of each of them.
+pub const CONSOLE_KEY_BYTES: usize = 32;
+/// How long a console key seals new sessions, in seconds. It opens them for as long again, so a session that lives half
+/// of that never loses its key.
+pub const CONSOLE_KEY_SECONDS: i64 = 24 * 60 * 60;
 /// ConfigMap, in the operator's namespace: the certificates that devices trust (`ca.crt`).
 pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
 /// Lease that operators elect their leader with.
@@ -28,6 +40,9 @@ pub const COMPONENT_GATEWAY: &str = "gateway";
 
 /// Annotation on the Lease of a gateway: the `HOST:PORT` where devices reach it.
 pub const ADVERTISE_ANNOTATION: &str = "fairlead.dev/advertise";
+
+/// Annotation on [`CONSOLE_KEYS_SECRET`]: when the current key was made.
+pub const CONSOLE_KEY_MADE_ANNOTATION: &str = "fairlead.dev/current-made-at";
 
 /// How long a gateway's Lease is valid after its renewal, in seconds. Past it, the gateway counts as gone.
 pub const GATEWAY_LEASE_SECONDS: i32 = 15;
@@ -42,6 +57,9 @@ pub const MAX_INPUT_BYTES: usize = 32 * 1024;
 pub const MAX_OPEN_PER_DEVICE: usize = 256;
 /// Most invocations of one namespace that may be open at once. The newest beyond it end with `QueueFull`.
 pub const MAX_OPEN_PER_NAMESPACE: usize = 4096;
+
+/// Most certificates of a device that are remembered beside the newest.
+pub const MAX_CERTIFICATE_HISTORY: usize = 5;
 
 /// Name of the Secret of a pairing code.
 pub fn code_secret(pairing_code: &str) -> String {

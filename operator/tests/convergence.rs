@@ -67,6 +67,11 @@ fn the_day_ends_as_it_should() {
     );
     assert_eq!(end.signed, 5);
     assert_eq!(end.stale_secrets(), [""; 0]);
+    // What it had before stays known: after a renewal, and after it was paired again.
+    for device in ["clock", "kettle"] {
+        assert_eq!(end.former_certificates(device), [1], "{device}");
+    }
+    assert_eq!(end.former_certificates("lamp"), [0; 0]);
     let renewed = end.renewal("clock");
     assert_eq!(
         (renewed.generation, renewed.secret_generation),

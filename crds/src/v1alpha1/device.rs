@@ -169,6 +169,7 @@ pub struct RecoveryPolicy {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.session) || has(self.session)").message("the last session of a device stays known: its epoch counts on from there").field_path(".session"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.certificate) || (has(self.certificate) && self.certificate.generation >= oldSelf.certificate.generation)").message("the generation of a certificate never goes back").field_path(".certificate"))]
 pub struct DeviceStatus {
     /// Whether it is trusted now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +190,11 @@ pub struct DeviceStatus {
     /// Its newest certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<DeviceCertificate>,
+    /// The certificates that it had before, the newest first. Written when another one takes the place of `certificate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = crate::names::MAX_CERTIFICATE_HISTORY))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["generation".to_owned()]))]
+    pub certificate_history: Vec<DeviceCertificate>,
     /// The renewal of its certificate that it asked for last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
@@ -283,10 +289,9 @@ pub struct Session {
     pub ended_at: Option<Time>,
 }
 
-/// The newest certificate of a device.
+/// A certificate of a device.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.generation >= oldSelf.generation").message("the generation of a certificate never goes back").field_path(".generation"))]
 pub struct DeviceCertificate {
     /// Serial number, hexadecimal.
     #[schemars(length(max = 64))]

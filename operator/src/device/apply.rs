@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt as _};
 
-use super::plan::Change;
+use super::{history::with_certificate, plan::Change};
 use crate::{
     authority::{self, Issued, chain, csr::DeviceKey},
     context::{Context, now},
@@ -70,14 +70,14 @@ pub fn renewed(device: &Device, issued: &Issued) -> Result<DeviceStatus, authori
         .as_ref()
         .map_or(1, |certificate| certificate.generation.saturating_add(1));
     let asked = before.renewal.clone().unwrap_or_default();
+    let certificate = DeviceCertificate {
+        serial: issued.serial.clone(),
+        fingerprint: leaf.fingerprint,
+        generation,
+        not_before: Time(issued.not_before),
+        not_after: Time(issued.not_after),
+    };
     Ok(DeviceStatus {
-        certificate: Some(DeviceCertificate {
-            serial: issued.serial.clone(),
-            fingerprint: leaf.fingerprint,
-            generation,
-            not_before: Time(issued.not_before),
-            not_after: Time(issued.not_after),
-        }),
         renewal: Some(Renewal {
             csr: asked.csr,
             requested_at: asked.requested_at,
@@ -86,6 +86,6 @@ pub fn renewed(device: &Device, issued: &Issued) -> Result<DeviceStatus, authori
             refused: None,
             secret_generation: None,
         }),
-        ..before
+        ..with_certificate(before, certificate)
     })
 }

@@ -5,6 +5,7 @@
 //! written here, and only when it changes.
 
 mod apply;
+mod history;
 mod observe;
 pub mod plan;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use apply::renewed;
+pub(crate) use history::with_certificate;
 
 impl Kind for Device {
     const NAME: &'static str = "Device";

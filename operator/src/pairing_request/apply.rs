@@ -27,6 +27,7 @@ use crate::{
         store::{MANAGED_BY, applied, text},
     },
     context::{Context, now},
+    device::with_certificate,
     reconcile::{Error, api, write_status},
 };
 
@@ -227,10 +228,10 @@ pub fn build_secret(device: &Device, chain: &str, ca_bundle: &str) -> Secret {
 
 /// The status of a Device that has this certificate.
 pub fn record(device: &Device, certificate: &DeviceCertificate) -> DeviceStatus {
-    DeviceStatus {
-        certificate: Some(certificate.clone()),
-        ..device.status.clone().unwrap_or_default()
-    }
+    with_certificate(
+        device.status.clone().unwrap_or_default(),
+        certificate.clone(),
+    )
 }
 
 fn created() -> PostParams {

@@ -434,6 +434,15 @@ impl World {
         stale.map(ResourceExt::name_any).collect()
     }
 
+    /// Generations of the certificates that a device had before, the newest first.
+    pub fn former_certificates(&self, device: &str) -> Vec<i64> {
+        let history = self.devices[device].status.iter();
+        history
+            .flat_map(|status| &status.certificate_history)
+            .map(|former| former.generation)
+            .collect()
+    }
+
     /// What became of the renewal of a device.
     pub fn renewal(&self, device: &str) -> Renewal {
         let status = self.devices[device].status.clone();

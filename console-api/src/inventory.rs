@@ -101,6 +101,10 @@ pub struct Inventory {
     /// meanwhile may be on two; the later one is the newer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+    /// Where the stream of events goes on from what this shows: its first `Last-Event-ID`. On the first page alone; who
+    /// reads all pages and then follows from here has missed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
     /// Requests that wait for a decision, the oldest first; on the first page alone, a hundred at most.
     #[serde(default)]
     pub pending_pairings: Vec<RequestSummary>,
@@ -298,8 +302,9 @@ pub struct ConditionRecord {
 open_enum! {
     /// What somebody should look at.
     pub enum WarningCode {
-        /// The certificate ends within a third of its life and was not renewed, or has ended.
+        /// Less than a quarter of the certificate's life is left, and it was not renewed: devices renew before.
         CertificateExpiring,
+        /// The certificate has ended.
         CertificateExpired,
         /// Somebody suspended it.
         Suspended,

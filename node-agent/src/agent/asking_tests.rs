@@ -9,11 +9,12 @@ use super::{
     order::{Ending, Sharing},
     plan::{Answer, Effect, Event, Plan, Reply},
     plan_tests::{
-        NOW, World, answer, cancel, completed, dispatch, end, ends, order, starts, uid, with,
+        NOW, World, answer, cancel, completed, dispatch, end, ends, mark, order, starts, uid,
+        with,
     },
 };
 use crate::{
-    journal::{Bounds, Ledger, Mark, Record},
+    journal::{Bounds, Ledger, Record},
     mediation::{
         question::Digest,
         rules::{Pattern, Rule, Rules, Verdict},
@@ -439,31 +440,86 @@ fn rules_that_change_count_for_who_is_asked_and_for_who_waits() {
 
 #[test]
 fn who_may_not_have_it_does_not_get_what_it_gave_another() {
-    let keyed = |text: &str, requester: &str| {
-        with(text, |order| {
-            order.requested_by = requester.to_owned();
-            order.sharing = Sharing::With(Mark::of("key", &order.capability, &order.input));
-        })
-    };
     let world = ruled(vec![rule("*", "joe", Verdict::Deny)])
-        .after(&[keyed("a", "jane")])
+        .after(&[keyed("a", "echo", "jane")])
         .after(&[completed("a")]);
-    let plan = world.plan(&[keyed("b", "joe")]);
+    let plan = world.plan(&[keyed("b", "echo", "joe")]);
     assert_eq!(
         ends(&plan),
         [end("b", Outcome::Refused, FailureCode::Refused)]
     );
 }
 
+/// With the key that everybody has.
+fn keyed(text: &str, capability: &str, requester: &str) -> Event {
+    with(text, |order| {
+        capability.clone_into(&mut order.capability);
+        requester.clone_into(&mut order.requested_by);
+        order.sharing = Sharing::With(mark("key", order));
+    })
+}
+
+#[test]
+fn who_has_to_be_asked_about_does_not_get_what_another_was_allowed() {
+    let refused = [end("b", Outcome::Failed, FailureCode::InvalidInput)];
+    let asks = World::new().after(&[keyed("a", ASKED, "jane")]);
+    let yes = says(&asks, "a", true);
+    let runs = World::new().after(&[keyed("a", ASKED, "jane")]).after(&[yes]);
+    let ended = World::new().after(&[keyed("a", ASKED, "jane")]);
+    let yes = says(&ended, "a", true);
+    let ended = ended.after(&[yes]).after(&[completed("a")]);
+    for world in [asks, runs, ended] {
+        let plan = world.plan(&[keyed("b", ASKED, "joe")]);
+        assert_eq!(ends(&plan), refused);
+        assert_eq!((starts(&plan), decided(&plan)), (vec![], vec![]));
+        let [Record::Finished { result, .. }] = &plan.records[..] else {
+            unreachable!("one end: {plan:?}");
+        };
+        assert!(result.output.is_empty() && result.duplicate_of.is_empty());
+        // Who asked for the first gets what it got.
+        let plan = world.plan(&[keyed("b", ASKED, "jane")]);
+        assert!(matches!(plan.records[..], [Record::Following { .. }]));
+    }
+}
+
+#[test]
+fn who_need_not_be_asked_about_does_not_get_what_was_said_of_another() {
+    let free_for_joe = || ruled(vec![rule(ASKED, "joe", Verdict::Allow)]);
+    let both = [keyed("a", ASKED, "jane"), keyed("b", ASKED, "joe")];
+    for is_allowed in [true, false] {
+        let world = free_for_joe().after(&both);
+        assert_eq!(world.jobs.following().count(), 1);
+        let word = says(&world, "a", is_allowed);
+        let mut world = world.after(&[word]);
+        if is_allowed {
+            world = world.after(&[completed("a")]);
+        }
+        let plan = world.plan(&[]);
+        assert_eq!(
+            ends(&plan),
+            [end("b", Outcome::Failed, FailureCode::InvalidInput)]
+        );
+        assert_eq!(decided(&plan), []);
+    }
+    // Nor that nobody said anything.
+    let late = free_for_joe().after(&both[..1]);
+    let late = late.after_at(order("a").deadline, &[]);
+    let plan = late.after(&both[1..]).plan(&[]);
+    assert_eq!(
+        ends(&plan),
+        [end("b", Outcome::Failed, FailureCode::InvalidInput)]
+    );
+    // Where nobody is asked, one key is one effect, whoever comes with it.
+    let both = [keyed("a", "echo", "jane"), keyed("b", "echo", "joe")];
+    let world = World::new().after(&both).after(&[completed("a")]);
+    let plan = world.plan(&[]);
+    assert_eq!(ends(&plan), [("b".to_owned(), Outcome::Succeeded, None)]);
+}
+
 #[test]
 fn who_follows_what_is_refused_is_refused_too() {
-    let keyed = |text: &str| {
-        with(text, |order| {
-            order.capability = ASKED.to_owned();
-            order.sharing = Sharing::With(Mark::of("key", &order.capability, &order.input));
-        })
-    };
-    let world = World::new().after(&[keyed("a"), keyed("b")]);
+    let both = ["a", "b"].map(|text| keyed(text, ASKED, "jane"));
+    let world = World::new().after(&both);
     assert_eq!(world.jobs.asking().count(), 1);
     let no = says(&world, "a", false);
     let plan = world.after(&[no]).plan(&[]);

@@ -9,7 +9,7 @@ use super::{
     order::{Ending, Sharing, Why},
     plan::{Effect, Event, Plan},
     plan_tests::{
-        FORGETFUL, NOW, World, cancel, completed, dispatch, end, ends, order, starts, uid, with,
+        FORGETFUL, NOW, World, cancel, completed, dispatch, end, ends, mark, order, starts, uid, with,
     },
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 /// One of many with the same key.
 fn keyed(text: &str) -> Event {
     with(text, |order| {
-        order.sharing = Sharing::With(Mark::of("key", &order.capability, &order.input));
+        order.sharing = Sharing::With(mark("key", order));
     })
 }
 
@@ -81,7 +81,7 @@ fn a_second_is_recorded_as_following_and_never_starts() {
     assert_eq!(world.ledger.counts().waiting, 1);
     // Two keys are two.
     let other = with("c", |order| {
-        order.sharing = Sharing::With(Mark::of("other", &order.capability, &order.input));
+        order.sharing = Sharing::With(mark("other", order));
     });
     assert_eq!(starts(&world.plan(&[other])), ["c"]);
 }
@@ -154,7 +154,7 @@ fn a_second_ends_as_the_first_did() {
 fn an_output_that_is_too_large_for_the_second_is_said_to_be() {
     for (most, outcome) in [(5, Outcome::Succeeded), (4, Outcome::Failed)] {
         let second = with("b", |order| {
-            order.sharing = Sharing::With(Mark::of("key", "echo", b"1"));
+            order.sharing = Sharing::With(Mark::of("key", "echo", b"1", "jane"));
             order.max_output_bytes = most;
         });
         let world = World::new()
@@ -215,7 +215,7 @@ fn a_cancel_of_the_second_ends_it_alone_and_one_of_the_first_both() {
 fn the_seconds_deadline_ends_the_second_while_the_first_goes_on() {
     let short = NOW.after(Duration::from_secs(5));
     let second = with("b", |order| {
-        order.sharing = Sharing::With(Mark::of("key", "echo", b"1"));
+        order.sharing = Sharing::With(Mark::of("key", "echo", b"1", "jane"));
         order.deadline = short;
     });
     let plan = World::new()
@@ -248,7 +248,7 @@ fn the_seconds_deadline_ends_the_second_while_the_first_goes_on() {
     );
     // And who comes too late gets no other one's end.
     let over = with("c", |order| {
-        order.sharing = Sharing::With(Mark::of("key", "echo", b"1"));
+        order.sharing = Sharing::With(Mark::of("key", "echo", b"1", "jane"));
         order.deadline = NOW;
     });
     assert_eq!(
@@ -325,7 +325,7 @@ fn of_a_first_that_is_forgotten_the_key_is_remembered_for_as_long_as_that_it_was
     assert_eq!(only(&plan).duplicate_of, "check-a");
     // What was asked under it is remembered as well.
     let other = with("c", |order| {
-        order.sharing = Sharing::With(Mark::of("key", "echo", b"2"));
+        order.sharing = Sharing::With(Mark::of("key", "echo", b"2", "jane"));
     });
     let plan = world.plan(&[other]);
     assert!(ends(&plan).contains(&end("c", Outcome::Failed, FailureCode::InvalidInput)));
@@ -346,7 +346,7 @@ fn a_key_of_another_call_or_one_that_is_too_long_is_refused_by_name() {
         let event = with("b", |order| {
             capability.clone_into(&mut order.capability);
             order.input = input.to_vec();
-            order.sharing = Sharing::With(Mark::of("key", capability, input));
+            order.sharing = Sharing::With(Mark::of("key", capability, input, "jane"));
         });
         for plan in [
             world.plan(std::slice::from_ref(&event)),
@@ -393,7 +393,7 @@ fn one_that_was_turned_away_does_not_have_the_key() {
     refused = refused.after(&[keyed("a")]);
     refused.bounds = Bounds::default();
     let late = with("a", |order| {
-        order.sharing = Sharing::With(Mark::of("key", "echo", b"1"));
+        order.sharing = Sharing::With(Mark::of("key", "echo", b"1", "jane"));
         order.deadline = NOW;
     });
     for world in [

@@ -55,10 +55,10 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    fn of(key: &str, capability: &str, input: &[u8]) -> Self {
+    fn of(key: &str, capability: &str, input: &[u8], requester: &str) -> Self {
         match key.len() {
             0 => Self::Alone,
-            1..=MAX_KEY_BYTES => Self::With(Mark::of(key, capability, input)),
+            1..=MAX_KEY_BYTES => Self::With(Mark::of(key, capability, input, requester)),
             _ => Self::KeyTooLong,
         }
     }
@@ -197,7 +197,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
     let fits = fits(&name) && fits(&capability);
     Some(Order {
         uid: Uid::parse(&uid).filter(|_| fits)?,
-        sharing: Sharing::of(&idempotency_key, &capability, &input),
+        sharing: Sharing::of(&idempotency_key, &capability, &input, &requested_by),
         name,
         capability,
         input,
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_key_is_bounded_and_none_is_none() {
-        let same = |key: &str| Sharing::With(Mark::of(key, "echo", b"1"));
+        let same = |key: &str| Sharing::With(Mark::of(key, "echo", b"1", "jane"));
         for (key, expected) in [
             (String::new(), Sharing::Alone),
             ("k".to_owned(), same("k")),

@@ -282,7 +282,7 @@ impl<'a> Draft<'a> {
             if let Ruling::Denied(decision) = ruling {
                 return self.deny(order, &decision);
             }
-            if self.joins(order) {
+            if self.joins(order, &ruling) {
                 return;
             }
         }

@@ -60,6 +60,17 @@ pub(super) fn with(text: &str, change: impl FnOnce(&mut Order)) -> Event {
     Event::Dispatch(Arc::new(order))
 }
 
+/// What a key is remembered by that this order came with.
+pub(super) fn mark(key: &str, order: &Order) -> Mark {
+    let Order {
+        capability,
+        input,
+        requested_by,
+        ..
+    } = order;
+    Mark::of(key, capability, input, requested_by)
+}
+
 pub(super) fn dispatch(text: &str) -> Event {
     Event::Dispatch(order(text))
 }
@@ -670,7 +681,7 @@ impl Life {
         order.deadline = self.now.after(Duration::from_secs(30));
         order.mediate = is_mediated(uid);
         if let Some(key) = key_of(uid) {
-            order.sharing = Sharing::With(Mark::of(key, &order.capability, &order.input));
+            order.sharing = Sharing::With(mark(key, &order));
         }
         Event::Dispatch(Arc::new(order))
     }

@@ -571,7 +571,7 @@ mod tests {
     }
 
     fn mark(name: &str) -> Mark {
-        Mark::of(name, "echo", b"1")
+        Mark::of(name, "echo", b"1", "jane")
     }
 
     /// Waits, and has a key.
@@ -599,6 +599,7 @@ mod tests {
                 first: uid(first),
                 first_name: format!("check-{first}"),
                 max_output_bytes: 1_000,
+                is_of_another: false,
             },
         }
     }

@@ -80,6 +80,8 @@ pub struct Follow {
     pub first_name: String,
     /// What is kept of the output.
     pub max_output_bytes: u32,
+    /// Somebody else asked for the first: what a person said of that one says nothing of this one.
+    pub is_of_another: bool,
 }
 
 /// How a record is encoded. Numbers are the file's format: they are never reused. What has a key is of the kind that it
@@ -106,6 +108,10 @@ struct Wire {
     first_name: String,
     #[prost(uint32, tag = "10")]
     max_output_bytes: u32,
+    #[prost(bytes = "vec", tag = "11")]
+    requester: Vec<u8>,
+    #[prost(bool, tag = "12")]
+    is_of_another: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
@@ -221,7 +227,7 @@ fn checksum(length: [u8; 4], content: &[u8]) -> u32 {
 
 impl From<&Record> for Wire {
     fn from(record: &Record) -> Self {
-        let [key, call] = record
+        let [key, call, requester] = record
             .mark()
             .as_ref()
             .map_or_else(Default::default, |mark| mark.bytes().map(<[u8]>::to_vec));
@@ -229,6 +235,7 @@ impl From<&Record> for Wire {
             uid: record.uid().as_str().to_owned(),
             key,
             call,
+            requester,
             ..Self::default()
         };
         let (kind, name) = match record {
@@ -238,6 +245,7 @@ impl From<&Record> for Wire {
                 follow.first.as_str().clone_into(&mut wire.first);
                 wire.first_name.clone_from(&follow.first_name);
                 wire.max_output_bytes = follow.max_output_bytes;
+                wire.is_of_another = follow.is_of_another;
                 (Kind::Waiting, name.as_str())
             }
             // For an agent that knows nothing of files it runs, and so it says after its start that nobody knows.
@@ -268,7 +276,7 @@ impl TryFrom<Wire> for Record {
         let mark = if wire.key.is_empty() {
             None
         } else {
-            Some(Mark::read(&wire.key, &wire.call).ok_or(())?)
+            Some(Mark::read(&wire.key, &wire.call, &wire.requester).ok_or(())?)
         };
         let name = wire.name;
         Ok(match (kind, mark) {
@@ -280,6 +288,7 @@ impl TryFrom<Wire> for Record {
                     first: Uid::parse(&wire.first).ok_or(())?,
                     first_name: wire.first_name,
                     max_output_bytes: wire.max_output_bytes,
+                    is_of_another: wire.is_of_another,
                 },
             },
             (Kind::Waiting, mark) => Self::Waiting { uid, name, mark },
@@ -321,12 +330,12 @@ pub(crate) mod tests {
             Record::Waiting {
                 uid: uid("a"),
                 name: "check-a".to_owned(),
-                mark: Some(Mark::of("key-a", "echo", b"1")),
+                mark: Some(Mark::of("key-a", "echo", b"1", "jane")),
             },
             Record::Accepted {
                 uid: uid("b"),
                 name: "check-b".to_owned(),
-                mark: Some(Mark::of("key-b", "echo", b"1")),
+                mark: Some(Mark::of("key-b", "echo", b"1", "jane")),
             },
             Record::Finished {
                 uid: uid("b"),
@@ -338,7 +347,7 @@ pub(crate) mod tests {
 
     fn all_kinds() -> Vec<Record> {
         let mut records = records();
-        let mark = Mark::of("key-b", "echo", b"1");
+        let mark = Mark::of("key-b", "echo", b"1", "jane");
         records.extend([
             Record::Kept {
                 uid: uid("k"),
@@ -369,6 +378,7 @@ pub(crate) mod tests {
                     first: uid("b"),
                     first_name: "check-b".to_owned(),
                     max_output_bytes: 1_000,
+                    is_of_another: true,
                 },
             },
             Record::Forgotten {

@@ -10,8 +10,8 @@ use crate::host::clock::Moment;
 
 /// Bytes that a tombstone takes in the file, besides those of its uid.
 const RECORD_BYTES: u64 = 23;
-/// Bytes that a digest takes there.
-const DIGEST_BYTES: u64 = 34;
+/// Bytes that a field takes there before its content: digests are short.
+const FIELD_BYTES: u64 = 2;
 
 /// What is kept of the first invocation of an idempotency key: what its followers are told, and compared with.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,9 +82,11 @@ impl Tombstones {
 }
 
 fn bytes_of(uid: &Uid, keyed: Option<&Keyed>) -> u64 {
-    let of_key = keyed.map_or(0, |Keyed { name, .. }| {
+    let of_key = keyed.map_or(0, |Keyed { name, mark }| {
         let length = prost::length_delimiter_len(name.len()) + name.len();
-        1 + length as u64 + 2 * DIGEST_BYTES
+        let digests = mark.bytes().into_iter().filter(|part| !part.is_empty());
+        let digests = digests.map(|part| FIELD_BYTES + part.len() as u64);
+        1 + length as u64 + digests.sum::<u64>()
     });
     RECORD_BYTES + uid.as_str().len() as u64 + of_key
 }
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_key_is_free_when_the_last_that_is_known_of_its_first_goes() {
-        let mark = Mark::of("key", "echo", b"1");
+        let mark = Mark::of("key", "echo", b"1", "jane");
         let keyed = Keyed {
             name: "check-a".to_owned(),
             mark,
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(record.encode(u64::MAX).len() as u64, bytes_of(&uid, None));
         for length in [1, 127, 128, 253] {
             let name = "x".repeat(length);
-            let mark = Mark::of("key", "echo", b"1");
+            let mark = Mark::of("key", "echo", b"1", "jane");
             let keyed = Keyed {
                 name: name.clone(),
                 mark,

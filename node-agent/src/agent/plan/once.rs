@@ -3,6 +3,10 @@
 //! Who comes with a known key is recorded as waiting for the first one's end, also where that has ended already: the end
 //! is read back from the journal outside, and handed in as a [`Repeat`]. So it does not matter in which life of the
 //! process the first ended, and how many results are in memory at once is bounded there.
+//!
+//! Who asks is part of what a person at the device is asked. So what was decided of one requester's invocation is told to
+//! nobody else: whoever comes with another one's key gets no end that a person had a word in, nor gets around being asked
+//! about by it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,6 +17,7 @@ use super::{Draft, Effect};
 use crate::{
     agent::order::{Order, Sharing},
     journal::{Follow, Mark, Phase, Record, Uid, ledger::without_output, mark::MAX_KEY_BYTES},
+    mediation::rules::Ruling,
 };
 
 /// The first of a key ended.
@@ -34,7 +39,7 @@ pub(super) struct Planned {
 
 impl Draft<'_> {
     /// Deals with an order that is not the first of its key, or whose key is none. Returns whether it did.
-    pub(super) fn joins(&mut self, order: &Arc<Order>) -> bool {
+    pub(super) fn joins(&mut self, order: &Arc<Order>, ruling: &Ruling) -> bool {
         let mark = match &order.sharing {
             Sharing::Alone => return false,
             Sharing::With(mark) => mark,
@@ -50,18 +55,26 @@ impl Draft<'_> {
         let Some((first, first_name, known)) = self.first_of(mark) else {
             return false;
         };
-        if known.is_same_call(mark) {
+        let is_of_another = !known.is_same_requester(mark);
+        let message = if !known.is_same_call(mark) {
+            format!("the key was used for another capability or input by {first_name}")
+        } else if is_of_another && *ruling == Ruling::Ask {
+            // Nor is it run: with the same key, it would be the same effect twice.
+            format!(
+                "the key was used for {first_name}, which somebody else asked for, and the person at this device has to \
+                 be asked about each requester: use a key of your own"
+            )
+        } else {
             let follow = Follow {
                 first,
                 first_name,
                 max_output_bytes: u32::try_from(order.max_output_bytes).unwrap_or(u32::MAX),
+                is_of_another,
             };
             self.follow(order, follow);
-        } else {
-            let message =
-                format!("the key was used for another capability or input by {first_name}");
-            self.end_before_start(order, Outcome::Failed, FailureCode::InvalidInput, &message);
-        }
+            return true;
+        };
+        self.end_before_start(order, Outcome::Failed, FailureCode::InvalidInput, &message);
         true
     }
 
@@ -183,6 +196,14 @@ fn repeated(uid: &Uid, name: &str, follow: &Follow, first: Option<&node::Result>
         let (outcome, code) = (Outcome::Unknown, FailureCode::Internal);
         return without_output(uid, name, outcome, code, &message);
     };
+    if follow.is_of_another && was_decided(first) {
+        let message = format!(
+            "it has the same key as {first_name}, which somebody else asked for and about which this device was asked: \
+             use a key of your own"
+        );
+        let (outcome, code) = (Outcome::Failed, FailureCode::InvalidInput);
+        return without_output(uid, name, outcome, code, &message);
+    }
     if first.artefact.is_some() {
         // The file is gone once the first is acked, and in the store it lasts as long as the first does.
         let message = format!(
@@ -213,4 +234,11 @@ fn repeated(uid: &Uid, name: &str, follow: &Follow, first: Option<&node::Result>
         output_sha256,
         ..first.clone()
     }
+}
+
+/// Whether somebody's word, or silence, had a part in how it ended.
+fn was_decided(result: &node::Result) -> bool {
+    let code = result.failure.as_ref().map(node::Failure::code);
+    let is_silence = matches!(code, Some(FailureCode::Refused | FailureCode::NoDecision));
+    result.mediation.is_some() || is_silence
 }

@@ -89,7 +89,7 @@ impl ErrorCode {
             Self::CapabilityNotGranted => (
                 "The device has the capability, and may not run it.",
                 Ran::No,
-                "Who administers the device adds it to `spec.grants.capabilities` of the Device.",
+                "Who administers the device adds it to `spec.grants.capabilities` of the Device; where the device declares it otherwise than it was granted, its `surfaceSha256` to `spec.grants.surfaces`. The condition CapabilitiesGranted of the Device has the command.",
             ),
             Self::CapabilityUnavailable => (
                 "The device has the capability, and cannot run it now.",
@@ -134,7 +134,7 @@ impl ErrorCode {
             Self::CapabilityFailed => (
                 "The capability ran and reported an error.",
                 Ran::Yes,
-                "The message and `status.output` are the capability's own words.",
+                "The message is what the capability said of it. See what it has done until then before you do it again.",
             ),
             Self::OutputTooLarge => (
                 "The capability ran, and its output is larger than `maxOutputBytes`, and than what the gateways store.",

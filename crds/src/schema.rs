@@ -3,8 +3,13 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use crate::v1alpha1::capability_invocation::ErrorCode;
+
 /// Most capabilities that one device may declare or be granted.
 pub const MAX_CAPABILITIES: usize = 128;
+
+/// Largest whole number that every reader of JSON reads exactly: 2^53 - 1. What only grows has no bound of its own.
+pub const MAX_WHOLE: i64 = 9_007_199_254_740_991;
 
 /// `echo`, `system.health`, `desktop.open-url`: dotted lower-case words.
 pub const CAPABILITY_NAME: &str =
@@ -32,7 +37,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "reason": {"type": "string", "maxLength": 64, "minLength": 1, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "Why, in one word for programs."},
                 "message": {"type": "string", "maxLength": 1024, "description": "Why, in words for people."},
                 "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64, "description": "When the status last changed."},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The metadata.generation that the condition is about."}
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_WHOLE, "description": "The metadata.generation that the condition is about."}
             }
         }
     })
@@ -101,6 +106,18 @@ pub fn whole_second(_: &mut SchemaGenerator) -> Schema {
 /// Keeps what each value of an enum means, as the title: the schema of a custom resource has only one description for
 /// all of them, which [`crate::definition`] adds this to.
 pub fn name_variants(schema: &mut Schema) {
+    name(schema, |_| None);
+}
+
+/// The same for the codes of errors, each with what the user can do.
+pub fn name_codes(schema: &mut Schema) {
+    name(schema, |code| {
+        let code: ErrorCode = serde_json::from_value(code.into()).ok()?;
+        Some(code.remedy())
+    });
+}
+
+fn name(schema: &mut Schema, more: fn(&str) -> Option<&'static str>) {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let variants: Vec<String> = schema
         .get("oneOf")
@@ -108,11 +125,13 @@ pub fn name_variants(schema: &mut Schema) {
         .into_iter()
         .flatten()
         .filter_map(|variant| {
-            Some(format!(
-                "{}: {}",
-                text(variant, "const")?,
-                text(variant, "description")?
-            ))
+            let name = text(variant, "const")?;
+            let mut line = format!("{name}: {}", text(variant, "description")?);
+            if let Some(more) = more(&name) {
+                line.push_str(" What to do: ");
+                line.push_str(more);
+            }
+            Some(line)
         })
         .collect();
     if !variants.is_empty() {

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use crds::{definition::definitions, remedies::Ran, v1alpha1::capability_invocation::ErrorCode};
+use serde_json::Value;
 
 const BEGIN: &str = "<!-- The table is generated: UPDATE_GENERATED=1 cargo test -p crds -->\n";
 const END: &str = "<!-- End of the table -->\n";
@@ -13,15 +14,50 @@ fn name(code: ErrorCode) -> String {
     name.as_str().expect("a code is a word").to_owned()
 }
 
-#[test]
-fn every_code_of_the_schema_is_explained_once() {
+/// The schema of `status.error.code`.
+fn schema_of_code() -> Value {
     let definition = definitions()
         .into_iter()
         .find(|definition| definition.spec.names.kind == "CapabilityInvocation")
         .unwrap();
     let definition = serde_json::to_value(definition).unwrap();
-    let codes = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
-        ["properties"]["error"]["properties"]["code"]["enum"];
+    let root = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    root["properties"]["status"]["properties"]["error"]["properties"]["code"].clone()
+}
+
+#[test]
+fn kubectl_explain_says_what_to_do_about_each_code() {
+    let schema = schema_of_code();
+    let told = schema["description"].as_str().unwrap();
+    for code in ErrorCode::ALL {
+        let start = format!("{}: ", name(code));
+        let line = told.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("{start} is not explained: {told}"));
+        let (meaning, remedy) = line[start.len()..]
+            .split_once(" What to do: ")
+            .unwrap_or_else(|| panic!("no remedy: {line}"));
+        assert!(meaning.ends_with('.'), "no meaning: {line}");
+        assert_eq!(remedy, code.remedy());
+    }
+}
+
+#[test]
+fn no_remedy_points_to_what_is_not_there() {
+    // No failure carries an output.
+    for code in ErrorCode::ALL {
+        let remedy = code.remedy();
+        assert!(!remedy.contains("status.output"), "{}", name(code));
+    }
+    let remedy = ErrorCode::CapabilityNotGranted.remedy();
+    for field in ["spec.grants.capabilities", "spec.grants.surfaces"] {
+        assert!(remedy.contains(field), "{remedy}");
+    }
+}
+
+#[test]
+fn every_code_of_the_schema_is_explained_once() {
+    let schema = schema_of_code();
+    let codes = &schema["enum"];
     let of_schema: BTreeSet<String> = codes
         .as_array()
         .unwrap()

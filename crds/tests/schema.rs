@@ -18,22 +18,45 @@ const FREE_JSON: &[(&str, &str)] = &[
     ),
 ];
 
+/// Rules that name no field below their own, and why. A rule of a field that has none below it names that by itself.
+const RULES_OF_THE_WHOLE: &[(&str, &str)] = &[
+    ("Device", "size(self.metadata.name) <= 63"),
+    ("PairingCode", "size(self.metadata.name) <= 200"),
+    ("PairingCode.spec", "self == oldSelf"),
+    ("PairingRequest.spec", "self == oldSelf"),
+];
+
+/// What is found in the schemas.
+#[derive(Default)]
+struct Found {
+    /// Fields without a type.
+    free: BTreeSet<String>,
+    /// Rules without a field path.
+    of_the_whole: BTreeSet<(String, String)>,
+    findings: Vec<String>,
+}
+
 #[test]
 fn every_schema_is_bounded_and_described() {
-    let mut findings = Vec::new();
-    let mut free = BTreeSet::new();
+    let mut found = Found::default();
     for definition in definitions() {
         let definition = serde_json::to_value(definition).unwrap();
         let kind = text(&definition, "/spec/names/kind").to_owned();
         let root = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        check(&kind, root, &mut free, &mut findings);
+        check(&kind, root, &mut found);
     }
-    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    assert!(found.findings.is_empty(), "{}", found.findings.join("\n"));
     let excused: BTreeSet<String> = FREE_JSON
         .iter()
         .map(|(path, _)| (*path).to_owned())
         .collect();
-    assert_eq!(free, excused, "fields of free JSON");
+    assert_eq!(found.free, excused, "fields of free JSON");
+    // An API server takes no path into metadata; and where nothing can be changed, the whole is the field.
+    let excused: BTreeSet<(String, String)> = RULES_OF_THE_WHOLE
+        .iter()
+        .map(|(path, rule)| ((*path).to_owned(), (*rule).to_owned()))
+        .collect();
+    assert_eq!(found.of_the_whole, excused, "rules without a field path");
 }
 
 #[test]
@@ -66,7 +89,11 @@ fn the_check_finds_what_it_is_for() {
         ),
         (
             "integer without a minimum",
-            json!({"type": "integer", "format": "int64", "description": "d"}),
+            json!({"type": "integer", "format": "int64", "maximum": 9, "description": "d"}),
+        ),
+        (
+            "integer that only its format bounds",
+            json!({"type": "integer", "format": "int64", "minimum": 0, "description": "d"}),
         ),
         (
             "unbounded list",
@@ -97,11 +124,18 @@ fn the_check_finds_what_it_is_for() {
             json!({"type": "string", "maxLength": 1, "description": "d",
                    "x-kubernetes-validations": [{"rule": "true"}]}),
         ),
+        (
+            "a rule that names a field that is not there",
+            json!({"type": "object", "description": "d",
+                   "properties": {"a": {"type": "string", "maxLength": 1, "description": "d"}},
+                   "x-kubernetes-validations": [{"rule": "true", "message": "m", "fieldPath": ".b"}]}),
+        ),
     ];
     for (name, field) in cases {
         let root = json!({"type": "object", "properties": {"field": field}});
-        let mut findings = Vec::new();
-        check("Kind", &root, &mut BTreeSet::new(), &mut findings);
+        let mut found = Found::default();
+        check("Kind", &root, &mut found);
+        let findings = found.findings;
         let excused = name == "no type";
         assert_eq!(
             findings.len(),
@@ -111,7 +145,34 @@ fn the_check_finds_what_it_is_for() {
     }
 }
 
-fn check(path: &str, schema: &Value, free: &mut BTreeSet<String>, findings: &mut Vec<String>) {
+#[test]
+fn a_rule_names_its_field_or_is_known_to_be_of_the_whole() {
+    let of_the_whole = |field: Value| {
+        let root = json!({"type": "object", "properties": {"field": field}});
+        let mut found = Found::default();
+        check("Kind", &root, &mut found);
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+        found.of_the_whole.len()
+    };
+    let rules = json!([{"rule": "true", "message": "m"}]);
+    let named = json!([{"rule": "true", "message": "m", "fieldPath": ".a"}]);
+    let object = |rules: &Value| {
+        json!({"type": "object", "description": "d",
+               "properties": {"a": {"type": "string", "maxLength": 1, "description": "d"}},
+               "x-kubernetes-validations": rules})
+    };
+    assert_eq!(of_the_whole(object(&rules)), 1);
+    assert_eq!(of_the_whole(object(&named)), 0);
+    let leaf = json!({"type": "string", "maxLength": 1, "description": "d", "x-kubernetes-validations": rules});
+    assert_eq!(of_the_whole(leaf), 0);
+}
+
+fn check(path: &str, schema: &Value, found: &mut Found) {
+    let Found {
+        free,
+        of_the_whole,
+        findings,
+    } = &mut *found;
     let mut find = |holds: bool, what: &str| {
         if !holds {
             findings.push(format!("{path}: {what}"));
@@ -124,8 +185,8 @@ fn check(path: &str, schema: &Value, free: &mut BTreeSet<String>, findings: &mut
             "text needs maxLength or enum",
         ),
         Some("integer") => find(
-            has("minimum") && (has("maximum") || has("format")),
-            "an integer needs minimum, and maximum or format",
+            has("minimum") && has("maximum"),
+            "an integer needs minimum and maximum",
         ),
         Some("array") => {
             find(has("maxItems"), "a list needs maxItems");
@@ -163,17 +224,28 @@ fn check(path: &str, schema: &Value, free: &mut BTreeSet<String>, findings: &mut
             !rule["message"].is_null(),
             &format!("no message for {}", rule["rule"]),
         );
+        match rule["fieldPath"].as_str() {
+            Some(named) => find(
+                field(schema, named).is_some(),
+                &format!("{named} is not there, for {}", rule["rule"]),
+            ),
+            None if has("properties") => {
+                let text = rule["rule"].as_str().unwrap_or_default();
+                of_the_whole.insert((path.to_owned(), text.to_owned()));
+            }
+            None => {}
+        }
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         if property["description"].as_str().is_none_or(str::is_empty) {
-            findings.push(format!("{path}: no description"));
+            found.findings.push(format!("{path}: no description"));
         }
-        check(&path, property, free, findings);
+        check(&path, property, found);
     }
     for key in ["items", "additionalProperties"] {
         if !schema[key].is_null() {
-            check(&format!("{path}[]"), &schema[key], free, findings);
+            check(&format!("{path}[]"), &schema[key], found);
         }
     }
 }

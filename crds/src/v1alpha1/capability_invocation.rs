@@ -33,15 +33,20 @@ use super::ObjectReference;
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.gateway", priority = 1),
     printcolumn(name = "Finished", type_ = "date", json_path = ".status.finishedAt", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Succeeded', 'Failed', 'Refused', 'TimedOut', 'Cancelled', 'Unknown']) || (has(self.status) && self.status.phase == oldSelf.status.phase)").message("an invocation that has ended stays as it ended: make another one"),
-    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Dispatched', 'AwaitingMediation']) || (has(self.status) && self.status.phase != 'Queued')").message("an invocation that was dispatched cannot be queued again")
+    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Succeeded', 'Failed', 'Refused', 'TimedOut', 'Cancelled', 'Unknown']) || (has(self.status) && self.status.phase == oldSelf.status.phase)").message("an invocation that has ended stays as it ended: make another one").field_path(".status.phase"),
+    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Dispatched', 'AwaitingMediation']) || (has(self.status) && self.status.phase != 'Queued')").message("an invocation that was dispatched cannot be queued again").field_path(".status.phase")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.deviceRef == oldSelf.deviceRef && self.capability == oldSelf.capability && self.timeoutSeconds == oldSelf.timeoutSeconds && self.whenOffline == oldSelf.whenOffline && self.maxOutputBytes == oldSelf.maxOutputBytes && self.ttlSecondsAfterFinished == oldSelf.ttlSecondsAfterFinished").message("an invocation cannot be changed, only cancelled: make another one"))]
+#[x_kube(validation = Rule::new("self.deviceRef == oldSelf.deviceRef").message("an invocation cannot be changed, only cancelled: make another one").field_path(".deviceRef"))]
+#[x_kube(validation = Rule::new("self.capability == oldSelf.capability").message("an invocation cannot be changed, only cancelled: make another one").field_path(".capability"))]
+#[x_kube(validation = Rule::new("self.timeoutSeconds == oldSelf.timeoutSeconds").message("an invocation cannot be changed, only cancelled: make another one").field_path(".timeoutSeconds"))]
+#[x_kube(validation = Rule::new("self.whenOffline == oldSelf.whenOffline").message("an invocation cannot be changed, only cancelled: make another one").field_path(".whenOffline"))]
+#[x_kube(validation = Rule::new("self.maxOutputBytes == oldSelf.maxOutputBytes").message("an invocation cannot be changed, only cancelled: make another one").field_path(".maxOutputBytes"))]
+#[x_kube(validation = Rule::new("self.ttlSecondsAfterFinished == oldSelf.ttlSecondsAfterFinished").message("an invocation cannot be changed, only cancelled: make another one").field_path(".ttlSecondsAfterFinished"))]
 #[x_kube(validation = Rule::new("has(self.queueSeconds) == has(oldSelf.queueSeconds) && (!has(self.queueSeconds) || self.queueSeconds == oldSelf.queueSeconds)").message("an invocation cannot be changed, only cancelled: make another one").field_path(".queueSeconds"))]
 #[x_kube(validation = Rule::new("has(self.idempotencyKey) == has(oldSelf.idempotencyKey) && (!has(self.idempotencyKey) || self.idempotencyKey == oldSelf.idempotencyKey)").message("an invocation cannot be changed, only cancelled: make another one").field_path(".idempotencyKey"))]
 #[x_kube(validation = Rule::new("has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)").message("who asked for an invocation cannot be changed").field_path(".requestedBy"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("a cancellation cannot be taken back"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.cancel) || has(self.cancel)").message("a cancellation cannot be taken back").field_path(".cancel"))]
 #[x_kube(validation = Rule::new("self.whenOffline == 'Queue' || !has(self.queueSeconds)").message("queueSeconds needs whenOffline: Queue").field_path(".queueSeconds"))]
 pub struct CapabilityInvocationSpec {
     /// The device that runs it.
@@ -189,7 +194,7 @@ pub struct CapabilityInvocationStatus {
     pub duplicate_of: Option<String>,
     /// The `metadata.generation` that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub observed_generation: Option<i64>,
     /// `Ready`: whether it succeeded. `AnsweredLate`: what the device said after the end was written; the phase stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -267,7 +272,7 @@ pub struct InvocationError {
 
 /// Every reason for which an invocation does not succeed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
-#[schemars(transform = crate::schema::name_variants)]
+#[schemars(transform = crate::schema::name_codes)]
 pub enum ErrorCode {
     /// There is no such Device in the namespace.
     DeviceNotFound,
@@ -334,7 +339,7 @@ pub struct Artefact {
     #[schemars(length(min = 1, max = 512))]
     pub key: String,
     /// Its size in bytes.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub size_bytes: i64,
     /// Its SHA-256, hexadecimal.
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]

@@ -36,7 +36,7 @@ use super::{ClientKind, Execution, Platform};
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.capabilityCounts.pending", priority = 1),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning"),
+    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning").field_path(".status"),
     validation = Rule::new("size(self.metadata.name) <= 63").message("a device's name is 63 characters long at most: it is part of its SPIFFE id and names its Secret")
 )]
 #[serde(rename_all = "camelCase")]
@@ -66,7 +66,8 @@ pub struct DeviceSpec {
     /// When an absent device counts as stale and as offline.
     #[serde(default)]
     pub presence: PresencePolicy,
-    /// How it may come back after its certificate expired.
+    /// How it may come back after its certificate expired. Not acted on yet: a device whose certificate has expired is
+    /// paired again, whatever stands here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryPolicy>,
 }
@@ -153,7 +154,7 @@ fn default_offline_after_seconds() -> i64 {
     1800
 }
 
-/// How a device may come back after its certificate expired.
+/// How a device may come back after its certificate expired. Not acted on yet.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryPolicy {
@@ -217,7 +218,7 @@ pub struct DeviceStatus {
     pub undeclared: Vec<UndeclaredCapability>,
     /// The `metadata.generation` that the operator has seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub observed_generation: Option<i64>,
     /// `Ready`, `CertificateValid` and `CapabilitiesGranted` by the operator, `Connected` by the gateways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -277,7 +278,7 @@ pub struct Session {
     #[schemars(length(min = 1, max = 253))]
     pub gateway: String,
     /// Counts the sessions of the device: an end is written only to the session that ended.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub epoch: i64,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -300,7 +301,7 @@ pub struct DeviceCertificate {
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
     pub fingerprint: String,
     /// Counts the certificates of the device.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = crate::schema::MAX_WHOLE))]
     pub generation: i64,
     /// Valid from.
     #[schemars(schema_with = "crate::schema::time")]
@@ -328,7 +329,7 @@ pub struct Renewal {
     pub chain: Option<String>,
     /// `certificate.generation` of that chain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = crate::schema::MAX_WHOLE))]
     pub generation: Option<i64>,
     /// Why nothing is issued for it, for people. Absent where something is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -336,7 +337,7 @@ pub struct Renewal {
     pub refused: Option<String>,
     /// `generation` of the certificate that the operator has put into the Secret `<device>-mtls` since.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = crate::schema::MAX_WHOLE))]
     pub secret_generation: Option<i64>,
 }
 
@@ -372,11 +373,12 @@ pub struct DeviceCapability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub output_schema: Option<String>,
-    /// What to wait for it where nobody says, in seconds.
+    /// What the device advises to give as `spec.timeoutSeconds` of an invocation, in seconds. Whoever makes one may follow
+    /// it; what the invocation says counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub default_timeout_seconds: Option<i64>,
-    /// The longest that it runs, in seconds.
+    /// The longest that it runs, in seconds: the device stops it then, whatever the invocation says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub max_timeout_seconds: Option<i64>,

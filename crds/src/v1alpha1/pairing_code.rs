@@ -32,9 +32,10 @@ use super::{Grants, ObjectReference};
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 200").message("the name is 200 characters long at most: the Secret of the code is named after it"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Active' || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)").message("a code that is Used, Expired or Locked stays so: make a new one"),
-    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a pairing code cannot be removed: its uses and attempts would be forgotten"),
-    validation = Rule::new("!has(self.status) || (self.status.uses <= self.spec.maxUses && self.status.attempts <= self.spec.maxAttempts)").message("uses and attempts cannot exceed spec.maxUses and spec.maxAttempts")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Active' || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)").message("a code that is Used, Expired or Locked stays so: make a new one").field_path(".status.phase"),
+    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a pairing code cannot be removed: its uses and attempts would be forgotten").field_path(".status"),
+    validation = Rule::new("!has(self.status) || self.status.uses <= self.spec.maxUses").message("uses cannot exceed spec.maxUses").field_path(".status.uses"),
+    validation = Rule::new("!has(self.status) || self.status.attempts <= self.spec.maxAttempts").message("attempts cannot exceed spec.maxAttempts").field_path(".status.attempts")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a pairing code cannot be changed: make a new one"))]
@@ -155,7 +156,7 @@ pub struct PairingCodeStatus {
     pub admitted: Vec<AdmittedKey>,
     /// The `metadata.generation` that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub observed_generation: Option<i64>,
     /// `Ready`: whether a device can be paired with the code now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -166,7 +167,7 @@ pub struct PairingCodeStatus {
 /// A key that proved a code.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(oldSelf.pairingRequestRef) || (has(self.pairingRequestRef) && self.pairingRequestRef == oldSelf.pairingRequestRef)").message("the request of a key that counts is named once"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.pairingRequestRef) || (has(self.pairingRequestRef) && self.pairingRequestRef == oldSelf.pairingRequestRef)").message("the request of a key that counts is named once").field_path(".pairingRequestRef"))]
 pub struct AdmittedKey {
     /// SHA-256 of the key's SubjectPublicKeyInfo, hexadecimal.
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]

@@ -15,7 +15,7 @@ use super::{ClientKind, DeclaredCapability, Grants, ObjectReference, Platform};
     version = "v1alpha1",
     kind = "PairingRequest",
     plural = "pairingrequests",
-    doc = "A device that asks to be paired. Approve: kubectl patch preq NAME --subresource=status --type=merge -p '{\"status\":{\"approval\":{\"decision\":\"Approved\"}}}'",
+    doc = "A device that asks to be paired. Approve: kubectl patch preq NAME --subresource=status --type=merge -p '{\"status\":{\"approval\":{\"decision\":\"Approved\"}}}'. The name of a gateway's request is the digest of what it shows. A request that a person made has no spec.source and any name, so its approval must say what was looked at: {\"decision\":\"Approved\",\"specDigest\":\"DIGEST\"}, the digest being that of status.specDigest.",
     namespaced,
     derive = "PartialEq",
     derive = "Default",
@@ -32,15 +32,15 @@ use super::{ClientKind, DeclaredCapability, Grants, ObjectReference, Platform};
     printcolumn(name = "Key", type_ = "string", json_path = ".spec.publicKeySha256", priority = 1),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.deviceRef.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.approval) || (has(self.status) && has(self.status.approval) && self.status.approval == oldSelf.status.approval)").message("the decision on a pairing request is final"),
-    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Denied', 'Issued', 'Expired', 'Failed']) || (has(self.status) && self.status.phase == oldSelf.status.phase)").message("a pairing request that is Denied, Issued, Expired or Failed stays so: the device must ask again"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.certificate) || (has(self.status) && has(self.status.certificate) && self.status.certificate == oldSelf.status.certificate)").message("the certificate of a pairing request is issued once"),
-    validation = Rule::new("!has(oldSelf.status) || oldSelf.status.phase != 'Approved' || (has(self.status) && self.status.phase != 'Pending')").message("a pairing request that was approved is not pending again")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.approval) || (has(self.status) && has(self.status.approval) && self.status.approval == oldSelf.status.approval)").message("the decision on a pairing request is final").field_path(".status.approval"),
+    validation = Rule::new("!has(oldSelf.status) || !(oldSelf.status.phase in ['Denied', 'Issued', 'Expired', 'Failed']) || (has(self.status) && self.status.phase == oldSelf.status.phase)").message("a pairing request that is Denied, Issued, Expired or Failed stays so: the device must ask again").field_path(".status.phase"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.certificate) || (has(self.status) && has(self.status.certificate) && self.status.certificate == oldSelf.status.certificate)").message("the certificate of a pairing request is issued once").field_path(".status.certificate"),
+    validation = Rule::new("!has(oldSelf.status) || oldSelf.status.phase != 'Approved' || (has(self.status) && self.status.phase != 'Pending')").message("a pairing request that was approved is not pending again").field_path(".status.phase")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a pairing request cannot be changed: what was shown is what is decided on"))]
-#[x_kube(validation = Rule::new("self.keyCustody == 'Operator' ? !has(self.csr) && !has(self.publicKeySha256) : has(self.csr) && has(self.publicKeySha256)").message("keyCustody Device needs csr and publicKeySha256; keyCustody Operator allows neither"))]
-#[x_kube(validation = Rule::new("!(self.method in ['Pin', 'Qr']) || has(self.pairingCodeRef)").message("method Pin or Qr needs pairingCodeRef"))]
+#[x_kube(validation = Rule::new("self.keyCustody == 'Operator' ? !has(self.csr) && !has(self.publicKeySha256) : has(self.csr) && has(self.publicKeySha256)").message("keyCustody Device needs csr and publicKeySha256; keyCustody Operator allows neither").field_path(".keyCustody"))]
+#[x_kube(validation = Rule::new("!(self.method in ['Pin', 'Qr']) || has(self.pairingCodeRef)").message("method Pin or Qr needs pairingCodeRef").field_path(".pairingCodeRef"))]
 pub struct PairingRequestSpec {
     /// PKCS#10 certificate signing request, PEM. Only its public key is used; its names are wishes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ pub enum Method {
     Pin,
     /// A scanned or pasted code, with the authority pinned.
     Qr,
-    /// A Kubernetes ServiceAccount token.
+    /// A Kubernetes ServiceAccount token. Not offered yet: no gateway takes one.
     ServiceAccount,
     /// A person wrote the request.
     #[default]
@@ -153,7 +153,7 @@ pub struct PairingRequestStatus {
     pub device_ref: Option<ObjectReference>,
     /// The `metadata.generation` that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub observed_generation: Option<i64>,
     /// `Ready`: whether the certificate was issued.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -214,7 +214,8 @@ pub struct Decision {
     /// What the device gets, instead of what it declares. Never more than the code's grants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grants: Option<Grants>,
-    /// The digest of the spec that the approver saw. Where given, another spec is not signed.
+    /// The digest of the spec that the approver saw: `status.specDigest`. Where given, another spec is not signed. A
+    /// request without `spec.source` needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
     pub spec_digest: Option<String>,

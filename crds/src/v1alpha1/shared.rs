@@ -99,11 +99,12 @@ pub struct DeclaredCapability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub output_schema: Option<String>,
-    /// What to wait for it where nobody says, in seconds.
+    /// What the device advises to give as `spec.timeoutSeconds` of an invocation, in seconds. Whoever makes one may follow
+    /// it; what the invocation says counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub default_timeout_seconds: Option<i64>,
-    /// The longest that it runs, in seconds.
+    /// The longest that it runs, in seconds: the device stops it then, whatever the invocation says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub max_timeout_seconds: Option<i64>,

@@ -39,4 +39,4 @@ pub mod registry;
 pub mod serve;
 pub mod session;
 
-pub use console::{Console, Parts};
+pub use console::{Console, Limits, Parts};

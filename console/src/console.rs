@@ -1,0 +1,132 @@
+//! What all requests share, and the tasks behind it.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use bytes::Bytes;
+use kube::Client;
+use object_store::ObjectStore;
+use runtime::shutdown::Tasks;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::{self, Access},
+    caller::Identities,
+    guard::{bounds::Places, rates::Rates, shares::Shares},
+    index::{self, Index},
+    metrics::Metrics,
+    openapi,
+    session::{
+        keys::{KeyRing, Keys},
+        logouts::Logouts,
+    },
+};
+
+/// What a console is made of.
+pub struct Parts {
+    /// With the gateway's own rights: to watch, and to ask whose a token is.
+    pub client: Client,
+    /// Brings no credentials: see [`crate::caller::own::without_credentials`].
+    pub without_credentials: Client,
+    /// Namespace of Fairlead's own objects.
+    pub namespace: String,
+    /// What sessions are sealed with; `None` until it is mounted.
+    pub keys: watch::Receiver<Option<Arc<Keys>>>,
+    /// Where artefacts are, if anywhere.
+    pub artefacts: Option<Arc<dyn ObjectStore>>,
+    pub limits: Limits,
+    pub metrics: Metrics,
+}
+
+/// How much may be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub requests_per_second_per_address: NonZeroU32,
+    pub requests_per_second_per_user: NonZeroU32,
+    /// Event streams and downloads. One user may have half of them.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let rate = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Self {
+            requests_per_second_per_address: rate(200),
+            requests_per_second_per_user: rate(100),
+            streams: 4000,
+        }
+    }
+}
+
+/// What all requests share.
+pub struct Console {
+    pub(crate) index: Arc<Index>,
+    pub(crate) identities: Identities,
+    pub(crate) without_credentials: Client,
+    pub(crate) access: Arc<Access>,
+    pub(crate) keys: KeyRing,
+    pub(crate) logouts: Arc<Logouts>,
+    pub(crate) rates: Rates,
+    pub(crate) places: Places,
+    pub(crate) subscribers: Shares<String>,
+    pub(crate) artefacts: Option<Arc<dyn ObjectStore>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) document: Bytes,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Console {
+    /// Starts what watches. The console answers at once, and says of what it does not know yet that it does not.
+    pub fn start(parts: Parts, tasks: &Tasks) -> Arc<Self> {
+        let Parts {
+            client,
+            without_credentials,
+            namespace,
+            keys,
+            artefacts,
+            limits,
+            metrics,
+        } = parts;
+        let stop = tasks.token();
+        let (index, indexing) = index::start(client.clone(), &namespace, stop.clone());
+        tasks.spawn_essential("console index", async move {
+            indexing.await;
+            Ok(())
+        });
+        let access = Arc::new(Access::new(metrics.clone()));
+        let following = access::changes::follow(client.clone(), Arc::clone(&access), stop.clone());
+        tasks.spawn_essential("console roles", async move {
+            following.await;
+            Ok(())
+        });
+        let logouts = Arc::new(Logouts::new(client.clone(), &namespace));
+        let (followed, until) = (Arc::clone(&logouts), stop.clone());
+        tasks.spawn_essential("console logouts", async move {
+            followed.follow(until).await;
+            Ok(())
+        });
+        Arc::new(Self {
+            index,
+            identities: Identities::new(client),
+            without_credentials,
+            access,
+            keys: KeyRing::new(keys),
+            logouts,
+            rates: Rates::new(
+                limits.requests_per_second_per_address,
+                limits.requests_per_second_per_user,
+            ),
+            places: Places::new(limits.streams),
+            subscribers: Shares::new(limits.streams.div_ceil(2)),
+            artefacts,
+            metrics,
+            document: Bytes::from(openapi::text()),
+            stop,
+        })
+    }
+
+    /// Whether it knows what the cluster looks like.
+    pub fn is_synced(&self) -> bool {
+        self.index.is_synced()
+    }
+}

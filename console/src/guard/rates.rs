@@ -1,0 +1,123 @@
+//! How often one may ask.
+//!
+//! An address is counted before anything else is done for it, an identity as soon as it is known: who has many addresses
+//! has no more for it, and of many behind one address each has his own.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+};
+
+use console_api::problem::ProblemCode;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    state::keyed::DashMapStateStore,
+};
+
+use crate::problem::{Answer, Fault};
+
+/// Most keys whose pace is known. Beyond it the places of all bound them.
+const MOST: usize = 65_536;
+/// As many seconds' worth may come at once.
+const BURST_SECONDS: u32 = 2;
+
+/// Where a request comes from, as far as one person is likely to hold it: an IPv4 address, or the /64 of an IPv6 one.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Address(IpAddr);
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+        })
+    }
+}
+
+/// Paces of addresses and identities.
+pub struct Rates {
+    addresses: Pace<Address>,
+    users: Pace<String>,
+}
+
+impl Rates {
+    pub fn new(per_address: NonZeroU32, per_user: NonZeroU32) -> Self {
+        Self {
+            addresses: Pace::new(per_address),
+            users: Pace::new(per_user),
+        }
+    }
+
+    /// # Errors
+    /// Where the address asks too often.
+    pub fn of_address(&self, address: Address) -> Answer<()> {
+        self.addresses.take(&address).map_err(|seconds| limited(seconds, "this address"))
+    }
+
+    /// # Errors
+    /// Where the user asks too often.
+    pub fn of_user(&self, user: &str) -> Answer<()> {
+        self.users.take(&user.to_owned()).map_err(|seconds| limited(seconds, "you"))
+    }
+}
+
+fn limited(seconds: u32, who: &str) -> Fault {
+    let detail = format!("too many requests from {who}: come back in {seconds} s");
+    Fault::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
+}
+
+struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultClock>);
+
+impl<K: Clone + Eq + Hash> Pace<K> {
+    fn new(per_second: NonZeroU32) -> Self {
+        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
+        Self(RateLimiter::dashmap(Quota::per_second(per_second).allow_burst(burst)))
+    }
+
+    /// Or in how many seconds.
+    fn take(&self, key: &K) -> Result<(), u32> {
+        if self.0.len() >= MOST {
+            self.0.retain_recent();
+            if self.0.len() >= MOST {
+                return Ok(());
+            }
+        }
+        self.0.check_key(key).map_err(|not_until| {
+            let wait = not_until.wait_time_from(self.0.clock().now());
+            u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number).unwrap()
+    }
+
+    #[test]
+    fn one_who_asks_too_often_is_told_when_to_come_back_and_others_are_not_kept_out() {
+        let rates = Rates::new(rate(1000), rate(2));
+        let refused = (0..10).filter_map(|_| rates.of_user("ada").err()).collect::<Vec<_>>();
+        assert!(refused.len() >= 5, "{}", refused.len());
+        let problem = &refused[0].0;
+        assert_eq!(problem.status, 429);
+        assert_eq!(problem.retry_after_seconds, Some(1));
+        assert!(rates.of_user("bob").is_ok());
+    }
+
+    #[test]
+    fn neighbours_in_a_v6_network_are_one_address() {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::9"));
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+    }
+}

@@ -1,0 +1,150 @@
+//! What changes, as server-sent events.
+//!
+//! A subscriber holds a cursor into what all share and nothing else: one that reads slowly falls behind and is told to
+//! resync. What the caller may see is looked at again every few seconds; a right that is gone ends the stream.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::response::{
+    IntoResponse as _,
+    sse::{Event, KeepAlive, Sse},
+};
+use console_api::event::{ConsoleEvent, LAST_EVENT_ID};
+use futures::stream;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until},
+};
+
+use super::{call::Call, inventory::synced};
+use crate::{
+    changes::{EventId, Subscriber},
+    clock::{self, now},
+    guard::shares::Share,
+    inventory::See,
+    metrics::Open,
+    problem::{Answer, Fault},
+    registry::Permission,
+    session::life,
+};
+
+/// How often it is looked whether the caller may still see it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A connection through which nothing goes is closed by what stands in between.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The client comes back after that, with `Last-Event-ID`: so that streams spread over gateways again.
+const LONGEST: Duration = Duration::from_hours(1);
+
+pub async fn follow(mut call: Call) -> Answer {
+    synced(&call)?;
+    let from = match call.headers.get(LAST_EVENT_ID) {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().unwrap_or_default();
+            // One that cannot be read is of another version: the client is told to resync.
+            Some(text.parse().unwrap_or(EventId::NOTHING))
+        }
+    };
+    let user = call.caller()?.who.user.clone();
+    let of_user = call.console.subscribers.enter(user).ok_or_else(|| {
+        Fault::unavailable("you have as many event streams at this gateway as you may: close one, or try another one")
+    })?;
+    let see = see(&call).await?;
+    let scope = call.target.namespace.clone();
+    let subscriber = call.console.index.changes().subscribe(from, scope, see);
+    let now = clock::instant();
+    let stream = Stream {
+        _counted: call.console.metrics.subscriber(),
+        _place: call.place.take(),
+        _of_user: of_user,
+        see,
+        look_at: now + LOOK_AGAIN,
+        ends_at: now + LONGEST,
+        subscriber,
+        call,
+        ended: false,
+    };
+    let events = stream::unfold(stream, |mut stream| async move {
+        let event = stream.next().await?;
+        Some((Ok::<_, Infallible>(event), stream))
+    });
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+/// What the caller may see beside devices.
+async fn see(call: &Call) -> Answer<See> {
+    Ok(See {
+        pairings: call.has(Permission::PairingRead, &call.target).await?,
+        invocations: call.has(Permission::InvocationRead, &call.target).await?,
+        events: false,
+    })
+}
+
+struct Stream {
+    call: Call,
+    subscriber: Subscriber,
+    see: See,
+    look_at: Instant,
+    ends_at: Instant,
+    ended: bool,
+    _counted: Open,
+    _place: Option<OwnedSemaphorePermit>,
+    _of_user: Share<String>,
+}
+
+impl Stream {
+    /// `None` at its end.
+    async fn next(&mut self) -> Option<Event> {
+        while !self.ended {
+            let stop = self.call.console.stop.clone();
+            tokio::select! {
+                // Rights before news.
+                biased;
+                () = stop.cancelled() => return None,
+                () = sleep_until(self.look_at) => {
+                    if clock::instant() >= self.ends_at || self.is_over() {
+                        return None;
+                    }
+                    match self.may_see().await {
+                        // The API server cannot be asked. What was decided holds until it can, or until the end.
+                        Err(_) | Ok(true) => self.look_at = clock::instant() + LOOK_AGAIN,
+                        Ok(false) => {
+                            self.ended = true;
+                            return denied();
+                        }
+                    }
+                }
+                told = self.subscriber.next() => {
+                    let event = Event::default().event(told.event).id(told.id.to_string()).data(told.data);
+                    return Some(event);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the session has ended meanwhile, by time or by a logout.
+    fn is_over(&self) -> bool {
+        let Some(session) = &self.call.session else {
+            return false;
+        };
+        // The stream itself is use: only the absolute end counts.
+        now() >= life::absolute_end(session) || self.call.console.logouts.has(session) == Some(true)
+    }
+
+    /// Whether the caller may see what he saw.
+    async fn may_see(&self) -> Answer<bool> {
+        let call = &self.call;
+        if !call.has(Permission::ObservabilityRead, &call.target).await? {
+            return Ok(false);
+        }
+        // More than before takes another stream, too: what was left out is not known any more.
+        Ok(see(call).await? == self.see)
+    }
+}
+
+fn denied() -> Option<Event> {
+    let event = ConsoleEvent::Denied;
+    Some(Event::default().event(event.name()).data(event.data().ok()?))
+}

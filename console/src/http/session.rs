@@ -1,0 +1,65 @@
+//! Logging in, logging out, and who the caller is.
+
+use console_api::{
+    problem::ProblemCode,
+    session::{Login, Session},
+};
+use http::header;
+
+use super::{
+    call::{Call, done, ok},
+    pipeline::keys_missing,
+};
+use crate::{
+    caller::{Token, Who},
+    clock::now,
+    problem::{Answer, Fault},
+    session::{Sealed, SessionId, cookie, csrf, life, seal},
+};
+
+pub async fn login(call: Call) -> Answer {
+    let login: Login = call.read()?;
+    let token = Token::new(login.token).map_err(|error| Fault::field("body.token", error.to_string()))?;
+    let console = &call.console;
+    let keys = console.keys.keys().ok_or_else(keys_missing)?;
+    let Some(who) = console.identities.of(&token).await? else {
+        return Err(Fault::new(ProblemCode::Unauthenticated, "the cluster does not take this token: get a new one"));
+    };
+    console.rates.of_user(&who.user)?;
+    let now = now();
+    let session = life::begin(SessionId::random(), token, now);
+    let sealed = seal::seal(&session, console.keys.sealing(&keys, now), seal::nonce());
+    let cookie = cookie::set(sealed).map_err(|error| Fault::new(ProblemCode::TooLarge, error.to_string()))?;
+    let mut response = ok(&shown(&who, Some(&session)))?;
+    response.headers_mut().append(header::SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// The cookie goes, and the session is written down as over: so it is dead in whatever hands.
+pub async fn logout(call: Call) -> Answer {
+    let mut response = done();
+    // Who sent a token of his own has no session that could end.
+    if let Some(session) = &call.session {
+        call.console.logouts.add(session, now()).await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "A logout could not be written down");
+            Fault::unavailable("the session goes on, for its end could not be written down: try again")
+        })?;
+        response.headers_mut().append(header::SET_COOKIE, cookie::removal());
+    }
+    Ok(response)
+}
+
+pub fn show(call: &Call) -> Answer {
+    ok(&shown(&call.caller()?.who, call.session.as_ref()))
+}
+
+fn shown(who: &Who, session: Option<&Sealed>) -> Session {
+    Session {
+        user: who.user.clone(),
+        groups: who.groups.clone(),
+        csrf_token: session.map(|session| csrf::token(&session.id)),
+        expires_at: session.map(|session| session.expires_at),
+        idle_expires_at: session.map(life::idle_end),
+    }
+}

@@ -9,7 +9,8 @@
 //!
 //! An [`EventId`] says up to which version of each kind its bearer has been told. Versions are the cluster's, not the
 //! gateway's, so it is good at every gateway: there, what is newer is told. Where the ring does not reach back that far,
-//! it is told to `resync` first. Versions of one kind can be compared (KEP-5504; before it, they were etcd's revisions).
+//! it is told to `resync` first; where a gateway is behind the one that gave the id, by milliseconds as a rule, it goes on
+//! when this one has caught up. Versions of one kind can be compared (KEP-5504; before it, they were etcd's revisions).
 //!
 //! A change is told as text that was written once, whoever follows.
 

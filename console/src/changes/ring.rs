@@ -49,6 +49,9 @@ pub struct Ring {
     head: EventId,
     /// Counts how often it was begun anew.
     begun: u64,
+    /// Where the API server went back, from which version and to which: it was restored, and what it said of the
+    /// versions in between holds no more.
+    went_back: [Option<(u64, u64)>; Kind::ALL.len()],
 }
 
 impl Ring {
@@ -61,6 +64,7 @@ impl Ring {
             floor: EventId::NOTHING,
             head: EventId::NOTHING,
             begun: 0,
+            went_back: [None; Kind::ALL.len()],
         }
     }
 
@@ -80,7 +84,12 @@ impl Ring {
     /// Where the ring begins, for who has been told that much; `None` where something of it is not here any more.
     pub fn place(&self, told: EventId, kinds: impl IntoIterator<Item = Kind>) -> Option<u64> {
         let mut kinds = kinds.into_iter();
-        let reaches_back = |kind| self.floor.of(kind) <= told.of(kind) && told.of(kind) > 0;
+        let reaches_back = |kind: Kind| {
+            let told = told.of(kind);
+            let is_void =
+                self.went_back[kind as usize].is_some_and(|(from, to)| to < told && told <= from);
+            self.floor.of(kind) <= told && told > 0 && !is_void
+        };
         kinds.all(reaches_back).then_some(self.first)
     }
 
@@ -131,10 +140,16 @@ impl Ring {
         self.entries.clear();
         self.bytes = 0;
         self.begun += 1;
-        // The API server may have gone back, when it was restored: nothing of before holds.
         let before = std::mem::take(&mut self.head);
+        if version < before.of(kind) {
+            self.went_back[kind as usize] = Some((before.of(kind), version));
+        }
         for other in Kind::ALL {
-            let head = if other == kind { version } else { before.of(other) };
+            let head = if other == kind {
+                version
+            } else {
+                before.of(other)
+            };
             self.head.reach(other, head);
         }
         self.floor = self.head;

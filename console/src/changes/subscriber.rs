@@ -64,10 +64,12 @@ impl Subscriber {
         let ring = shared.read();
         let (told, place, greeting) = match from {
             None => (ring.head(), ring.end(), Greeting::Hello),
-            Some(told) => match ring.place(told, Kind::ALL.into_iter().filter(|kind| sees(see, *kind))) {
-                Some(place) => (told, place, Greeting::Hello),
-                None => (told, ring.end(), Greeting::HelloThenResync),
-            },
+            Some(told) => {
+                match ring.place(told, Kind::ALL.into_iter().filter(|kind| sees(see, *kind))) {
+                    Some(place) => (told, place, Greeting::Hello),
+                    None => (told, ring.end(), Greeting::HelloThenResync),
+                }
+            }
         };
         let begun = ring.begun();
         drop(ring);
@@ -104,7 +106,7 @@ impl Subscriber {
     }
 
     /// What comes next, if it is there.
-    fn poll(&mut self) -> Option<Told> {
+    pub(super) fn poll(&mut self) -> Option<Told> {
         match self.greeting {
             Greeting::Hello => {
                 self.greeting = Greeting::Done;
@@ -127,7 +129,10 @@ impl Subscriber {
             self.place += 1;
             let is_new = entry.version > self.told.of(entry.kind);
             self.told.reach(entry.kind, entry.reaches);
-            let is_in_scope = self.scope.as_deref().is_none_or(|scope| scope == &*entry.namespace);
+            let is_in_scope = self
+                .scope
+                .as_deref()
+                .is_none_or(|scope| scope == &*entry.namespace);
             if is_new && is_in_scope && sees(self.see, entry.kind) {
                 return Some(Told {
                     id: self.told,

@@ -57,7 +57,9 @@ async fn who_waits_is_told() {
     let mut subscriber = changes.subscribe(None, None, See::ALL);
     assert_eq!(subscriber.next().await.event, "hello");
     let waits = async {
-        let told = timeout(Duration::from_secs(30), subscriber.next()).await.unwrap();
+        let told = timeout(Duration::from_secs(30), subscriber.next())
+            .await
+            .unwrap();
         assert_eq!((told.event, told.id), ("device.deleted", changes.head()));
     };
     let tells = async { changes.tell(Kind::Device, 11, gone(Kind::Device, "a", "1")) };
@@ -85,8 +87,20 @@ fn a_stream_goes_on_at_another_gateway() {
     let mut subscriber = here.subscribe(None, None, See::ALL);
     assert_eq!(told(&mut subscriber), ["hello"]);
     // The two hear of the kinds in different order.
-    let device = |changes: &Changes, version| changes.tell(Kind::Device, version, gone(Kind::Device, "a", &version.to_string()));
-    let request = |changes: &Changes, version| changes.tell(Kind::Request, version, gone(Kind::Request, "p", &version.to_string()));
+    let device = |changes: &Changes, version| {
+        changes.tell(
+            Kind::Device,
+            version,
+            gone(Kind::Device, "a", &version.to_string()),
+        )
+    };
+    let request = |changes: &Changes, version| {
+        changes.tell(
+            Kind::Request,
+            version,
+            gone(Kind::Request, "p", &version.to_string()),
+        )
+    };
     device(&here, 11);
     device(&here, 14);
     assert_eq!(told(&mut subscriber), ["a.11", "a.14"]);
@@ -121,7 +135,11 @@ fn who_falls_out_of_the_ring_resyncs_and_goes_on() {
     assert_eq!(told(&mut slow), ["hello"]);
     let position = slow.position();
     for version in 11..=15 {
-        changes.tell(Kind::Device, version, gone(Kind::Device, "a", &version.to_string()));
+        changes.tell(
+            Kind::Device,
+            version,
+            gone(Kind::Device, "a", &version.to_string()),
+        );
     }
     assert_eq!(told(&mut slow), ["resync"]);
     changes.tell(Kind::Device, 16, gone(Kind::Device, "a", "16"));
@@ -172,22 +190,31 @@ fn when_it_is_not_known_what_changed_everybody_resyncs() {
     let mut subscriber = changes.subscribe(None, None, See::default());
     assert_eq!(told(&mut subscriber), ["hello"]);
     // Even where the API server went back.
+    let before = changes.head();
     changes.begin(Kind::Invocation, 5);
     assert_eq!(told(&mut subscriber), ["resync"]);
     assert_eq!(subscriber.position().of(Kind::Invocation), 5);
+    let mut all = changes.subscribe(Some(before), None, See::ALL);
+    assert_eq!(told(&mut all), ["hello", "resync"]);
     changes.tell(Kind::Device, 11, gone(Kind::Device, "a", "1"));
     assert_eq!(told(&mut subscriber), ["a.1"]);
 }
 
 #[test]
 fn a_subscriber_holds_nothing_but_its_place() {
-    assert!(size_of::<Subscriber>() <= 128, "{}", size_of::<Subscriber>());
+    assert!(
+        size_of::<Subscriber>() <= 128,
+        "{}",
+        size_of::<Subscriber>()
+    );
     let bounds = Bounds {
         changes: 4096,
         bytes: 4096,
     };
     let changes = Changes::new(bounds);
-    let _slow: Vec<_> = (0..100).map(|_| changes.subscribe(None, None, See::ALL)).collect();
+    let _slow: Vec<_> = (0..100)
+        .map(|_| changes.subscribe(None, None, See::ALL))
+        .collect();
     for version in 1..1000 {
         changes.tell(Kind::Device, version, gone(Kind::Device, "a", "1"));
         assert!(changes.shared.read().bytes() <= bounds.bytes);

@@ -47,7 +47,10 @@ impl DeviceFeed {
             devices.remove(&name)
         });
         match before {
-            Some(before) => self.index.changes.tell(Kind::Device, version, gone(&before)),
+            Some(before) => self
+                .index
+                .changes
+                .tell(Kind::Device, version, gone(&before)),
             None => self.index.changes.reached(Kind::Device, version),
         }
         self.index.reached.send_replace(version);
@@ -103,7 +106,9 @@ impl Feed for DeviceFeed {
             let mut devices = write(&self.index.devices);
             devices.insert(device)
         };
-        self.index.changes.tell(Kind::Device, version, changed(&device));
+        self.index
+            .changes
+            .tell(Kind::Device, version, changed(&device));
         self.index.reached.send_replace(version);
     }
 
@@ -149,5 +154,8 @@ fn compare(before: &Devices, now: &Devices) -> Vec<Change> {
         .by_name(None, None)
         .filter(|device| now.get(&device.name).is_none())
         .map(|device| gone(device));
-    new.into_iter().map(|device| changed(device)).chain(gone_ones).collect()
+    new.into_iter()
+        .map(|device| changed(device))
+        .chain(gone_ones)
+        .collect()
 }

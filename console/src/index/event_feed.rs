@@ -56,7 +56,12 @@ impl DeviceEvent {
             metadata.creation_timestamp.as_ref().map(|time| time.0),
         ];
         let count = series.map(|series| series.count).or(event.deprecated_count);
-        let note: String = event.note.iter().flat_map(|note| note.chars()).take(MAX_NOTE).collect();
+        let note: String = event
+            .note
+            .iter()
+            .flat_map(|note| note.chars())
+            .take(MAX_NOTE)
+            .collect();
         let reporter = event.reporting_controller.as_deref();
         let mut text = |text: Option<&str>| interner.text(text.unwrap_or_default());
         Some(Self {
@@ -67,7 +72,10 @@ impl DeviceEvent {
             note: text(Some(&note)),
             reporter: text(reporter),
             at: moments.into_iter().flatten().next(),
-            count: count.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1),
+            count: count
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(1)
+                .max(1),
             name: Name::new(text(Some(id.namespace())), id.name()),
         })
     }

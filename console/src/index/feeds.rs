@@ -7,8 +7,8 @@ use kube::{Api, Client, Resource as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Index, device_feed::DeviceFeed, event_feed::EventFeed, instances::InstanceFeed, invocation_feed::InvocationFeed,
-    request_feed::RequestFeed, watch::follow,
+    Index, device_feed::DeviceFeed, event_feed::EventFeed, instances::InstanceFeed,
+    invocation_feed::InvocationFeed, request_feed::RequestFeed, watch::follow,
 };
 
 /// An index, and what feeds it until `stop`. `system_namespace`: where the Leases of gateways and operators are.
@@ -18,18 +18,48 @@ pub fn start(
     stop: CancellationToken,
 ) -> (Arc<Index>, impl Future<Output = ()> + Send + 'static) {
     let index = Arc::new(Index::default());
-    let feeding = feed(Arc::clone(&index), client, system_namespace.to_owned(), stop);
+    let feeding = feed(
+        Arc::clone(&index),
+        client,
+        system_namespace.to_owned(),
+        stop,
+    );
     (index, feeding)
 }
 
-async fn feed(index: Arc<Index>, client: Client, system_namespace: String, stop: CancellationToken) {
+async fn feed(
+    index: Arc<Index>,
+    client: Client,
+    system_namespace: String,
+    stop: CancellationToken,
+) {
     let of = || Arc::clone(&index);
     let events: Api<crds::Guarded<Event>> = Api::all(client.clone());
     futures::join!(
-        follow(Api::all(client.clone()), None, DeviceFeed::new(of()), stop.clone()),
-        follow(Api::all(client.clone()), None, InvocationFeed::new(of()), stop.clone()),
-        follow(Api::all(client.clone()), None, RequestFeed::new(of()), stop.clone()),
-        follow(events, Some(of_devices()), EventFeed::new(of()), stop.clone()),
+        follow(
+            Api::all(client.clone()),
+            None,
+            DeviceFeed::new(of()),
+            stop.clone()
+        ),
+        follow(
+            Api::all(client.clone()),
+            None,
+            InvocationFeed::new(of()),
+            stop.clone()
+        ),
+        follow(
+            Api::all(client.clone()),
+            None,
+            RequestFeed::new(of()),
+            stop.clone()
+        ),
+        follow(
+            events,
+            Some(of_devices()),
+            EventFeed::new(of()),
+            stop.clone()
+        ),
         follow(
             Api::namespaced(client.clone(), &system_namespace),
             None,

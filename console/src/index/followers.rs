@@ -64,7 +64,10 @@ impl Drop for Following<'_> {
     fn drop(&mut self) {
         let mut waiting = self.followers.lock();
         // This one is still counted.
-        if waiting.get(&self.name).is_some_and(|heard| heard.receiver_count() <= 1) {
+        if waiting
+            .get(&self.name)
+            .is_some_and(|heard| heard.receiver_count() <= 1)
+        {
             waiting.remove(&self.name);
         }
     }

@@ -64,14 +64,18 @@ impl Instances {
 
 /// `None` for a Lease of something else, and for one that nobody holds.
 fn read(lease: Lease, before: Option<&Seen>, now: Timestamp) -> Option<Seen> {
-    let is_gateway = lease.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(COMPONENT_GATEWAY);
+    let is_gateway =
+        lease.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(COMPONENT_GATEWAY);
     let address = lease.annotations().get(ADVERTISE_ANNOTATION).cloned();
     let name = lease.name_any();
     let spec = lease.spec?;
     let (component, name) = if is_gateway {
         (Component::Gateway, name)
     } else if name == OPERATOR_LEASE {
-        (Component::Operator, spec.holder_identity.unwrap_or_default())
+        (
+            Component::Operator,
+            spec.holder_identity.unwrap_or_default(),
+        )
     } else {
         return None;
     };
@@ -166,7 +170,9 @@ mod tests {
 
     fn live(instances: &Instances, now: i64) -> Vec<(String, bool)> {
         let shown = instances.at(at(now)).into_iter();
-        shown.map(|instance| (instance.name, instance.live)).collect()
+        shown
+            .map(|instance| (instance.name, instance.live))
+            .collect()
     }
 
     #[test]
@@ -176,8 +182,14 @@ mod tests {
             renew(&mut instances, lease(name, 100), 100);
         }
         let shown = instances.at(at(101));
-        let shown: Vec<_> = shown.iter().map(|one| (one.component, one.name.as_str())).collect();
-        assert_eq!(shown, [(Component::Operator, "op-1"), (Component::Gateway, "gw-0")]);
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|one| (one.component, one.name.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [(Component::Operator, "op-1"), (Component::Gateway, "gw-0")]
+        );
     }
 
     #[test]

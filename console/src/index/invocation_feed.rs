@@ -58,7 +58,11 @@ impl RecentInvocation {
             device: interner.text(&invocation.spec.device_ref.name),
             capability: interner.text(&invocation.spec.capability),
             phase: status.map(|status| status.phase).unwrap_or_default(),
-            requested_by: invocation.spec.requested_by.as_deref().map(|by| interner.text(by)),
+            requested_by: invocation
+                .spec
+                .requested_by
+                .as_deref()
+                .map(|by| interner.text(by)),
             error: error.map(|error| error.code),
             progress: progress.map(|progress| Box::new(record::progress(progress))),
             created_at: metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -136,7 +140,8 @@ impl Feed for InvocationFeed {
 
     fn listed(&mut self, object: Self::Object) {
         let invocation = valid(object);
-        let invocation = invocation.and_then(|invocation| RecentInvocation::read(&invocation, &mut self.interner));
+        let invocation = invocation
+            .and_then(|invocation| RecentInvocation::read(&invocation, &mut self.interner));
         if let Some(invocation) = invocation {
             self.listed.insert(Arc::new(invocation));
         }
@@ -148,13 +153,17 @@ impl Feed for InvocationFeed {
         let went_back = version < self.index.changes.head().of(Kind::Invocation);
         let (found, before) = {
             let mut invocations = write(&self.index.invocations);
-            let is_whole = !is_first && !went_back && !invocations.has_left_out() && !next.has_left_out();
+            let is_whole =
+                !is_first && !went_back && !invocations.has_left_out() && !next.has_left_out();
             let found = is_whole.then(|| compare(&invocations, &next));
             (found, std::mem::replace(&mut *invocations, next))
         };
         drop(before);
         match found.filter(|found| found.len() <= MAX_FOUND) {
-            Some(found) => self.index.changes.tell_found(Kind::Invocation, version, found),
+            Some(found) => self
+                .index
+                .changes
+                .tell_found(Kind::Invocation, version, found),
             None => self.index.changes.begin(Kind::Invocation, version),
         }
         self.index.followers.heard_of_all();
@@ -216,5 +225,8 @@ fn compare(before: &Recent<RecentInvocation>, now: &Recent<RecentInvocation>) ->
         .all()
         .filter(|invocation| now.get(&invocation.name).is_none())
         .map(|invocation| gone(&invocation.name));
-    new.into_iter().map(|invocation| changed(invocation)).chain(gone_ones).collect()
+    new.into_iter()
+        .map(|invocation| changed(invocation))
+        .chain(gone_ones)
+        .collect()
 }

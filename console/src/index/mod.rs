@@ -42,13 +42,14 @@ use tokio::{
 };
 
 use self::{
-    event_feed::DeviceEvent, followers::Followers, instances::Instances, invocation_feed::RecentInvocation,
-    recent::Recent, requests::Requests,
+    event_feed::DeviceEvent, followers::Followers, instances::Instances,
+    invocation_feed::RecentInvocation, recent::Recent, requests::Requests,
 };
 use crate::{
     changes::Changes,
     inventory::{
-        Around, At, Devices, Filter, Known, Name, Page, PageError, Paged, See, detail, page, withheld,
+        Around, At, Devices, Filter, Known, Name, Page, PageError, Paged, See, detail, page,
+        withheld,
     },
     registry::Permission,
 };
@@ -141,7 +142,11 @@ impl Index {
             next_cursor: next.map(|next| next.to_string()),
             event_id: is_first.then(|| head.to_string()),
             pending_pairings,
-            instances: if is_first { self.instances(now) } else { Vec::new() },
+            instances: if is_first {
+                self.instances(now)
+            } else {
+                Vec::new()
+            },
             withheld: left_out,
         })
     }
@@ -182,12 +187,18 @@ impl Index {
             pairings: see
                 .pairings
                 .then(|| read(&self.requests).of_device(name, &device.public_key_sha256)),
-            recent_invocations: see
-                .invocations
-                .then(|| read(&self.invocations).of(name).map(RecentInvocation::summary).collect()),
-            events: see
-                .events
-                .then(|| read(&self.events).of(name).map(DeviceEvent::record).collect()),
+            recent_invocations: see.invocations.then(|| {
+                read(&self.invocations)
+                    .of(name)
+                    .map(RecentInvocation::summary)
+                    .collect()
+            }),
+            events: see.events.then(|| {
+                read(&self.events)
+                    .of(name)
+                    .map(DeviceEvent::record)
+                    .collect()
+            }),
         };
         Some(detail(&device, around, actions, now))
     }
@@ -206,6 +217,11 @@ impl Index {
     /// from now on is heard of.
     pub fn follow_invocation(&self, id: &ObjectId) -> Following<'_> {
         self.followers.follow(Name::from(id))
+    }
+
+    /// Waits until something is heard of that invocation after this was first polled, or until that moment.
+    pub async fn invocation_changed(&self, id: &ObjectId, until: Instant) {
+        self.follow_invocation(id).changed(until).await;
     }
 }
 

@@ -136,7 +136,10 @@ mod tests {
 
     fn of(recent: &Recent<Thing>, device: &str) -> Vec<String> {
         let device = Name::new("a", device);
-        recent.of(&device).map(|thing| thing.name.name.to_string()).collect()
+        recent
+            .of(&device)
+            .map(|thing| thing.name.name.to_string())
+            .collect()
     }
 
     #[test]
@@ -161,7 +164,10 @@ mod tests {
         assert_eq!(of(&recent, "lamp"), ["1", "2"]);
         // Deleted and made anew, for another device.
         recent.insert(thing("fan", 1, 4));
-        assert_eq!((of(&recent, "lamp"), of(&recent, "fan")), (vec!["2".to_owned()], vec!["1".to_owned()]));
+        assert_eq!(
+            (of(&recent, "lamp"), of(&recent, "fan")),
+            (vec!["2".to_owned()], vec!["1".to_owned()])
+        );
         recent.remove(&Name::new("a", "1"));
         recent.remove(&Name::new("a", "2"));
         assert!(recent.of.is_empty() && recent.known.is_empty() && !recent.has_left_out());

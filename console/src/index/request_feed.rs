@@ -54,7 +54,8 @@ impl Feed for RequestFeed {
         let went_back = version < self.index.changes.head().of(Kind::Request);
         let (found, before) = {
             let mut requests = write(&self.index.requests);
-            let is_whole = !is_first && !went_back && !requests.has_left_out() && !next.has_left_out();
+            let is_whole =
+                !is_first && !went_back && !requests.has_left_out() && !next.has_left_out();
             let found = is_whole.then(|| compare(&requests, &next));
             (found, std::mem::replace(&mut *requests, next))
         };
@@ -74,7 +75,9 @@ impl Feed for RequestFeed {
         };
         let request = Arc::new(request);
         write(&self.index.requests).insert(Arc::clone(&request));
-        self.index.changes.tell(Kind::Request, version, changed(&request));
+        self.index
+            .changes
+            .tell(Kind::Request, version, changed(&request));
     }
 
     /// Told of whether it was kept or not: who follows knows it perhaps.
@@ -118,5 +121,8 @@ fn compare(before: &Requests, now: &Requests) -> Vec<Change> {
         .all()
         .filter(|request| now.get(&request.name).is_none())
         .map(|request| gone(request.summary.id.clone()));
-    new.into_iter().map(|request| changed(request)).chain(gone_ones).collect()
+    new.into_iter()
+        .map(|request| changed(request))
+        .chain(gone_ones)
+        .collect()
 }

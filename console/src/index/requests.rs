@@ -119,7 +119,11 @@ impl Requests {
         self.remove(&request.name);
         if self.known.len() >= MAX_REQUESTS {
             self.left_out = true;
-            let oldest = self.others.first().filter(|_| request.is_pending()).cloned();
+            let oldest = self
+                .others
+                .first()
+                .filter(|_| request.is_pending())
+                .cloned();
             let Some((_, oldest)) = oldest else {
                 return;
             };
@@ -183,7 +187,10 @@ mod tests {
     }
 
     fn names(requests: &[RequestSummary]) -> Vec<String> {
-        requests.iter().map(|request| request.id.to_string()).collect()
+        requests
+            .iter()
+            .map(|request| request.id.to_string())
+            .collect()
     }
 
     #[test]
@@ -199,10 +206,22 @@ mod tests {
         }
         assert_eq!(names(&requests.pending(None, 9)), ["a.4", "b.2", "a.1"]);
         assert_eq!(names(&requests.pending(Some("a"), 1)), ["a.4"]);
-        assert_eq!((requests.count_pending(None), requests.count_pending(Some("a"))), (3, 2));
+        assert_eq!(
+            (
+                requests.count_pending(None),
+                requests.count_pending(Some("a"))
+            ),
+            (3, 2)
+        );
         requests.insert(request("a", "4", 2, "Issued"));
         requests.remove(&Name::new("b", "2"));
-        assert_eq!((requests.count_pending(None), requests.count_pending(Some("b"))), (1, 0));
+        assert_eq!(
+            (
+                requests.count_pending(None),
+                requests.count_pending(Some("b"))
+            ),
+            (1, 0)
+        );
     }
 
     #[test]
@@ -215,8 +234,14 @@ mod tests {
         let key = "ab".repeat(32);
         assert_eq!(names(&requests.of_device(&lamp, &key)), ["a.2", "a.1"]);
         assert_eq!(names(&requests.of_device(&lamp, "another")), ["a.2", "a.1"]);
-        assert_eq!(names(&requests.of_device(&Name::new("a", "fan"), &key)), ["a.2", "a.1"]);
-        assert_eq!(names(&requests.of_device(&Name::new("c", "lamp"), &key)), Vec::<String>::new());
+        assert_eq!(
+            names(&requests.of_device(&Name::new("a", "fan"), &key)),
+            ["a.2", "a.1"]
+        );
+        assert_eq!(
+            names(&requests.of_device(&Name::new("c", "lamp"), &key)),
+            Vec::<String>::new()
+        );
         for name in ["1", "2"] {
             requests.remove(&Name::new("a", name));
         }
@@ -229,7 +254,12 @@ mod tests {
         let mut requests = Requests::default();
         for n in 0..MAX_REQUESTS {
             let phase = if n < 2 { "Denied" } else { "Pending" };
-            requests.insert(request("a", &n.to_string(), i64::try_from(n).unwrap(), phase));
+            requests.insert(request(
+                "a",
+                &n.to_string(),
+                i64::try_from(n).unwrap(),
+                phase,
+            ));
         }
         assert!(!requests.has_left_out());
         requests.insert(request("b", "denied", 0, "Denied"));
@@ -238,6 +268,9 @@ mod tests {
         let is_there = |name: &str| requests.get(&Name::new("b", name)).is_some();
         assert!(is_there("pending") && !is_there("denied"));
         assert_eq!(requests.known.len(), MAX_REQUESTS);
-        assert!(requests.get(&Name::new("a", "0")).is_none(), "the oldest made room");
+        assert!(
+            requests.get(&Name::new("a", "0")).is_none(),
+            "the oldest made room"
+        );
     }
 }

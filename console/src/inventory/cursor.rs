@@ -154,7 +154,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let caught = minimal(At::CatchUp(Some(Name::new("n".repeat(63), "a".repeat(253)))));
+        let caught = minimal(At::CatchUp(Some(Name::new(
+            "n".repeat(63),
+            "a".repeat(253),
+        ))));
         let cursors = Rank::ALL.map(walk).into_iter();
         for cursor in cursors.chain([caught, minimal(At::CatchUp(None))]) {
             let text = cursor.to_string();
@@ -165,11 +168,16 @@ mod tests {
 
     #[test]
     fn a_cursor_of_another_version_is_none() {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(walk(Rank::Stale).to_string()).unwrap();
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(walk(Rank::Stale).to_string())
+            .unwrap();
         let mut other = bytes[..bytes.len() - DIGEST].to_vec();
         other[0] += 1;
         other.extend(digest(&other.clone()));
-        assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(other).parse::<Cursor>(), Err(BadCursor));
+        assert_eq!(
+            BASE64_URL_SAFE_NO_PAD.encode(other).parse::<Cursor>(),
+            Err(BadCursor)
+        );
     }
 
     proptest! {

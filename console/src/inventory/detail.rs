@@ -20,7 +20,12 @@ pub struct Around {
 }
 
 /// A device, whole. `actions` are what the caller may do with it.
-pub fn detail(device: &Known, around: Around, actions: Vec<Action>, now: Timestamp) -> DeviceDetail {
+pub fn detail(
+    device: &Known,
+    around: Around,
+    actions: Vec<Action>,
+    now: Timestamp,
+) -> DeviceDetail {
     let see = See {
         pairings: around.pairings.is_some(),
         invocations: around.recent_invocations.is_some(),
@@ -29,7 +34,11 @@ pub fn detail(device: &Known, around: Around, actions: Vec<Action>, now: Timesta
     DeviceDetail {
         device: device.record(),
         key_words: record::key_words(&device.public_key_sha256),
-        certificates: device.certificates.iter().map(Certificate::record).collect(),
+        certificates: device
+            .certificates
+            .iter()
+            .map(Certificate::record)
+            .collect(),
         session: device.session.as_ref().map(Session::record),
         capabilities: device.capabilities.iter().map(capability).collect(),
         conditions: device.conditions.iter().map(Said::record).collect(),
@@ -45,7 +54,11 @@ pub fn detail(device: &Known, around: Around, actions: Vec<Action>, now: Timesta
 fn left_out(see: See) -> Vec<Withheld> {
     let fields = [
         (see.pairings, "pairings", Permission::PairingRead),
-        (see.invocations, "recentInvocations", Permission::InvocationRead),
+        (
+            see.invocations,
+            "recentInvocations",
+            Permission::InvocationRead,
+        ),
         (see.events, "events", Permission::EventsRead),
     ];
     let left_out = fields.into_iter().filter(|(seen, ..)| !seen);
@@ -99,17 +112,26 @@ mod tests {
             recent_invocations: Some(Vec::new()),
             events: Some(Vec::new()),
         };
-        assert_eq!(super::detail(&device, around, Vec::new(), at(0)).withheld, []);
+        assert_eq!(
+            super::detail(&device, around, Vec::new(), at(0)).withheld,
+            []
+        );
     }
 
     #[test]
     fn certificates_are_shown_from_the_newest_back() {
-        let certificate = |generation: i64| json!({ "serial": generation.to_string(), "fingerprint": "ab".repeat(32),
-            "generation": generation, "notBefore": at(generation).to_string(), "notAfter": at(900).to_string() });
+        let certificate = |generation: i64| {
+            json!({ "serial": generation.to_string(), "fingerprint": "ab".repeat(32),
+            "generation": generation, "notBefore": at(generation).to_string(), "notAfter": at(900).to_string() })
+        };
         let status = json!({ "certificate": certificate(3), "certificateHistory": [certificate(2), certificate(1)] });
         let device = known("workshop", "lamp", 1, json!({}), status);
         let detail = super::detail(&device, Around::default(), Vec::new(), at(0));
-        let generations: Vec<_> = detail.certificates.iter().map(|certificate| certificate.generation).collect();
+        let generations: Vec<_> = detail
+            .certificates
+            .iter()
+            .map(|certificate| certificate.generation)
+            .collect();
         assert_eq!(generations, [3, 2, 1]);
         assert_eq!(detail.key_words.len(), 6);
     }

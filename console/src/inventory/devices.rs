@@ -111,9 +111,15 @@ impl Devices {
     ) -> Box<dyn Iterator<Item = &'a Arc<Known>> + 'a> {
         let Some(namespace) = scope else {
             let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
-            return Box::new(self.in_order.range((start, Bound::Unbounded)).map(|(_, device)| device));
+            return Box::new(
+                self.in_order
+                    .range((start, Bound::Unbounded))
+                    .map(|(_, device)| device),
+            );
         };
-        let ranks = Rank::ALL.into_iter().filter(move |rank| after.is_none_or(|after| after.rank <= *rank));
+        let ranks = Rank::ALL
+            .into_iter()
+            .filter(move |rank| after.is_none_or(|after| after.rank <= *rank));
         Box::new(ranks.flat_map(move |rank| {
             let start = match after.filter(|after| after.rank == rank) {
                 Some(after) => Bound::Excluded(after.clone()),

@@ -118,7 +118,12 @@ mod tests {
 
     #[test]
     fn a_text_is_found_whatever_its_case() {
-        for (text, sought) in [("Lamp.Local", "P.LO"), ("Küche", "KÜ"), ("lamp", "lamp"), ("ÄB", "b")] {
+        for (text, sought) in [
+            ("Lamp.Local", "P.LO"),
+            ("Küche", "KÜ"),
+            ("lamp", "lamp"),
+            ("ÄB", "b"),
+        ] {
             let sought: SearchText = sought.parse().unwrap();
             assert!(contains(text, &sought.0), "{text}");
         }
@@ -138,11 +143,26 @@ mod tests {
         let mut digests = std::collections::BTreeSet::new();
         let filters = [
             Filter::default(),
-            Filter { trust: Some(Trust::Revoked), ..Filter::default() },
-            Filter { presence: Some(Presence::Stale), ..Filter::default() },
-            Filter { client_kind: Some(ClientKind::Cli), ..Filter::default() },
-            Filter { labels: Some("a".parse().unwrap()), ..Filter::default() },
-            Filter { text: Some("a".parse().unwrap()), ..Filter::default() },
+            Filter {
+                trust: Some(Trust::Revoked),
+                ..Filter::default()
+            },
+            Filter {
+                presence: Some(Presence::Stale),
+                ..Filter::default()
+            },
+            Filter {
+                client_kind: Some(ClientKind::Cli),
+                ..Filter::default()
+            },
+            Filter {
+                labels: Some("a".parse().unwrap()),
+                ..Filter::default()
+            },
+            Filter {
+                text: Some("a".parse().unwrap()),
+                ..Filter::default()
+            },
         ];
         for filter in &filters {
             for scope in [None, Some(""), Some("a")] {

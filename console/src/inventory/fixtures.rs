@@ -34,5 +34,11 @@ pub fn known(namespace: &str, name: &str, version: u64, spec: Value, status: Val
 }
 
 pub fn present(namespace: &str, name: &str, version: u64, presence: Presence) -> Known {
-    known(namespace, name, version, json!({}), json!({ "presence": presence }))
+    known(
+        namespace,
+        name,
+        version,
+        json!({}),
+        json!({ "presence": presence }),
+    )
 }

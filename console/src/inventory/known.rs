@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use console_api::{
     ObjectId,
-    inventory::{CapabilityCounts, CertificateRecord, ConditionRecord, DeviceRecord, Platform, SessionRecord},
+    inventory::{
+        CapabilityCounts, CertificateRecord, ConditionRecord, DeviceRecord, Platform, SessionRecord,
+    },
 };
 use crds::v1alpha1::{
     ClientKind, Device,
@@ -102,7 +104,9 @@ impl Known {
             presence: status.presence,
             presence_reason: status.presence_reason,
             display_name: device.spec.display_name.as_deref().map(Into::into),
-            labels: interner.labels.get(metadata.labels.as_ref().unwrap_or(&absent)),
+            labels: interner
+                .labels
+                .get(metadata.labels.as_ref().unwrap_or(&absent)),
             public_key_sha256: device.spec.public_key_sha256.as_str().into(),
             last_seen: moment(status.last_seen.as_ref()),
             session: status.session.as_ref().map(|session| Session {

@@ -93,7 +93,8 @@ pub fn page(
             let (shown, has_more) = take(matching, limit);
             let next = match shown.last() {
                 Some(last) if has_more => Some(At::Walk(devices::key(last))),
-                _ => may_have_missed(devices, scope, filter, since, need).then_some(At::CatchUp(None)),
+                _ => may_have_missed(devices, scope, filter, since, need)
+                    .then_some(At::CatchUp(None)),
             };
             (shown, next.map(|at| (since, need, at)))
         }

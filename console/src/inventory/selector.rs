@@ -36,15 +36,21 @@ pub enum InvalidSelector {
     TooManyRequirements,
     #[error("`in` and `notin` take {MAX_VALUES} values at most")]
     TooManyValues,
-    #[error("requirement {0} is empty: write KEY, !KEY, KEY=VALUE, KEY!=VALUE, KEY in (A,B) or KEY notin (A,B)")]
+    #[error(
+        "requirement {0} is empty: write KEY, !KEY, KEY=VALUE, KEY!=VALUE, KEY in (A,B) or KEY notin (A,B)"
+    )]
     Empty(usize),
     #[error("requirement {0} compares numbers, which labels of devices are not")]
     Compares(usize),
     #[error("the values of requirement {0} stand in no parentheses: write KEY in (A,B)")]
     NoValues(usize),
-    #[error("the key of requirement {0} is none: up to 63 letters, digits and -_. , with an optional prefix DOMAIN/")]
+    #[error(
+        "the key of requirement {0} is none: up to 63 letters, digits and -_. , with an optional prefix DOMAIN/"
+    )]
     Key(usize),
-    #[error("a value of requirement {0} is none: up to 63 letters, digits and -_. , letters or digits at both ends")]
+    #[error(
+        "a value of requirement {0} is none: up to 63 letters, digits and -_. , letters or digits at both ends"
+    )]
     Value(usize),
 }
 
@@ -142,7 +148,10 @@ fn set(text: &str, before: &str, nth: usize) -> Result<Expression, InvalidSelect
         return Err(InvalidSelector::TooManyValues);
     }
     let key = key(name, nth)?;
-    let values = inside.split(',').map(|text| value(text, nth)).collect::<Result<_, _>>()?;
+    let values = inside
+        .split(',')
+        .map(|text| value(text, nth))
+        .collect::<Result<_, _>>()?;
     match operator {
         "in" => Ok(Expression::In(key, values)),
         "notin" => Ok(Expression::NotIn(key, values)),
@@ -190,7 +199,9 @@ mod tests {
 
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
         let selector: LabelSelector = selector.parse().unwrap();
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         selector.matches(&labels.collect())
     }
 
@@ -198,13 +209,32 @@ mod tests {
     fn selects_what_kubectl_selects() {
         let lamp = [("room", "a"), ("example.com/kind", "lamp"), ("empty", "")];
         for selector in [
-            "room", "room=a", "room==a", " room = a ", "room!=b", "absent!=b", "!absent", "room in (a,b)",
-            "room in(b, a)", "room notin (b)", "absent notin (b)", "example.com/kind=lamp,room in (a),!absent",
-            "empty=", "empty in (,x)",
+            "room",
+            "room=a",
+            "room==a",
+            " room = a ",
+            "room!=b",
+            "absent!=b",
+            "!absent",
+            "room in (a,b)",
+            "room in(b, a)",
+            "room notin (b)",
+            "absent notin (b)",
+            "example.com/kind=lamp,room in (a),!absent",
+            "empty=",
+            "empty in (,x)",
         ] {
             assert!(matches(selector, &lamp), "{selector}");
         }
-        for selector in ["!room", "room=b", "room!=a", "room in (b)", "room notin (a,b)", "absent", "room,absent"] {
+        for selector in [
+            "!room",
+            "room=b",
+            "room!=a",
+            "room in (b)",
+            "room notin (a,b)",
+            "absent",
+            "room,absent",
+        ] {
             assert!(!matches(selector, &lamp), "{selector}");
         }
     }
@@ -232,8 +262,14 @@ mod tests {
         ] {
             assert_eq!(of(text), expected, "{text}");
         }
-        assert_eq!(of(&"a,".repeat(MAX_REQUIREMENTS + 1)), Invalid::TooManyRequirements);
-        assert_eq!(of(&format!("a in ({})", ",".repeat(MAX_VALUES))), Invalid::TooManyValues);
+        assert_eq!(
+            of(&"a,".repeat(MAX_REQUIREMENTS + 1)),
+            Invalid::TooManyRequirements
+        );
+        assert_eq!(
+            of(&format!("a in ({})", ",".repeat(MAX_VALUES))),
+            Invalid::TooManyValues
+        );
         assert_eq!(of(&"a".repeat(MAX_TEXT + 1)), Invalid::TooLong);
     }
 

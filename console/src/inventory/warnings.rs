@@ -127,7 +127,10 @@ mod tests {
 
     fn codes(spec: serde_json::Value, status: serde_json::Value, now: i64) -> Vec<Code> {
         let device = known("workshop", "lamp", 1, spec, status);
-        warnings(&device, at(now)).iter().map(|warning| warning.code).collect()
+        warnings(&device, at(now))
+            .iter()
+            .map(|warning| warning.code)
+            .collect()
     }
 
     fn certificate(from: i64, to: i64) -> serde_json::Value {
@@ -144,7 +147,11 @@ mod tests {
             (999, vec![Code::CertificateExpiring]),
             (1000, vec![Code::CertificateExpired]),
         ] {
-            assert_eq!(codes(json!({}), certificate(0, 1000), now), expected, "{now}");
+            assert_eq!(
+                codes(json!({}), certificate(0, 1000), now),
+                expected,
+                "{now}"
+            );
         }
     }
 
@@ -152,7 +159,10 @@ mod tests {
     fn what_somebody_decided_is_all_there_is_to_say() {
         let suspended = json!({ "trust": "Suspended" });
         assert_eq!(codes(suspended, certificate(0, 1), 9), [Code::Suspended]);
-        assert_eq!(codes(json!({ "trust": "Revoked" }), certificate(0, 1), 9), []);
+        assert_eq!(
+            codes(json!({ "trust": "Revoked" }), certificate(0, 1), 9),
+            []
+        );
     }
 
     #[test]
@@ -164,7 +174,10 @@ mod tests {
             ("GatewayGone", vec![Code::Disconnected]),
             ("NeverConnected", vec![Code::NeverConnected]),
         ] {
-            assert_eq!(codes(json!({}), json!({ "presenceReason": reason }), 0), expected);
+            assert_eq!(
+                codes(json!({}), json!({ "presenceReason": reason }), 0),
+                expected
+            );
         }
     }
 
@@ -176,12 +189,28 @@ mod tests {
             .collect();
         capabilities.push(capability("u".to_owned(), "Granted", "Unavailable"));
         capabilities.push(capability("n".to_owned(), "NotGranted", "Unavailable"));
-        let device = known("workshop", "lamp", 1, json!({}), json!({ "capabilities": capabilities }));
+        let device = known(
+            "workshop",
+            "lamp",
+            1,
+            json!({}),
+            json!({ "capabilities": capabilities }),
+        );
         let warnings = warnings(&device, at(0));
         assert_eq!(warnings[0].code, Code::GrantPending);
-        assert!(warnings[0].message.contains("c0, c1, c2, c3, c4 and 2 more"), "{}", warnings[0].message);
+        assert!(
+            warnings[0]
+                .message
+                .contains("c0, c1, c2, c3, c4 and 2 more"),
+            "{}",
+            warnings[0].message
+        );
         assert_eq!(warnings[1].code, Code::CapabilityUnavailable);
-        assert!(warnings[1].message.contains("run u now"), "{}", warnings[1].message);
+        assert!(
+            warnings[1].message.contains("run u now"),
+            "{}",
+            warnings[1].message
+        );
         assert_eq!(warnings.len(), 2);
     }
 }

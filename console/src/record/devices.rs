@@ -1,7 +1,8 @@
 //! Devices.
 
 use console_api::inventory::{
-    Availability, ClientKind, DeviceRecord, Execution, Granted, Platform, Presence, Trust, TrustDecision,
+    Availability, ClientKind, DeviceRecord, Execution, Granted, Platform, Presence, Trust,
+    TrustDecision,
 };
 use crds::v1alpha1::{self, Device, device};
 

@@ -3,7 +3,8 @@
 use console_api::{
     ObjectId,
     invocation::{
-        ArtefactRecord, Invocation, InvocationError, InvocationSummary, Mediation, Phase, Progress, WhenOffline,
+        ArtefactRecord, Invocation, InvocationError, InvocationSummary, Mediation, Phase, Progress,
+        WhenOffline,
     },
 };
 use crds::v1alpha1::{
@@ -69,9 +70,7 @@ pub fn invocation(invocation: &CapabilityInvocation) -> Option<Invocation> {
             by: mediation.by,
             reason: mediation.reason,
         }),
-        duplicate_of: status
-            .duplicate_of
-            .and_then(|first| sibling(&id, &first)),
+        duplicate_of: status.duplicate_of.and_then(|first| sibling(&id, &first)),
         conditions: conditions(&status.conditions),
     })
 }

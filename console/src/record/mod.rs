@@ -13,8 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time
 use pairing::key::KeyFingerprint;
 
 pub use devices::{
-    availability, client_kind, device, execution, granted, platform, presence, presence_reason, trust,
-    trust_decision,
+    availability, client_kind, device, execution, granted, platform, presence, presence_reason,
+    trust, trust_decision,
 };
 pub(crate) use invocations::progress;
 pub use invocations::{error_code, invocation, invocation_summary, phase};

@@ -1,12 +1,14 @@
 //! Pairing codes and requests. A code's secret is in another object, which nothing here reads.
 
 use console_api::pairing::{
-    Approval, CodeFormat, CodePhase, CodeRecord, DecisionRecord, DeclaredCapability, Delivery, Grants, Method,
-    RequestDetail, RequestPhase, RequestSummary, Verdict,
+    Approval, CodeFormat, CodePhase, CodeRecord, DecisionRecord, DeclaredCapability, Delivery,
+    Grants, Method, RequestDetail, RequestPhase, RequestSummary, Verdict,
 };
 use crds::v1alpha1::{self, PairingCode, PairingRequest, pairing_code, pairing_request};
 
-use super::{client_kind, conditions, created_at, execution, id, key_words, moment, platform, sibling};
+use super::{
+    client_kind, conditions, created_at, execution, id, key_words, moment, platform, sibling,
+};
 
 /// A request as lists show it.
 pub fn request_summary(request: &PairingRequest) -> Option<RequestSummary> {

@@ -4,7 +4,8 @@ use console_api::{
     pairing::RequestPhase,
 };
 use crds::v1alpha1::{
-    CapabilityInvocation, Device, PairingCode, PairingRequest, capability_invocation::ErrorCode, device,
+    CapabilityInvocation, Device, PairingCode, PairingRequest, capability_invocation::ErrorCode,
+    device,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +34,11 @@ fn words_are_those_of_the_resources() {
     ] {
         assert_eq!(spelt(reason), presence_reason(reason));
     }
-    for of in [device::Granted::Granted, device::Granted::NotGranted, device::Granted::Pending] {
+    for of in [
+        device::Granted::Granted,
+        device::Granted::NotGranted,
+        device::Granted::Pending,
+    ] {
         assert_eq!(spelt(of), spelt(granted(of)));
     }
     for of in [
@@ -73,7 +78,10 @@ fn a_device_is_shown_as_it_says() {
     assert_eq!(record.resource_version, "7");
     let counts = record.capabilities;
     assert_eq!((counts.declared, counts.granted, counts.pending), (2, 1, 1));
-    assert_eq!(spelt(granted(device::Granted::Pending)), spelt(Granted::Pending));
+    assert_eq!(
+        spelt(granted(device::Granted::Pending)),
+        spelt(Granted::Pending)
+    );
 }
 
 #[test]
@@ -106,7 +114,10 @@ fn an_approver_is_shown_the_digest_of_what_he_is_shown() {
         ..Default::default()
     };
     let detail = request_detail(&request, Some(&ceiling)).unwrap();
-    assert_eq!(detail.spec_digest, crds::digest::of_spec(&request.spec).unwrap());
+    assert_eq!(
+        detail.spec_digest,
+        crds::digest::of_spec(&request.spec).unwrap()
+    );
     assert_eq!(detail.code.unwrap().to_string(), "workshop.door");
     assert_eq!(detail.request.remote_address.as_deref(), Some("192.0.2.7"));
     assert_eq!(detail.request.phase, RequestPhase::Pending);
@@ -122,7 +133,10 @@ fn no_secret_of_a_code_is_shown() {
         "status": { "phase": "Active", "codeId": "7Q2M", "passwordFile": "aGlkZGVu", "uses": 1 },
     }));
     let shown = serde_json::to_string(&super::code(&code).unwrap()).unwrap();
-    assert!(!shown.contains("aGlkZGVu") && !shown.contains("7Q2M"), "{shown}");
+    assert!(
+        !shown.contains("aGlkZGVu") && !shown.contains("7Q2M"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -138,7 +152,10 @@ fn an_invocation_says_what_can_be_done() {
     assert_eq!(shown.summary.phase, Phase::Failed);
     assert_eq!(shown.summary.device.to_string(), "workshop.lamp");
     assert_eq!(shown.summary.error_code.as_deref(), Some("DeviceOffline"));
-    assert_eq!(shown.error.unwrap().remedy, ErrorCode::DeviceOffline.remedy());
+    assert_eq!(
+        shown.error.unwrap().remedy,
+        ErrorCode::DeviceOffline.remedy()
+    );
     assert_eq!(shown.duplicate_of.unwrap().to_string(), "workshop.i-0");
     assert!(shown.cancel_requested);
 }

@@ -82,6 +82,37 @@ pub fn decide(
     }
 }
 
+/// Decides about an invocation that cannot be sent yet, for others are before it. Its cancellation and its deadline count
+/// all the same. `may_be_known`: a stream before this one, which began `since` then, may have sent it.
+pub fn hold(
+    invocation: &OpenInvocation,
+    may_be_known: bool,
+    since: Timestamp,
+    now: Timestamp,
+) -> Decision {
+    match invocation.phase() {
+        InvocationPhase::Queued => foregone(invocation, may_be_known, since, now)
+            .or_else(|| overdue(invocation, may_be_known, since, now))
+            .unwrap_or_else(|| Decision::Wait(invocation.deadline())),
+        InvocationPhase::Dispatched | InvocationPhase::AwaitingMediation => {
+            let until = awaited_until(invocation, since);
+            if now >= until {
+                Decision::End(End::no_answer())
+            } else if invocation.is_cancelled() && invocation.remaining(now).is_some() {
+                Decision::Cancel(until)
+            } else {
+                Decision::Wait(until)
+            }
+        }
+        InvocationPhase::Succeeded
+        | InvocationPhase::Failed
+        | InvocationPhase::Refused
+        | InvocationPhase::TimedOut
+        | InvocationPhase::Cancelled
+        | InvocationPhase::Unknown => Decision::Nothing,
+    }
+}
+
 /// A stream before this one may have sent it and ended before that was said. Then the device knows, and tells first of
 /// all what has ended.
 fn decide_queued(
@@ -90,53 +121,81 @@ fn decide_queued(
     stream: Stream<'_>,
     now: Timestamp,
 ) -> Decision {
-    let input = match invocation.input() {
-        Input::Json(input) => input,
-        Input::TooLarge(bytes) => {
-            // Nobody can have sent it.
-            return Decision::End(End::failed(
-                ErrorCode::InputTooLarge,
-                format!("the input is {bytes} bytes long, {MAX_INPUT_BYTES} at most"),
-            ));
-        }
-    };
-    let heard_out = after(stream.since, ANSWER_SECONDS);
     let may_be_known = invocation.created < stream.since;
-    if invocation.is_cancelled() {
-        return if may_be_known {
-            // It may run: only the device can say that it does not.
-            Decision::Cancel(invocation.answer_by(now).max(heard_out))
-        } else {
-            Decision::End(End::without_success(
-                InvocationPhase::Cancelled,
-                ErrorCode::Cancelled,
-                "cancelled before it was sent to the device",
-            ))
-        };
+    if let Some(decision) = foregone(invocation, may_be_known, stream.since, now) {
+        return decision;
     }
     let find = |checks: &[Check]| {
         checks
             .iter()
             .find_map(|check| check(invocation, device, stream))
     };
-    let objection = find(&MAY_RUN)
-        .or_else(|| {
-            // One that knows it answers; one that does not says itself that it is not able to.
-            if may_be_known { None } else { find(&CAN_RUN) }
-        })
-        .or_else(|| {
-            invocation.remaining(now).is_none().then(|| {
-                End::failed(
-                    ErrorCode::DeadlineBeforeStart,
-                    "the deadline passed before it could be sent to the device",
-                )
-            })
-        });
+    let objection = find(&MAY_RUN).or_else(|| {
+        // One that knows it answers; one that does not says itself that it is not able to.
+        if may_be_known { None } else { find(&CAN_RUN) }
+    });
+    let heard_out = after(stream.since, ANSWER_SECONDS);
     match objection {
-        None => Decision::Push(push(invocation, input, stream.standing.asks(), now)),
         Some(_) if may_be_known && now < heard_out => Decision::Wait(heard_out),
         Some(end) => Decision::End(end),
+        None => overdue(invocation, may_be_known, stream.since, now)
+            .unwrap_or_else(|| Decision::Push(push(invocation, stream.standing.asks(), now))),
     }
+}
+
+/// What becomes of one that is queued and never sent, whatever its device is like.
+fn foregone(
+    invocation: &OpenInvocation,
+    may_be_known: bool,
+    since: Timestamp,
+    now: Timestamp,
+) -> Option<Decision> {
+    if let Input::TooLarge(bytes) = invocation.input() {
+        // Nobody can have sent it.
+        return Some(Decision::End(End::failed(
+            ErrorCode::InputTooLarge,
+            format!("the input is {bytes} bytes long, {MAX_INPUT_BYTES} at most"),
+        )));
+    }
+    if !invocation.is_cancelled() {
+        return None;
+    }
+    Some(if may_be_known {
+        // It may run: only the device can say that it does not.
+        let heard_out = after(since, ANSWER_SECONDS);
+        Decision::Cancel(invocation.answer_by(now).max(heard_out))
+    } else {
+        Decision::End(End::without_success(
+            InvocationPhase::Cancelled,
+            ErrorCode::Cancelled,
+            "cancelled before it was sent to the device",
+        ))
+    })
+}
+
+/// What becomes of one that is queued and whose time is over. A device that may have it has a moment to say so.
+fn overdue(
+    invocation: &OpenInvocation,
+    may_be_known: bool,
+    since: Timestamp,
+    now: Timestamp,
+) -> Option<Decision> {
+    if invocation.remaining(now).is_some() {
+        return None;
+    }
+    let heard_out = after(since.max(invocation.deadline()), ANSWER_SECONDS);
+    Some(if may_be_known && now < heard_out {
+        Decision::Wait(heard_out)
+    } else {
+        Decision::End(too_late())
+    })
+}
+
+fn too_late() -> End {
+    End::failed(
+        ErrorCode::DeadlineBeforeStart,
+        "the deadline passed before it could be sent to the device",
+    )
 }
 
 /// Sent by an earlier stream, here or elsewhere. Whether it ran is in the device's journal alone, so nothing but the
@@ -147,11 +206,7 @@ fn decide_dispatched(
     stream: Stream<'_>,
     now: Timestamp,
 ) -> Decision {
-    let sent = invocation
-        .status()
-        .and_then(|status| status.dispatched_at.as_ref());
-    let answer_by = invocation.answer_by(sent.map_or(invocation.created, |sent| sent.0));
-    let until = answer_by.max(after(stream.since, ANSWER_SECONDS));
+    let until = awaited_until(invocation, stream.since);
     if now >= until {
         return Decision::End(End::no_answer());
     }
@@ -161,18 +216,30 @@ fn decide_dispatched(
         .iter()
         .all(|check| check(invocation, device, stream).is_none());
     match (invocation.input(), invocation.remaining(now)) {
-        (Input::Json(input), Some(_)) if may_run && !invocation.is_cancelled() => {
-            Decision::Push(push(invocation, input, stream.standing.asks(), now))
+        (Input::Json(_), Some(_)) if may_run && !invocation.is_cancelled() => {
+            Decision::Push(push(invocation, stream.standing.asks(), now))
         }
         (Input::Json(_) | Input::TooLarge(_), Some(_)) => Decision::Cancel(until),
         (Input::Json(_) | Input::TooLarge(_), None) => Decision::Wait(until),
     }
 }
 
-fn push(invocation: &OpenInvocation, input: &[u8], mediate: bool, now: Timestamp) -> Push {
+/// Until when the answer to one that was sent is awaited.
+fn awaited_until(invocation: &OpenInvocation, since: Timestamp) -> Timestamp {
+    let sent = invocation
+        .status()
+        .and_then(|status| status.dispatched_at.as_ref());
+    let answer_by = invocation.answer_by(sent.map_or(invocation.created, |sent| sent.0));
+    answer_by.max(after(since, ANSWER_SECONDS))
+}
+
+fn push(invocation: &OpenInvocation, mediate: bool, now: Timestamp) -> Push {
     let remaining = invocation.remaining(now).unwrap_or_default();
     Push {
-        input: input.to_vec(),
+        input: match invocation.input() {
+            Input::Json(input) => input.to_vec(),
+            Input::TooLarge(_) => Vec::new(),
+        },
         remaining_ms: u32::try_from(remaining.as_millis())
             .unwrap_or(u32::MAX)
             .max(1),
@@ -185,7 +252,7 @@ fn push(invocation: &OpenInvocation, input: &[u8], mediate: bool, now: Timestamp
 /// `mediate`: the person at the device is to be asked, whatever the device declares.
 pub fn again(invocation: &OpenInvocation, mediate: bool, now: Timestamp) -> Option<Push> {
     match invocation.input() {
-        Input::Json(input) => Some(push(invocation, input, mediate, now)),
+        Input::Json(_) => Some(push(invocation, mediate, now)),
         Input::TooLarge(_) => None,
     }
 }
@@ -686,6 +753,45 @@ mod tests {
             let ended = invocation.written(status, "2".to_owned());
             assert_eq!(decide_at(10, &ended), Decision::Nothing, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn one_that_waits_for_others_is_cancelled_and_ends_in_time_all_the_same() {
+        let queued = minimal_invocation();
+        let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));
+        let unsent = |invocation: &_, now| hold(invocation, false, at(0), at(now));
+        assert_eq!(unsent(&queued, 1), Decision::Wait(at(30)));
+        assert_eq!(
+            code(unsent(&queued, 30)),
+            (InvocationPhase::Failed, ErrorCode::DeadlineBeforeStart)
+        );
+        assert_eq!(
+            code(unsent(&cancelled, 1)),
+            (InvocationPhase::Cancelled, ErrorCode::Cancelled)
+        );
+        let maybe = |invocation: &_, now| hold(invocation, true, at(0), at(now));
+        assert_eq!(maybe(&queued, 1), Decision::Wait(at(30)));
+        assert_eq!(
+            maybe(&queued, 30),
+            Decision::Wait(at(35)),
+            "a device that has it stops it then, and says so"
+        );
+        assert_eq!(
+            code(maybe(&queued, 35)),
+            (InvocationPhase::Failed, ErrorCode::DeadlineBeforeStart)
+        );
+        assert_eq!(maybe(&cancelled, 1), Decision::Cancel(at(35)));
+        let dispatched = sent(&queued, 1);
+        assert_eq!(unsent(&dispatched, 2), Decision::Wait(at(35)));
+        assert_eq!(
+            code(unsent(&dispatched, 35)),
+            (InvocationPhase::Unknown, ErrorCode::NoAnswer)
+        );
+        assert_eq!(
+            unsent(&sent(&cancelled, 1), 2),
+            Decision::Cancel(at(35)),
+            "it may run"
+        );
     }
 
     #[test]

@@ -107,11 +107,15 @@ impl OpenInvocation {
         deadline::remaining(&self.object, now)
     }
 
+    /// Past it nothing is started. The end of time where there is none.
+    pub fn deadline(&self) -> Timestamp {
+        deadline::of(&self.object).unwrap_or(Timestamp::MAX)
+    }
+
     /// Until when an answer is waited for, if it was sent then: the device stops when its time is over, and its answer
     /// needs a moment.
     pub fn answer_by(&self, sent: Timestamp) -> Timestamp {
-        let stops = after(sent, self.object.spec.timeout_seconds);
-        let stops = deadline::of(&self.object).map_or(stops, |deadline| deadline.min(stops));
+        let stops = after(sent, self.object.spec.timeout_seconds).min(self.deadline());
         after(stops, deadline::ANSWER_SECONDS)
     }
 

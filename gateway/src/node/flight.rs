@@ -124,6 +124,19 @@ impl Flight {
         }
     }
 
+    /// Whether it takes one of the places of its device: it was sent on this stream, or will be, and its end is not there.
+    pub fn takes_place(&self) -> bool {
+        let is_sent = self
+            .awaited
+            .is_some_and(|awaited| awaited.pushed || awaited.again == Again::WhenMarked);
+        is_sent && !matches!(self.state, State::Ended { .. })
+    }
+
+    /// Whether it was sent on this stream: the device knows it, and its idempotency key.
+    pub fn is_known(&self) -> bool {
+        self.awaited.is_some_and(|awaited| awaited.pushed)
+    }
+
     /// Whether it is not sent before it is marked.
     fn waits_for_mark(&self) -> bool {
         self.awaited

@@ -323,6 +323,11 @@ impl<I> Stream<I> {
             }
             Some(device_event::Event::AwaitingMediation(node::AwaitingMediation { uid })) => {
                 self.dispatcher.awaiting_mediation(&uid);
+                // It makes room for another one.
+                self.look = true;
+            }
+            Some(device_event::Event::Accepted(node::Accepted { uid })) => {
+                self.dispatcher.accepted(&uid);
             }
             Some(device_event::Event::Progress(progress)) => self.dispatcher.progress(&progress),
             Some(device_event::Event::Renew(renew)) => self.renew(renew.pkcs10),
@@ -348,8 +353,8 @@ impl<I> Stream<I> {
                 self.uploads.chunk(&self.shared, &self.caller.key, &chunk);
                 self.tell_of_artefacts(None);
             }
-            // Accepted changes nothing: what was sent counts as dispatched. What is unknown is from a newer agent.
-            Some(device_event::Event::Accepted(_)) | None => {}
+            // From a newer agent.
+            None => {}
         }
         Ok(())
     }

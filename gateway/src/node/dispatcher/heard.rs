@@ -181,6 +181,14 @@ impl Dispatcher {
         }
     }
 
+    /// Its capability starts, whoever was asked before: from here on it takes a place of what runs.
+    pub fn accepted(&mut self, uid: &str) {
+        self.asking.remove(uid);
+        if let Some(flight) = self.flights.get_mut(uid) {
+            flight.asks = false;
+        }
+    }
+
     /// The device says how far it came. Of what this stream did not carry, nothing is kept.
     pub fn progress(&mut self, reported: &node::Progress) {
         if let Some(flight) = self.flights.get_mut(&reported.uid) {

@@ -92,6 +92,16 @@ pub enum Begins {
     Nothing,
 }
 
+impl Begins {
+    fn takes(self, phase: InvocationPhase) -> bool {
+        match self {
+            Self::All => true,
+            Self::Known => phase != InvocationPhase::Queued,
+            Self::Nothing => false,
+        }
+    }
+}
+
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Dispatcher {
@@ -136,22 +146,20 @@ impl Dispatcher {
         self.forget(&open, outbox);
         let mut look_at = None;
         // In order: what cannot be sent yet holds up what comes after it.
-        let mut held_up = begins == Begins::Nothing;
+        let mut held_up = false;
         for (place, entry) in open.iter().enumerate() {
-            let phase = entry.invocation.phase();
-            let waits = begins == Begins::Known && phase == InvocationPhase::Queued;
             let wait = if self.flights.contains_key(&entry.invocation.uid) {
                 self.follow(entry, outbox, now)
-            } else if held_up || waits || place >= MAX_OPEN_PER_DEVICE {
-                None
-            } else if !self.has_place(declared, outbox) {
-                held_up = true;
-                None
-            } else if self.is_taken(&entry.invocation, declared) {
-                // Those of other capabilities need not wait for it; the next of its own find it taken, too.
+            } else if !begins.takes(entry.invocation.phase()) || place >= MAX_OPEN_PER_DEVICE {
                 None
             } else {
-                self.begin(entry, device, declared, outbox, now)
+                held_up = held_up || !self.has_place(declared, outbox);
+                // Those of other capabilities need not wait for one that is taken; the next of its own find it taken, too.
+                if held_up || self.is_taken(&entry.invocation, declared) {
+                    self.hold(entry, outbox, now)
+                } else {
+                    self.begin(entry, device, declared, outbox, now)
+                }
             };
             look_at = [look_at, wait].into_iter().flatten().min();
         }
@@ -167,23 +175,48 @@ impl Dispatcher {
             self.wants_room = true;
             return false;
         }
-        self.carried().count() < declared.concurrency.min(self.shared.settings.in_flight)
+        self.flights.len() < MAX_FLIGHTS && self.places_left(declared) > 0
     }
 
-    /// Whether the device runs as many of its capability as it does at once.
+    fn places_left(&self, declared: &Declared) -> usize {
+        let most = declared.concurrency.min(self.shared.settings.in_flight);
+        most.saturating_sub(self.carried().count())
+    }
+
+    /// Whether the device runs as many of its capability as it does at once. Those about which it asks a person do not
+    /// run; of those with one idempotency key, one does.
     fn is_taken(&self, invocation: &OpenInvocation, declared: &Declared) -> bool {
+        if invocation.phase() != InvocationPhase::Queued || self.asking.contains(&invocation.uid) {
+            // The device has it.
+            return false;
+        }
+        if key_of(invocation).is_some_and(|key| self.knows_key(key))
+            && self.places_left(declared) > 1
+        {
+            // It waits on the device for the first one's end. The last place is for what runs.
+            return false;
+        }
         let capability = &invocation.spec().capability;
-        let carried = self.carried().filter(|flight| {
-            let other = flight.invocation.as_ref();
-            other.is_some_and(|other| other.spec().capability == *capability)
-        });
-        carried.count() >= declared.concurrency_of(capability)
+        let mut keys = BTreeSet::new();
+        let running = self
+            .carried()
+            .filter(|flight| !flight.asks)
+            .filter_map(|flight| flight.invocation.as_deref())
+            .filter(|other| other.spec().capability == *capability)
+            .filter(|other| key_of(other).is_none_or(|key| keys.insert(key)));
+        running.count() >= declared.concurrency_of(capability)
+    }
+
+    /// Whether the device knows the key from this stream.
+    fn knows_key(&self, key: &str) -> bool {
+        let known = self.flights.values().filter(|flight| flight.is_known());
+        known
+            .filter_map(|flight| flight.invocation.as_deref())
+            .any(|other| key_of(other) == Some(key))
     }
 
     fn carried(&self) -> impl Iterator<Item = &Flight> {
-        self.flights
-            .values()
-            .filter(|flight| !matches!(flight.state, State::Ended { .. }))
+        self.flights.values().filter(|flight| flight.takes_place())
     }
 
     fn standing(
@@ -290,6 +323,26 @@ impl Dispatcher {
         }
     }
 
+    /// Looks after what waits for others. Returns when to look again.
+    fn hold(&mut self, entry: &Entry, outbox: &Outbox, now: Timestamp) -> Option<Timestamp> {
+        let may_be_known = self.may_have_been_given_up(&entry.invocation);
+        let decision = dispatch::hold(&entry.invocation, may_be_known, self.since, now);
+        let (is_act, is_said) = match &decision {
+            Decision::Nothing | Decision::Wait(_) => (false, false),
+            Decision::End(_) => (true, false),
+            Decision::Cancel(_) | Decision::Push(_) => (true, true),
+        };
+        if is_said && outbox.room() <= RESERVED_ROOM {
+            self.wants_room = true;
+            return None;
+        }
+        if is_act && self.flights.len() >= MAX_FLIGHTS {
+            // It is looked at again when one of them goes.
+            return None;
+        }
+        self.carry_out(decision, entry, outbox, now)
+    }
+
     /// Returns when to look again.
     fn begin(
         &mut self,
@@ -306,8 +359,20 @@ impl Dispatcher {
             standing: &standing,
             since: self.since,
         };
-        let (until, cancel_sent, mediate) = match dispatch::decide(invocation, device, stream, now)
-        {
+        let decision = dispatch::decide(invocation, device, stream, now);
+        self.carry_out(decision, entry, outbox, now)
+    }
+
+    /// Returns when to look again.
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        entry: &Entry,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let invocation = &entry.invocation;
+        let (until, cancel_sent, mediate) = match decision {
             Decision::Nothing => return None,
             Decision::Wait(until) => return Some(until),
             Decision::Push(push) if self.may_have_been_given_up(invocation) => {
@@ -418,6 +483,12 @@ impl Dispatcher {
             outbox.push(Event::ResultAck(node::ResultAck { uid }));
         }
     }
+}
+
+/// Its idempotency key. An empty one is none.
+fn key_of(invocation: &OpenInvocation) -> Option<&str> {
+    let key = invocation.spec().idempotency_key.as_deref();
+    key.filter(|key| !key.is_empty())
 }
 
 fn cancel(uid: &str, name: &str) -> Event {

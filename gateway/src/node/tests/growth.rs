@@ -9,7 +9,7 @@ use super::world::{FakeDevice, World, invocation, succeeded};
 const SMALL: &str = r#"{"maximum":5}"#;
 const LARGE: &str = r#"{"maximum":9}"#;
 
-async fn declares(device: &mut FakeDevice, capabilities: &[(&str, &str, u32)]) {
+pub async fn declares(device: &mut FakeDevice, capabilities: &[(&str, &str, u32)]) {
     let capabilities = capabilities
         .iter()
         .map(|(name, schema, concurrency)| node::Capability {

@@ -7,6 +7,7 @@ mod growth;
 mod schedules;
 mod truth;
 mod underway;
+mod waiting;
 mod world;
 
 use std::time::Duration;

@@ -257,6 +257,12 @@ pub fn again(invocation: &OpenInvocation, mediate: bool, now: Timestamp) -> Opti
     }
 }
 
+/// Sends for the first time what was marked before. `None` where its time was over before the mark was written.
+pub fn at_last(invocation: &OpenInvocation, mediate: bool, now: Timestamp) -> Option<Push> {
+    invocation.remaining(now)?;
+    again(invocation, mediate, now)
+}
+
 /// Whether the device may run it. The first finding counts.
 const MAY_RUN: [Check; 4] = [is_for_this_device, is_trusted, is_granted, is_within_grant];
 /// Whether the device is able to, as it says.
@@ -742,6 +748,14 @@ mod tests {
             decide_at(10, &sent(&not_granted, 1)),
             Decision::Cancel(at(35))
         );
+    }
+
+    #[test]
+    fn what_was_marked_too_late_is_not_sent() {
+        let marked = sent(&minimal_invocation(), 1);
+        assert_eq!(at_last(&marked, false, at(29)).unwrap().remaining_ms, 1000);
+        assert_eq!(at_last(&marked, false, at(30)), None);
+        assert!(again(&marked, false, at(30)).is_some(), "it is asked for");
     }
 
     #[test]

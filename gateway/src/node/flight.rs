@@ -81,6 +81,8 @@ pub enum Again {
     Now,
     /// It is sent when it is written that it is: somebody may have ended it that this gateway has not heard of yet.
     WhenMarked,
+    /// That is written, and it is sent once nothing older is to be.
+    Marked,
 }
 
 impl Flight {
@@ -104,7 +106,7 @@ impl Flight {
             State::Sent { mark_at } => {
                 let again = match self.awaited.map(|awaited| awaited.again) {
                     Some(Again::At(at)) => Some(at),
-                    Some(Again::No | Again::Now | Again::WhenMarked) | None => None,
+                    Some(Again::No | Again::Now | Again::WhenMarked | Again::Marked) | None => None,
                 };
                 let progress_at = self.progress.as_ref().map(|_| self.progress_at);
                 [*mark_at, again, progress_at].into_iter().flatten().min()
@@ -137,6 +139,23 @@ impl Flight {
         self.awaited.is_some_and(|awaited| awaited.pushed)
     }
 
+    /// Whether it is to be sent for the first time, and nothing younger before it.
+    pub fn is_first(&self) -> bool {
+        match self.awaited.map(|awaited| awaited.again) {
+            Some(Again::Marked) => true,
+            Some(Again::WhenMarked) => match self.state {
+                State::Marking { .. } => true,
+                // Where nothing is tried any more it is not waited for.
+                State::Sent { mark_at } => mark_at.is_some(),
+                State::Ending { .. }
+                | State::Retrying { .. }
+                | State::LookAgain { .. }
+                | State::Ended { .. } => false,
+            },
+            Some(Again::No | Again::At(_) | Again::Now) | None => false,
+        }
+    }
+
     /// Whether it is not sent before it is marked.
     fn waits_for_mark(&self) -> bool {
         self.awaited
@@ -150,7 +169,7 @@ impl Flight {
             && awaited.again == Again::WhenMarked
         {
             if self.invocation.is_some() {
-                awaited.again = Again::Now;
+                awaited.again = Again::Marked;
                 awaited.pushed = true;
             } else {
                 // It was never sent: there is nothing to stop, and no answer.

@@ -147,21 +147,27 @@ impl Dispatcher {
         let mut look_at = None;
         // In order: what cannot be sent yet holds up what comes after it.
         let mut held_up = false;
+        // What is older is yet to be sent: it is being marked.
+        let mut is_behind = false;
         for (place, entry) in open.iter().enumerate() {
             let wait = if self.flights.contains_key(&entry.invocation.uid) {
-                self.follow(entry, outbox, now)
+                self.follow(entry, outbox, now, is_behind)
             } else if !begins.takes(entry.invocation.phase()) || place >= MAX_OPEN_PER_DEVICE {
                 None
             } else {
                 held_up = held_up || !self.has_place(declared, outbox);
+                // What is marked first itself may be marked meanwhile.
+                let is_behind = is_behind && !self.may_have_been_given_up(&entry.invocation);
                 // Those of other capabilities need not wait for one that is taken; the next of its own find it taken, too.
-                if held_up || self.is_taken(&entry.invocation, declared) {
+                if held_up || is_behind || self.is_taken(&entry.invocation, declared) {
                     self.hold(entry, outbox, now)
                 } else {
                     self.begin(entry, device, declared, outbox, now)
                 }
             };
             look_at = [look_at, wait].into_iter().flatten().min();
+            let flight = self.flights.get(&entry.invocation.uid);
+            is_behind |= flight.is_some_and(Flight::is_first);
         }
         self.look_at = look_at.map(|at: Timestamp| {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
@@ -271,8 +277,14 @@ impl Dispatcher {
         });
     }
 
-    /// Returns when to look again.
-    fn follow(&mut self, entry: &Entry, outbox: &Outbox, now: Timestamp) -> Option<Timestamp> {
+    /// `is_behind`: something older is yet to be sent. Returns when to look again.
+    fn follow(
+        &mut self,
+        entry: &Entry,
+        outbox: &Outbox,
+        now: Timestamp,
+        is_behind: bool,
+    ) -> Option<Timestamp> {
         let uid = &entry.invocation.uid;
         let flight = self.flights.get_mut(uid)?;
         if flight
@@ -292,15 +304,22 @@ impl Dispatcher {
             | State::Ended { .. } => return None,
         };
         let awaited = flight.awaited.as_mut()?;
-        if awaited.again == Again::Now {
-            if outbox.room() > RESERVED_ROOM {
-                awaited.again = Again::No;
-                if let Some(push) = dispatch::again(invocation, awaited.mediate, now) {
-                    outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
-                }
+        let is_first = awaited.again == Again::Marked;
+        let is_due = awaited.again == Again::Now || is_first && !is_behind;
+        if is_due && outbox.room() > RESERVED_ROOM {
+            awaited.again = Again::No;
+            let push = if is_first {
+                dispatch::at_last(invocation, awaited.mediate, now)
             } else {
-                self.wants_room = true;
+                dispatch::again(invocation, awaited.mediate, now)
+            };
+            match push {
+                Some(push) => outbox.push(Event::Dispatch(dispatch_of(invocation, push))),
+                None if is_first => awaited.pushed = false,
+                None => {}
             }
+        } else if is_due {
+            self.wants_room = true;
         }
         match dispatch::follow(invocation, awaited.until, awaited.cancel_sent, now) {
             FollowUp::Wait(until) => Some(until),

@@ -36,6 +36,8 @@ pub struct State {
     /// Requests for single objects: `PATCH devices/lamp-1/status`.
     pub log: Vec<String>,
     fault: Option<Fault>,
+    /// Writes to the object of that name arrive late, whatever the fault is.
+    slow: Option<String>,
 }
 
 /// Plural, namespace and name.
@@ -128,6 +130,11 @@ impl Cluster {
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.lock().fault = fault;
         self.changed();
+    }
+
+    /// From here on, writes to the object of that name take three seconds.
+    pub fn slow_down(&self, name: &str) {
+        self.lock().slow = Some(name.to_owned());
     }
 
     /// Forgets what it was asked.
@@ -300,7 +307,9 @@ impl Cluster {
         let mut state = self.lock();
         state.log.push(what);
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+        let is_slow = state.slow.as_deref() == Some(name);
         let answer = match (state.fault, *method == Method::PATCH) {
+            (_, true) if is_slow => Answer::Late(key),
             (Some(Fault::Down), _) => Answer::Now(error(503, "ServiceUnavailable")),
             (Some(Fault::Silent), _) => Answer::Never,
             (Some(Fault::Late), true) => Answer::Late(key),

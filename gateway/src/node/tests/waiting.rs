@@ -1,5 +1,5 @@
-//! What waits in the gateway because its device is busy: it is cancelled and ends in time all the same, and nobody's
-//! silence keeps it waiting.
+//! What waits in the gateway, because its device is busy or was away: it is cancelled and ends in time all the same, nobody's
+//! silence keeps it waiting, and it is sent in order.
 
 use proto::node::{self, device_event, gateway_event::Event};
 use serde_json::{Value, json};
@@ -163,6 +163,42 @@ async fn those_that_wait_for_the_end_of_another_leave_a_place_to_what_runs() {
     other.spec.capability = "other".to_owned();
     world.cluster.add_invocation(&other);
     for name in ["first", "second", "other"] {
+        assert_eq!(device.dispatch().await.name, name);
+    }
+}
+
+/// Three that waited for their device, of which the first takes long to be marked.
+async fn back_after_a_while() -> (World, FakeDevice) {
+    let world = World::new().await;
+    for name in ["first", "second", "third"] {
+        let waited = a_minute_ago(&invocation(name, "lamp-1"));
+        world.cluster.add_invocation(&waited);
+    }
+    world.cluster.slow_down("first");
+    let device = world.welcomed("lamp-1").await;
+    (world, device)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_is_sent_in_order_though_one_takes_long_to_be_marked() {
+    let (world, mut device) = back_after_a_while().await;
+    world.cluster.until_phase("third", "Dispatched").await;
+    assert_eq!(
+        world.cluster.invocation("first")["status"]["phase"],
+        Value::Null,
+        "they are marked side by side"
+    );
+    for name in ["first", "second", "third"] {
+        assert_eq!(device.dispatch().await.name, name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_waits_for_what_is_older_and_is_being_marked() {
+    let (world, mut device) = back_after_a_while().await;
+    world.cluster.until_phase("third", "Dispatched").await;
+    add(&world, "new", 600, None);
+    for name in ["first", "second", "third", "new"] {
         assert_eq!(device.dispatch().await.name, name);
     }
 }

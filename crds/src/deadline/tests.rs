@@ -1,5 +1,5 @@
 use super::*;
-use crate::v1alpha1::CapabilityInvocationSpec;
+use crate::v1alpha1::{CapabilityInvocationSpec, CapabilityInvocationStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 fn at(seconds: i64) -> Timestamp {
@@ -57,6 +57,42 @@ fn a_device_gets_the_timeout_but_not_past_the_deadline() {
             remaining(&queued, at(now)),
             expected.map(SignedDuration::from_secs),
             "{sentence}"
+        );
+    }
+}
+
+fn dispatched(mut invocation: CapabilityInvocation, seconds: i64) -> CapabilityInvocation {
+    invocation.status = Some(CapabilityInvocationStatus {
+        dispatched_at: Some(Time(at(seconds))),
+        ..CapabilityInvocationStatus::default()
+    });
+    invocation
+}
+
+#[test]
+fn once_dispatched_the_timeout_counts_and_the_wait_does_not() {
+    for (sentence, sent, expected) in [
+        ("at once", 0, 30),
+        ("after a while", 20, 50),
+        ("at the end of the wait", 60, 90),
+        ("later than it may", 85, 90),
+        ("by a clock that is behind", -10, 30),
+    ] {
+        let queued = dispatched(invocation(WhenOffline::Queue, Some(60)), sent);
+        assert_eq!(of(&queued), Some(at(expected)), "{sentence}");
+        let expected = SignedDuration::from_secs(expected - 29);
+        assert_eq!(
+            remaining(&queued, at(29)),
+            Some(expected.min(SignedDuration::from_secs(30))),
+            "{sentence}, sent again"
+        );
+    }
+    for sent in [-10, 0, 20] {
+        let at_once = dispatched(invocation(WhenOffline::Fail, None), sent);
+        assert_eq!(
+            of(&at_once),
+            Some(at(30)),
+            "created at 0, dispatched at {sent}"
         );
     }
 }

@@ -751,6 +751,27 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_sent_again_has_what_is_left_since_it_was_sent_first() {
+        let queued = invocation_with(|spec| {
+            spec.when_offline = WhenOffline::Queue;
+            spec.queue_seconds = Some(600);
+        });
+        let again = sent(&queued, 100);
+        let expected = Push {
+            input: Vec::new(),
+            remaining_ms: 10_000,
+            answer_by: at(135),
+            mediate: false,
+        };
+        assert_eq!(decide_at(120, &again), Decision::Push(expected));
+        assert_eq!(decide_at(130, &again), Decision::Wait(at(135)));
+        assert_eq!(
+            code(decide_at(135, &again)),
+            (InvocationPhase::Unknown, ErrorCode::NoAnswer)
+        );
+    }
+
+    #[test]
     fn what_was_marked_too_late_is_not_sent() {
         let marked = sent(&minimal_invocation(), 1);
         assert_eq!(at_last(&marked, false, at(29)).unwrap().remaining_ms, 1000);

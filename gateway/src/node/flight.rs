@@ -162,6 +162,23 @@ impl Flight {
             .is_some_and(|awaited| awaited.again == Again::WhenMarked)
     }
 
+    /// About to be marked before it is sent, it is sent no sooner than now: its time is not to go by while the mark is
+    /// tried. False: its time is over, and it is not sent.
+    pub fn begins_anew(&mut self, now: Timestamp) -> bool {
+        let (true, Some(invocation), Some(awaited)) =
+            (self.waits_for_mark(), &self.invocation, &mut self.awaited)
+        else {
+            return true;
+        };
+        awaited.sent = now;
+        awaited.until = invocation.answer_by(now);
+        let has_time = invocation.remaining(now).is_some();
+        if !has_time {
+            self.progress = None;
+        }
+        has_time
+    }
+
     /// It was marked, or is not there to be marked.
     pub fn marked(&mut self, invocation: Option<Arc<OpenInvocation>>) {
         self.invocation = invocation;

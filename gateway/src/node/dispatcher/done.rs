@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Dispatcher;
 use crate::{
+    clock,
     domain::{device::DeviceKey, invocation::OpenInvocation},
     node::{
         api,
@@ -104,6 +105,10 @@ impl Dispatcher {
         let Some(flight) = self.flights.get_mut(&uid) else {
             return;
         };
+        if !flight.begins_anew(clock::now()) {
+            flight.state = State::Sent { mark_at: None };
+            return;
+        }
         let only_progress = !flight.lacks_phase();
         let Some((invocation, underway)) = flight.underway(now) else {
             flight.state = State::Sent { mark_at: None };

@@ -21,6 +21,8 @@ pub const MAX_INPUT_BYTES: usize = 32 * 1024;
 pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
 /// What is meant where nothing is said.
 const DEFAULT_OUTPUT_BYTES: usize = 64 * 1024;
+/// What is said of what was cancelled and had begun; whatever else is said of what was cancelled, it had not.
+pub const STOPPED_WHILE_IT_RAN: &str = "stopped while it ran";
 /// Longest name of a resource.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -264,7 +266,7 @@ fn result_of(order: &Order, ending: Ending) -> node::Result {
         Ending::Stopped(Why::Cancelled) => without(
             Outcome::Cancelled,
             FailureCode::Cancelled,
-            "stopped while it ran",
+            STOPPED_WHILE_IT_RAN,
         ),
         Ending::Stopped(Why::Deadline) => without(
             Outcome::TimedOut,
@@ -418,6 +420,13 @@ mod tests {
             assert_eq!(result.outcome(), outcome, "{ending:?}");
             assert_eq!(result.failure.map(|f| f.code()), code, "{ending:?}");
         }
+    }
+
+    #[test]
+    fn what_was_cancelled_says_whether_it_had_begun() {
+        let order = read(dispatch()).unwrap();
+        let stopped = result(&order, Ending::Stopped(Why::Cancelled));
+        assert_eq!(stopped.failure.unwrap().message, STOPPED_WHILE_IT_RAN);
     }
 
     #[test]

@@ -1,7 +1,23 @@
-//! Whether a resource says what happened. Pure.
+//! Whether resources say what happened. Pure: one rule for the [simulation](crate::simulation) and for real programs.
+//!
+//! What a code says about whether the capability had begun is what the table of `crds` tells the user of it. Invocations
+//! with one idempotency key are judged [together](keyed).
 
+mod keyed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crds::CapabilityInvocation;
+use crds::conditions::{ANSWERED_LATE, find};
+use crds::deadline::ANSWER_SECONDS;
+use crds::remedies::Ran;
 use crds::v1alpha1::CapabilityInvocationStatus;
-use crds::v1alpha1::capability_invocation::{ErrorCode, InvocationPhase};
+use crds::v1alpha1::capability_invocation::{ErrorCode, InvocationError, InvocationPhase};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use node_agent::agent::order::STOPPED_WHILE_IT_RAN;
 
 use super::effects::Effect;
 
@@ -10,209 +26,193 @@ use super::effects::Effect;
 pub enum Verdict {
     /// It says what happened.
     True,
-    /// It says that nobody can know. Honest, but worth counting.
+    /// It says that nobody can know, and nobody could. Worth counting.
     Unknown,
     /// The effect was had more than once.
     Twice,
     /// It says what did not happen, or hides what did.
     Untrue(String),
-    /// It never ended.
+    /// It says that nobody can know, and what the device has to say of it has not been kept, or not yet.
+    Untold,
+    /// It never ended, or has not yet.
     Stuck,
 }
 
-/// Compares.
-pub fn judge(status: &CapabilityInvocationStatus, effect: Effect) -> Verdict {
-    if effect.began > 1 {
+impl Verdict {
+    /// Whether time alone may make it another one.
+    pub fn may_change(&self) -> bool {
+        match self {
+            Self::Untold | Self::Stuck => true,
+            Self::True | Self::Unknown | Self::Twice | Self::Untrue(_) => false,
+        }
+    }
+}
+
+/// An invocation, and what is known of it from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub invocation: CapabilityInvocation,
+    /// What was done for it; where it has an idempotency key, for all that have that key.
+    pub effect: Effect,
+    /// What was done for it alone, where that is known apart.
+    pub own: Option<Effect>,
+    /// When its end was written.
+    pub written: Option<Timestamp>,
+    /// By so much that moment and the clocks of who wrote may differ from the one that stamped its creation.
+    pub clocks: SignedDuration,
+    /// Whether its device's agent ended while it was open.
+    pub restarted: bool,
+    /// Whether nothing went wrong while it was open.
+    pub calm: bool,
+}
+
+/// Compares all, each by its name.
+pub fn judge_all(cases: &[Case]) -> Vec<(String, Verdict)> {
+    let mut keys: BTreeMap<(&str, &str), Vec<&Case>> = BTreeMap::new();
+    let mut verdicts = Vec::new();
+    for case in cases {
+        let spec = &case.invocation.spec;
+        match &spec.idempotency_key {
+            Some(key) => keys
+                .entry((&spec.device_ref.name, key))
+                .or_default()
+                .push(case),
+            None => verdicts.push((case.name(), judge(case))),
+        }
+    }
+    for holders in keys.values() {
+        let names = holders.iter().map(|case| case.name());
+        verdicts.extend(names.zip(keyed::judge(holders)));
+    }
+    verdicts
+}
+
+/// Compares one that stands for itself.
+fn judge(case: &Case) -> Verdict {
+    let status = case.status();
+    if case.effect.began > 1 {
         return Verdict::Twice;
     }
-    let code = status.error.as_ref().map(|error| error.code);
-    let untrue = |why: &str| {
-        Verdict::Untrue(format!(
-            "{} {code:?}: {why} ({effect:?})",
-            status.phase.as_str()
-        ))
-    };
+    if !status.phase.is_terminal() {
+        return Verdict::Stuck;
+    }
+    if let Some(why) = contradiction(&status, case.effect) {
+        return case.untrue(why);
+    }
+    if status.phase != InvocationPhase::Unknown {
+        return Verdict::True;
+    }
+    let verdict = unknown(case, case.effect);
+    if verdict == Verdict::Unknown && silence_is_over(&status, case.effect) {
+        return Verdict::Untold;
+    }
+    verdict
+}
+
+/// What an end says that is not so.
+fn contradiction(status: &CapabilityInvocationStatus, effect: Effect) -> Option<&'static str> {
     match status.phase {
         InvocationPhase::Queued
         | InvocationPhase::Dispatched
-        | InvocationPhase::AwaitingMediation => Verdict::Stuck,
-        InvocationPhase::Unknown => Verdict::Unknown,
-        InvocationPhase::Succeeded if effect.done != 1 => untrue("it was not done"),
-        InvocationPhase::Succeeded => Verdict::True,
-        InvocationPhase::Failed | InvocationPhase::Refused => match code {
-            Some(ErrorCode::CapabilityFailed | ErrorCode::OutputTooLarge | ErrorCode::Internal)
-                if effect.done > 0 =>
-            {
-                untrue("it was done")
-            }
-            Some(ErrorCode::CapabilityFailed) if effect.failed != 1 => untrue("it did not fail"),
-            Some(ErrorCode::CapabilityFailed | ErrorCode::OutputTooLarge | ErrorCode::Internal) => {
-                Verdict::True
-            }
-            // Every other code says that it was not even begun.
-            Some(_) | None if effect.began > 0 => untrue("it was begun"),
-            Some(_) | None => Verdict::True,
-        },
-        InvocationPhase::TimedOut | InvocationPhase::Cancelled => {
-            if effect.done > 0 || effect.failed > 0 {
-                untrue("it came to its end")
-            } else if effect.began > 0 && !stopped_while_it_ran(status, code) {
-                untrue("it was begun")
-            } else {
-                Verdict::True
-            }
-        }
+        | InvocationPhase::AwaitingMediation
+        | InvocationPhase::Unknown => return None,
+        InvocationPhase::Succeeded => return (effect.done != 1).then_some("it was not done"),
+        InvocationPhase::Failed
+        | InvocationPhase::Refused
+        | InvocationPhase::TimedOut
+        | InvocationPhase::Cancelled => {}
+    }
+    let Some(error) = &status.error else {
+        return Some("it does not say why");
+    };
+    if effect.done > 0 {
+        return Some("it was done");
+    }
+    if effect.began > 0 && !admits(error) {
+        return Some("it was begun");
+    }
+    match (error.code == ErrorCode::CapabilityFailed, effect.failed) {
+        (true, 1) | (false, 0) => None,
+        (true, _) => Some("it did not fail"),
+        (false, _) => Some("it came to its end"),
     }
 }
 
-/// Compares an invocation with an idempotency key to what was done for all that have that key.
-///
-/// One that did not have the effect itself may say anything of itself that is no word about the effect.
-pub fn judge_keyed(status: &CapabilityInvocationStatus, all: Effect) -> Verdict {
-    if all.began > 1 {
-        return Verdict::Twice;
+/// Whether these words allow that it had begun.
+fn admits(error: &InvocationError) -> bool {
+    match error.code.explained().ran {
+        Ran::No => false,
+        Ran::Yes => true,
+        // Of what was cancelled the message tells. What else nobody can know is Unknown, or it never started.
+        Ran::Perhaps if error.code == ErrorCode::Cancelled => error.message == STOPPED_WHILE_IT_RAN,
+        Ran::Perhaps => error.code == ErrorCode::Internal,
     }
+}
+
+/// Whether "nobody can know" is honest: the device had its time, and was not heard, or it was heard, and cannot know. `own`
+/// is what was done for it alone, as far as that is known: a late success may be another one's that has the same key, but
+/// only of itself it may say that it was not done.
+fn unknown(case: &Case, own: Effect) -> Verdict {
+    let status = case.status();
     let code = status.error.as_ref().map(|error| error.code);
-    let untrue = |why: &str| {
-        let phase = status.phase.as_str();
-        Verdict::Untrue(format!("{phase} {code:?} of a key: {why} ({all:?})"))
-    };
-    match (status.phase, code) {
-        (InvocationPhase::Succeeded, _) if all.done != 1 => untrue("it was not done"),
-        (InvocationPhase::Failed, Some(ErrorCode::CapabilityFailed)) if all.failed != 1 => {
-            untrue("it did not fail")
-        }
-        (InvocationPhase::Unknown, _) => Verdict::Unknown,
-        (phase, _) if !phase.is_terminal() => Verdict::Stuck,
-        _ => Verdict::True,
+    // Another one's end is repeated, which may have been long ago, or is forgotten.
+    if status.duplicate_of.is_some() {
+        return Verdict::Unknown;
     }
-}
-
-/// Whether the status admits that it may have been begun.
-fn stopped_while_it_ran(status: &CapabilityInvocationStatus, code: Option<ErrorCode>) -> bool {
+    if case.calm {
+        return case.untrue("nothing went wrong");
+    }
     match code {
-        Some(ErrorCode::DeadlineExceeded) => true,
-        Some(ErrorCode::Cancelled) => !status
-            .error
-            .as_ref()
-            .is_some_and(|error| error.message.contains("before")),
-        _ => false,
+        Some(ErrorCode::AgentRestarted) if case.restarted => Verdict::Unknown,
+        Some(ErrorCode::AgentRestarted) => case.untrue("its agent went on all the time"),
+        Some(ErrorCode::NoAnswer) if case.written < earliest(case) || case.written.is_none() => {
+            case.untrue("nobody waited for its answer")
+        }
+        Some(ErrorCode::NoAnswer) => match late_word(&status) {
+            Some("Succeeded") if case.effect.done != 1 => {
+                case.untrue("its late answer says that it was done")
+            }
+            Some("Failed" | "Refused" | "TimedOut" | "Cancelled") if own.done > 0 => {
+                case.untrue("its late answer says that it was not done")
+            }
+            Some(_) | None => Verdict::Unknown,
+        },
+        Some(_) | None => case.untrue("that is no reason not to know"),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use crds::v1alpha1::capability_invocation::InvocationError;
+/// The first moment at which a device can have been waited for in vain: it has its time, and a moment for its answer.
+fn earliest(case: &Case) -> Option<Timestamp> {
+    let created = case.invocation.metadata.creation_timestamp.as_ref()?.0;
+    let time = SignedDuration::from_secs(case.invocation.spec.timeout_seconds + ANSWER_SECONDS);
+    created.checked_add(time - case.clocks).ok()
+}
 
-    use super::*;
+/// Whether the device, which is heard again, knows what became of it, and nobody kept what it says.
+fn silence_is_over(status: &CapabilityInvocationStatus, own: Effect) -> bool {
+    let code = status.error.as_ref().map(|error| error.code);
+    code == Some(ErrorCode::NoAnswer) && own.began > 0 && late_word(status).is_none()
+}
 
-    const NOTHING: Effect = Effect {
-        began: 0,
-        done: 0,
-        failed: 0,
-    };
-    const BEGAN: Effect = Effect {
-        began: 1,
-        ..NOTHING
-    };
-    const DONE: Effect = Effect { done: 1, ..BEGAN };
-    const FAILED: Effect = Effect { failed: 1, ..BEGAN };
+fn late_word(status: &CapabilityInvocationStatus) -> Option<&str> {
+    find(&status.conditions, ANSWERED_LATE).map(|late| late.reason.as_str())
+}
 
-    fn ended(
-        phase: InvocationPhase,
-        code: Option<ErrorCode>,
-        message: &str,
-    ) -> CapabilityInvocationStatus {
-        CapabilityInvocationStatus {
-            phase,
-            error: code.map(|code| InvocationError {
-                code,
-                message: message.to_owned(),
-            }),
-            ..CapabilityInvocationStatus::default()
-        }
+impl Case {
+    fn name(&self) -> String {
+        self.invocation.name_any()
     }
 
-    fn is_untrue(status: &CapabilityInvocationStatus, effect: Effect) -> bool {
-        matches!(judge(status, effect), Verdict::Untrue(_))
+    fn status(&self) -> CapabilityInvocationStatus {
+        self.invocation.status.clone().unwrap_or_default()
     }
 
-    #[test]
-    fn a_success_was_done_once() {
-        let status = ended(InvocationPhase::Succeeded, None, "");
-        assert_eq!(judge(&status, DONE), Verdict::True);
-        assert!(is_untrue(&status, NOTHING) && is_untrue(&status, BEGAN));
-        let twice = Effect { began: 2, ..DONE };
-        assert_eq!(judge(&status, twice), Verdict::Twice);
-    }
-
-    #[test]
-    fn a_failure_of_the_capability_was_begun_and_others_were_not() {
-        let failed = |code| ended(InvocationPhase::Failed, Some(code), "");
-        let ran = failed(ErrorCode::CapabilityFailed);
-        assert_eq!(judge(&ran, FAILED), Verdict::True);
-        assert!(is_untrue(&ran, DONE) && is_untrue(&ran, NOTHING));
-        let offline = failed(ErrorCode::DeviceOffline);
-        assert_eq!(judge(&offline, NOTHING), Verdict::True);
-        assert!(is_untrue(&offline, BEGAN) && is_untrue(&offline, DONE));
-    }
-
-    #[test]
-    fn what_was_stopped_never_came_to_its_end() {
-        let late = ended(
-            InvocationPhase::TimedOut,
-            Some(ErrorCode::DeadlineExceeded),
-            "",
-        );
-        assert_eq!(judge(&late, BEGAN), Verdict::True);
-        assert!(is_untrue(&late, DONE));
-        let never = ended(
-            InvocationPhase::TimedOut,
-            Some(ErrorCode::DeadlineBeforeStart),
-            "",
-        );
-        assert_eq!(judge(&never, NOTHING), Verdict::True);
-        assert!(is_untrue(&never, BEGAN));
-        let cancelled = |message| {
-            ended(
-                InvocationPhase::Cancelled,
-                Some(ErrorCode::Cancelled),
-                message,
-            )
-        };
-        assert_eq!(judge(&cancelled("stopped"), BEGAN), Verdict::True);
-        assert!(is_untrue(
-            &cancelled("cancelled before it was started"),
-            BEGAN
-        ));
-        assert!(is_untrue(&cancelled("stopped"), DONE));
-    }
-
-    #[test]
-    fn what_stands_for_another_says_what_the_other_did() {
-        let succeeded = ended(InvocationPhase::Succeeded, None, "");
-        assert_eq!(judge_keyed(&succeeded, DONE), Verdict::True);
-        let is_untrue = |effect| matches!(judge_keyed(&succeeded, effect), Verdict::Untrue(_));
-        assert!(is_untrue(NOTHING) && is_untrue(BEGAN));
-        let twice = Effect { began: 2, ..DONE };
-        assert_eq!(judge_keyed(&succeeded, twice), Verdict::Twice);
-        let late = ended(
-            InvocationPhase::TimedOut,
-            Some(ErrorCode::DeadlineExceeded),
-            "",
-        );
-        assert_eq!(judge_keyed(&late, DONE), Verdict::True);
-        let open = ended(InvocationPhase::Queued, None, "");
-        assert_eq!(judge_keyed(&open, NOTHING), Verdict::Stuck);
-    }
-
-    #[test]
-    fn unknown_is_honest_and_open_is_stuck() {
-        let unknown = ended(InvocationPhase::Unknown, Some(ErrorCode::NoAnswer), "");
-        for effect in [NOTHING, BEGAN, DONE] {
-            assert_eq!(judge(&unknown, effect), Verdict::Unknown);
-        }
-        let open = ended(InvocationPhase::Dispatched, None, "");
-        assert_eq!(judge(&open, DONE), Verdict::Stuck);
+    fn untrue(&self, why: &str) -> Verdict {
+        let Self { effect, own, .. } = self;
+        let status = self.status();
+        let code = status.error.as_ref().map(|error| error.code);
+        let of_key = own.map_or(String::new(), |own| format!(", itself {own:?}"));
+        let phase = status.phase.as_str();
+        Verdict::Untrue(format!("{phase} {code:?}: {why} ({effect:?}{of_key})"))
     }
 }

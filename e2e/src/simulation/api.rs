@@ -69,6 +69,8 @@ struct State {
     count: u64,
     /// Invocations whose end somebody tried to change, or did.
     ends_changed: BTreeSet<String>,
+    /// What gateways write of an end is Unknown, as if they had heard nothing.
+    forgets_ends: bool,
 }
 
 impl Api {
@@ -150,6 +152,11 @@ impl Api {
                 is_json,
                 patch,
             } => {
+                let patch = if state.forgets_ends {
+                    forgotten(patch)
+                } else {
+                    patch
+                };
                 let answer = state.patch(&key, is_json, &patch);
                 (format!("patch {} -> {}", key.1, answer.0), answer)
             }
@@ -175,6 +182,11 @@ impl Api {
     /// What was asked is not done, and will be answered with a refusal.
     pub fn forget_wish(&self, number: u64) {
         self.lock().wishes.remove(&number);
+    }
+
+    /// From now on gateways write Unknown, whatever they hear of an end.
+    pub fn forget_ends(&self) {
+        self.lock().forgets_ends = true;
     }
 
     /// Makes an object, or changes it as somebody else would.
@@ -310,6 +322,22 @@ fn refusal(code: u16, reason: &str) -> Answer {
 /// What an API server that is away answers, where something in front of it does.
 pub fn unavailable() -> Answer {
     refusal(503, "ServiceUnavailable")
+}
+
+/// The same write by a gateway that knows nothing.
+fn forgotten(mut patch: Value) -> Value {
+    let open = ["Queued", "Dispatched", "AwaitingMediation"];
+    for operation in patch.as_array_mut().into_iter().flatten() {
+        let status = &mut operation["value"];
+        let is_end = status["phase"]
+            .as_str()
+            .is_some_and(|phase| !open.contains(&phase));
+        if is_end {
+            status["phase"] = json!("Unknown");
+            status["error"] = json!({ "code": "NoAnswer", "message": "nobody knows" });
+        }
+    }
+    patch
 }
 
 /// RFC 7386.

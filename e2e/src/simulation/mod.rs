@@ -20,18 +20,11 @@ mod world;
 
 use anyhow::ensure;
 use clap::Parser;
-use crds::conditions::{ANSWERED_LATE, find};
-use crds::v1alpha1::capability_invocation::ErrorCode;
-use jiff::SignedDuration;
 
-use crate::faults::effects::Effect;
 use crate::faults::verdict::{self, Verdict};
 use crate::wait::Stopwatch;
-use script::Script;
-use world::{Ended, Outcome, World};
-
-/// By so much two clocks differ here at most, and the API server's whole seconds.
-const CLOCKS: SignedDuration = SignedDuration::from_secs(7);
+use script::{Sabotage, Script};
+use world::{Outcome, World};
 
 /// Play the whole world, seed by seed, and compare what resources say with what happened.
 #[derive(Debug, Parser)]
@@ -56,6 +49,10 @@ pub struct Arguments {
     /// Let the agents have effects before their journal knows: the end must then be red
     #[arg(long)]
     break_journal: bool,
+
+    /// Let the gateways write Unknown whatever they hear: the end must then be red
+    #[arg(long, conflicts_with = "break_journal")]
+    break_gateway: bool,
 }
 
 impl Arguments {
@@ -65,6 +62,11 @@ impl Arguments {
     /// When a resource says what is not true, an effect was had twice, or something never ended; the first such
     /// schedule is told line by line.
     pub fn run(self) -> anyhow::Result<()> {
+        let sabotage = match (self.break_journal, self.break_gateway) {
+            (true, _) => Sabotage::EffectFirst,
+            (false, true) => Sabotage::EndsUnknown,
+            (false, false) => Sabotage::None,
+        };
         let watch = Stopwatch::start();
         let mut findings = Findings::default();
         let mut seed = self.seed;
@@ -77,14 +79,14 @@ impl Arguments {
                 break;
             }
             let before = findings.bad();
-            let outcome = play(seed, self.break_journal, self.trace)?;
+            let outcome = play(seed, sabotage, self.trace)?;
             for line in &outcome.trace {
                 println!("{line}");
             }
             findings.add(seed, &outcome);
             if before == 0 && findings.bad() > 0 && !self.trace {
                 println!("seed {seed}, line by line:");
-                for line in play(seed, self.break_journal, true)?.trace {
+                for line in play(seed, sabotage, true)?.trace {
                     println!("{line}");
                 }
             }
@@ -95,51 +97,17 @@ impl Arguments {
 }
 
 /// Lives one schedule through.
-fn play(seed: u64, effect_first: bool, traced: bool) -> anyhow::Result<Outcome> {
+fn play(seed: u64, sabotage: Sabotage, traced: bool) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()?;
     let outcome = runtime.block_on(async {
-        let world = World::new(seed, Script::draw(seed, effect_first), traced);
+        let world = World::new(seed, Script::draw(seed, sabotage), traced);
         world.live().await
     });
     gateway::clock::play(None);
     Ok(outcome)
-}
-
-/// Whether an invocation says what happened.
-fn judge(ended: &Ended) -> Verdict {
-    let status = ended.invocation.status.clone().unwrap_or_default();
-    let code = status.error.as_ref().map(|error| error.code);
-    let untrue = |why: &str| {
-        let (phase, own, shared) = (status.phase.as_str(), ended.own, ended.shared);
-        Verdict::Untrue(format!(
-            "{phase} {code:?}: {why} ({own:?}, all: {shared:?})"
-        ))
-    };
-    if status.duplicate_of.is_some() {
-        // It stands for another, which had the effect.
-        return if ended.own == Effect::default() {
-            verdict::judge_keyed(&status, ended.shared)
-        } else {
-            untrue("it ran itself")
-        };
-    }
-    let verdict = verdict::judge(&status, ended.own);
-    if verdict == Verdict::Unknown && code == Some(ErrorCode::NoAnswer) {
-        let is_late = find(&status.conditions, ANSWERED_LATE).is_some();
-        if ended.own.done > 0 && !is_late {
-            return untrue("the device told, and nobody kept it");
-        }
-        let created = ended.invocation.metadata.creation_timestamp.as_ref();
-        let timeout = SignedDuration::from_secs(ended.invocation.spec.timeout_seconds);
-        let earliest = created.map(|created| created.0 + timeout - CLOCKS);
-        if ended.written < earliest {
-            return untrue("nobody waited for its answer");
-        }
-    }
-    verdict
 }
 
 /// What was found.
@@ -158,9 +126,9 @@ impl Findings {
     fn add(&mut self, seed: u64, outcome: &Outcome) {
         self.schedules += 1;
         self.steps += outcome.steps;
-        for ended in &outcome.ended {
+        for (name, verdict) in verdict::judge_all(&outcome.ended) {
             self.invocations += 1;
-            let what = match judge(ended) {
+            let what = match verdict {
                 Verdict::True => continue,
                 Verdict::Unknown => {
                     self.unknown += 1;
@@ -174,12 +142,16 @@ impl Findings {
                     self.untrue += 1;
                     why
                 }
+                Verdict::Untold => {
+                    self.untrue += 1;
+                    "the device told what became of it, and nobody kept that".to_owned()
+                }
                 Verdict::Stuck => {
                     self.stuck += 1;
                     "never ended".to_owned()
                 }
             };
-            println!("seed {seed}, {}: {what}", ended.name);
+            println!("seed {seed}, {name}: {what}");
         }
         for wrong in &outcome.wrong {
             println!("seed {seed}: {wrong}");

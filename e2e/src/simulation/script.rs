@@ -13,6 +13,8 @@ pub const STORM: u64 = 40_000;
 /// How long everything may take after that.
 pub const CALM: u64 = 150_000;
 pub const GATEWAYS: usize = 2;
+/// In one script of so many nothing goes wrong.
+const CALM_EVERY: u64 = 8;
 
 /// What is asked of a device.
 #[derive(Clone, Debug)]
@@ -31,6 +33,17 @@ pub struct Invocation {
 pub enum Deed {
     Create(usize),
     Cancel(usize),
+}
+
+/// What is broken on purpose, so that it can be seen that it is noticed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sabotage {
+    #[default]
+    None,
+    /// Agents have effects before their journal knows.
+    EffectFirst,
+    /// Whatever a gateway hears of an end, it writes Unknown.
+    EndsUnknown,
 }
 
 /// What goes wrong. Durations are in milliseconds.
@@ -70,14 +83,17 @@ pub struct Script {
     pub invocations: Vec<Invocation>,
     pub deeds: Vec<(u64, Deed)>,
     pub faults: Vec<(u64, Fault)>,
+    /// Nothing goes wrong: everything must be known.
+    pub is_calm: bool,
+    pub sabotage: Sabotage,
 }
 
 impl Script {
-    pub fn draw(seed: u64, effect_first: bool) -> Self {
+    pub fn draw(seed: u64, sabotage: Sabotage) -> Self {
         let mut chance = Chance::of(seed);
         let devices = 1 + chance.index(2);
         let makes = (0..devices)
-            .map(|_| make(&mut chance, effect_first))
+            .map(|_| make(&mut chance, sabotage == Sabotage::EffectFirst))
             .collect();
         let mut skew = || {
             let most = chance.pick(&[0, 0, 500, 3_000]);
@@ -95,8 +111,18 @@ impl Script {
             invocations: Vec::new(),
             deeds: Vec::new(),
             faults: Vec::new(),
+            is_calm: false,
+            sabotage,
         };
         script.ask(&mut chance, devices);
+        if chance.one_in(CALM_EVERY) {
+            return Self {
+                deaths: 0,
+                lost_answers: 0,
+                is_calm: true,
+                ..script
+            };
+        }
         for _ in 0..chance.between(2, 12) {
             let fault = fault(&mut chance, devices);
             script.faults.push((chance.between(500, STORM), fault));

@@ -41,8 +41,9 @@ use super::api::{Answer, Api, Kind, NAMESPACE, Object, unavailable};
 use super::chance::Chance;
 use super::link::Link;
 use super::operator::{Operator, Write};
-use super::script::{CALM, Deed, Fault, GATEWAYS, STORM, Script};
+use super::script::{CALM, Deed, Fault, GATEWAYS, STORM, Sabotage, Script};
 use crate::faults::effects::Effect;
+use crate::faults::verdict::Case;
 
 /// When the world begins.
 const BEGIN: i64 = 1_767_225_600;
@@ -110,6 +111,8 @@ struct Device {
     /// The link that it dials or has.
     link: Option<u64>,
     runs: BTreeMap<u64, Run>,
+    /// When its agents were told to end, or ended.
+    ends: Vec<Timestamp>,
 }
 
 /// A capability that runs.
@@ -125,22 +128,14 @@ struct Run {
 /// What a history came to.
 pub struct Outcome {
     pub steps: u64,
-    pub ended: Vec<Ended>,
+    pub ended: Vec<Case>,
     /// What must never be.
     pub wrong: Vec<String>,
     pub trace: Vec<String>,
 }
 
-/// An invocation at the end, and what was done for it.
-pub struct Ended {
-    pub name: String,
-    pub invocation: crds::CapabilityInvocation,
-    /// For itself, and for all that have its key.
-    pub own: Effect,
-    pub shared: Effect,
-    /// When the last end was written, on the API server's clock.
-    pub written: Option<Timestamp>,
-}
+/// By so much two clocks differ here at most, and the API server's whole seconds.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(7);
 
 pub struct World {
     now: u64,
@@ -214,6 +209,9 @@ impl World {
             steps: 0,
             script,
         };
+        if world.script.sabotage == Sabotage::EndsUnknown {
+            world.api.forget_ends();
+        }
         for number in 0..GATEWAYS {
             world.hosts.push(Host {
                 life: 0,
@@ -243,6 +241,7 @@ impl World {
                 disk_is_full: false,
                 link: None,
                 runs: BTreeMap::new(),
+                ends: Vec::new(),
             });
             world.at(5, Happening::StartAgent(number));
         }
@@ -320,7 +319,7 @@ impl World {
     }
 
     fn is_storm(&self) -> bool {
-        self.now < STORM
+        self.now < STORM && !self.script.is_calm
     }
 
     /// On the API server's clock.
@@ -456,6 +455,8 @@ impl World {
             }
             Fault::KillAgent(number, millis) => self.kill_agent(number, millis),
             Fault::StopAgent(number) => {
+                let end = self.time();
+                self.devices[number].ends.push(end);
                 let now = self.moment_of(number);
                 if let Some(life) = &mut self.devices[number].life {
                     life.stop(now);
@@ -652,23 +653,38 @@ impl World {
             let Object::Invocation(invocation) = change.object else {
                 continue;
             };
-            let name = change.key.1;
-            let id = invocation.spec.idempotency_key.clone();
-            let id = id.unwrap_or_else(|| name.clone());
-            let uid = invocation.metadata.uid.clone().unwrap_or_default();
-            ended.push(Ended {
-                own: self.effects.get(&uid).copied().unwrap_or_default(),
-                shared: self.of_ids.get(&id).copied().unwrap_or_default(),
-                written: self.written.get(&name).copied(),
-                invocation: crds::CapabilityInvocation::clone(&invocation),
-                name,
-            });
+            ended.push(self.case(&change.key.1, &invocation));
         }
         Outcome {
             steps: self.steps,
             ended,
             wrong: self.wrong,
             trace: self.trace.unwrap_or_default(),
+        }
+    }
+
+    /// What is known of an invocation.
+    fn case(&self, name: &str, invocation: &crds::CapabilityInvocation) -> Case {
+        let uid = invocation.metadata.uid.as_deref().unwrap_or_default();
+        let own = self.effects.get(uid).copied().unwrap_or_default();
+        let key = invocation.spec.idempotency_key.as_deref();
+        let of_key = |key| self.of_ids.get(key).copied().unwrap_or_default();
+        let created = invocation.metadata.creation_timestamp.as_ref();
+        let created = created.map(|created| created.0);
+        let written = self.written.get(name).copied();
+        let device = &invocation.spec.device_ref.name;
+        let place = (0..self.devices.len()).find(|number| device_name(*number) == *device);
+        let ends = place.map_or(&[][..], |place| &self.devices[place].ends);
+        Case {
+            invocation: invocation.clone(),
+            effect: key.map_or(own, of_key),
+            own: Some(own),
+            written,
+            clocks: CLOCKS,
+            restarted: ends
+                .iter()
+                .any(|end| Some(*end) >= created && Some(*end) <= written),
+            calm: self.script.is_calm,
         }
     }
 }

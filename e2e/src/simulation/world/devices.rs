@@ -40,6 +40,8 @@ impl World {
             self.close_at_agent(link);
             self.devices[number].link = None;
         }
+        let now = self.time();
+        self.devices[number].ends.push(now);
         // What it ran ends with it, most of the time.
         let runs: Vec<u64> = self.devices[number].runs.keys().copied().collect();
         for run in runs {

@@ -34,7 +34,12 @@ impl World {
         if self.hosts[gateway].running.is_none() {
             return self.after_ms(100, 3_000, Happening::Dial(number, life));
         }
-        let delay = self.chance.pick(&[(1, 5), (1, 5), (5, 60), (100, 900)]);
+        let slowest = if self.script.is_calm {
+            (5, 60)
+        } else {
+            (100, 900)
+        };
+        let delay = self.chance.pick(&[(1, 5), (1, 5), (5, 60), slowest]);
         self.count += 1;
         let of = self.count;
         let link = Link {

@@ -314,7 +314,7 @@ impl World {
             Action::Cut(gateway) => self.proxy(gateway)?.cut(),
             Action::Stall(gateway) => self.proxy(gateway)?.weather(Weather::Stalled),
             Action::Clear(gateway) => self.proxy(gateway)?.weather(Weather::Fair),
-            Action::HalfClose(gateway) => self.proxy(gateway)?.half_close(),
+            Action::HalfClose(way, gateway) => self.proxy(gateway)?.half_close(way),
             Action::Second(number) => self.second(number).await?,
             Action::FillDisk(number) => {
                 if let Some(Some(disk)) = self.disks.get(number) {

@@ -21,13 +21,30 @@ pub enum Weather {
     Stalled,
 }
 
+/// One of the two ways of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    ToDevices,
+    ToGateway,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Orders {
     weather: Weather,
     /// Counts the times that all connections were cut: a connection ends when the number is not that of its beginning.
     cuts: u64,
-    /// Counts the times that the way to the device was closed.
-    half_closes: u64,
+    /// Count the times that one way was closed.
+    closes_to_devices: u64,
+    closes_to_gateway: u64,
+}
+
+impl Orders {
+    fn closes(&self, way: Way) -> u64 {
+        match way {
+            Way::ToDevices => self.closes_to_devices,
+            Way::ToGateway => self.closes_to_gateway,
+        }
+    }
 }
 
 /// Listens until it is dropped.
@@ -87,9 +104,12 @@ impl Proxy {
         self.orders.send_modify(|orders| orders.cuts += 1);
     }
 
-    /// Ends the way from the gateway to the device on every connection there is, and leaves the other open.
-    pub fn half_close(&self) {
-        self.orders.send_modify(|orders| orders.half_closes += 1);
+    /// Ends one way on every connection there is, and leaves the other open.
+    pub fn half_close(&self, way: Way) {
+        self.orders.send_modify(|orders| match way {
+            Way::ToDevices => orders.closes_to_devices += 1,
+            Way::ToGateway => orders.closes_to_gateway += 1,
+        });
     }
 }
 
@@ -116,8 +136,14 @@ async fn carry(
         }
         let (from_device, to_device) = device.into_split();
         let (from_gateway, to_gateway) = gateway.into_split();
-        let up = copy(from_device, to_gateway, orders.clone(), None);
-        let down = copy(from_gateway, to_device, orders, Some(began.half_closes));
+        let up = copy(
+            from_device,
+            to_gateway,
+            orders.clone(),
+            Way::ToGateway,
+            began,
+        );
+        let down = copy(from_gateway, to_device, orders, Way::ToDevices, began);
         tokio::try_join!(up, down).map(drop)
     };
     tokio::select! {
@@ -131,17 +157,14 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut orders: watch::Receiver<Orders>,
-    half_closes: Option<u64>,
+    way: Way,
+    began: Orders,
 ) -> io::Result<()> {
     let closed = {
         let mut orders = orders.clone();
         async move {
-            match half_closes {
-                Some(before) => {
-                    let _ = orders.wait_for(|now| now.half_closes != before).await;
-                }
-                None => std::future::pending().await,
-            }
+            let before = began.closes(way);
+            let _ = orders.wait_for(|now| now.closes(way) != before).await;
         }
     };
     let copying = async {
@@ -223,11 +246,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_closed_the_device_hears_the_end_and_can_still_speak() {
-        let (proxy, mut device, mut gateway) = pair().await;
-        proxy.half_close();
-        assert_eq!(read(&mut device).await.unwrap(), b"");
-        device.write_all(b"still").await.unwrap();
-        assert_eq!(read(&mut gateway).await.unwrap(), b"still");
+    async fn half_closed_one_hears_the_end_and_can_still_speak() {
+        for way in [Way::ToDevices, Way::ToGateway] {
+            let (proxy, device, gateway) = pair().await;
+            let (mut deaf, mut other) = match way {
+                Way::ToDevices => (device, gateway),
+                Way::ToGateway => (gateway, device),
+            };
+            // It is carried before it is closed: what comes later knows nothing of it.
+            deaf.write_all(b"first").await.unwrap();
+            assert_eq!(read(&mut other).await.unwrap(), b"first");
+            proxy.half_close(way);
+            assert_eq!(read(&mut deaf).await.unwrap(), b"");
+            deaf.write_all(b"still").await.unwrap();
+            assert_eq!(read(&mut other).await.unwrap(), b"still");
+        }
     }
 }

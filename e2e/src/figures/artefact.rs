@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
 
+use super::memory::peak_kib;
 use crate::approval::FrontDesk;
 use crate::cluster::Cluster;
 use crate::private;
@@ -91,18 +92,4 @@ async fn store(cluster: &Cluster, bytes: u64) -> anyhow::Result<Duration> {
     let size = status.artefact.context("no artefact")?.size_bytes;
     ensure!(u64::try_from(size) == Ok(bytes), "{size} bytes");
     Ok(took)
-}
-
-/// Most memory that a process had in use, in KiB.
-fn peak_kib(pid: i32) -> anyhow::Result<u64> {
-    std::fs::read_to_string(format!("/proc/{pid}/status"))?
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .context("the kernel tells no VmHWM")
 }

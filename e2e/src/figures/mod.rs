@@ -7,11 +7,13 @@ use crate::controlplane::{Binaries, ControlPlane};
 use crate::install::install;
 use crate::stack::{Programs, Stack};
 
+mod agent;
 mod artefact;
 mod crowd;
 mod fleet;
 mod invocations;
 mod load;
+mod memory;
 mod outage;
 mod pairings;
 mod rest;
@@ -42,6 +44,12 @@ enum Figure {
         /// For how long
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+    },
+    /// Size of an agent's program, and its memory when it waits and after many invocations
+    Agent {
+        /// How many invocations
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        invocations: u32,
     },
     /// Time of a large output and of one four times as large, and the gateway's peak memory
     Artefact {
@@ -102,6 +110,7 @@ impl Arguments {
             Figure::Rest { devices, seconds } => {
                 rest::measure(&cluster, &mut stack, devices, seconds).await
             }
+            Figure::Agent { invocations } => agent::measure(&cluster, &stack, invocations).await,
             Figure::Artefact { mebibytes } => {
                 artefact::measure(&cluster, &mut stack, mebibytes).await
             }

@@ -1,8 +1,9 @@
 //! What an idle stream costs a gateway in memory.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::crowd::Crowd;
+use super::memory::resident_kib;
 use crate::cluster::Cluster;
 use crate::stack::Stack;
 use crate::wait::Stopwatch;
@@ -33,18 +34,4 @@ pub async fn measure(cluster: &Cluster, stack: &mut Stack, devices: usize) -> an
         took.as_secs_f64()
     );
     Ok(())
-}
-
-/// Memory of a process that is in use, in KiB.
-fn resident_kib(pid: i32) -> anyhow::Result<u64> {
-    std::fs::read_to_string(format!("/proc/{pid}/status"))?
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .context("the kernel tells no VmRSS")
 }

@@ -33,7 +33,7 @@ use crate::{
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take that is worth little, and that others may have to wait for.
 const MINOR_TIME: Duration = Duration::from_secs(2);
-/// How many of these are under way at once. More are left out.
+/// How many of these are under way at once. Of progress, more is left out.
 const MINOR_REQUESTS: usize = 8;
 /// Most characters of an event's note, which is 1 KiB long at most.
 const MAX_NOTE: usize = 250;
@@ -115,6 +115,13 @@ impl Requests {
         place(&self.sessions).await
     }
 
+    /// As if as much that is worth little were under way as may.
+    #[cfg(test)]
+    pub fn take_minor_places(&self) -> SemaphorePermit<'_> {
+        let all = u32::try_from(MINOR_REQUESTS).expect("a small number");
+        self.minor.try_acquire_many(all).expect("nobody asks")
+    }
+
     /// As if as many wrote about sessions as may.
     #[cfg(test)]
     pub fn take_session_places(&self) -> SemaphorePermit<'_> {
@@ -177,10 +184,18 @@ impl Requests {
             .unwrap_or(Err(Error::TimedOut))
     }
 
-    /// Tells people in an event that a device answered late. Left out where that would keep anybody waiting: the
-    /// condition says so, too.
+    /// Tells people in an event that a device answered late. The condition says so, too: where as many are told as may be,
+    /// it waits a moment and no longer.
     pub async fn tell_late(&self, invocation: &OpenInvocation, note: &str) -> Result<(), Error> {
-        let _place = self.minor.try_acquire().map_err(|_| Error::Busy)?;
+        let told = self.publish_late(invocation, note).await;
+        self.metrics.wrote(Kind::Event, outcome(&told));
+        told
+    }
+
+    async fn publish_late(&self, invocation: &OpenInvocation, note: &str) -> Result<(), Error> {
+        let _place = tokio::time::timeout(MINOR_TIME, place(&self.minor))
+            .await
+            .map_err(|_| Error::Busy)?;
         let event = Event {
             type_: EventType::Warning,
             reason: ANSWERED_LATE.to_owned(),

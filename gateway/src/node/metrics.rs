@@ -51,6 +51,8 @@ struct ArtefactLabels {
 pub enum Artefact {
     Stored,
     Refused,
+    /// The store did not answer; it is tried again.
+    PutOff,
 }
 
 /// Why a stream ended.
@@ -95,6 +97,8 @@ pub enum LeftAside {
 pub enum Kind {
     Device,
     Invocation,
+    /// No status, but told beside one.
+    Event,
 }
 
 /// What became of a request that writes.
@@ -145,7 +149,7 @@ impl Metrics {
         );
         registry.register(
             "status_writes",
-            "Requests that write a status",
+            "Requests that write a status, or an event beside it",
             metrics.writes.clone(),
         );
         registry.register(
@@ -187,5 +191,12 @@ impl Metrics {
         self.writes
             .get_or_create(&WriteLabels { kind, outcome })
             .inc();
+    }
+
+    #[cfg(test)]
+    pub fn written(&self, kind: Kind, outcome: Outcome) -> u64 {
+        self.writes
+            .get_or_create(&WriteLabels { kind, outcome })
+            .get()
     }
 }

@@ -220,7 +220,12 @@ async fn tell_late(
             let note = find(&conditions, ANSWERED_LATE).map_or("", |late| &late.message);
             if let Err(error) = shared.requests.tell_late(invocation, note).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "Writing an event failed");
+                tracing::warn!(
+                    error,
+                    device = %invocation.device,
+                    invocation = invocation.name,
+                    "Writing the event of a late answer failed: its condition tells"
+                );
             }
             Ok(LeftAside::Late)
         }

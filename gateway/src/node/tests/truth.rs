@@ -12,7 +12,13 @@ use super::{
     cluster::Fault,
     world::{World, invocation, succeeded, uid},
 };
-use crate::{domain::device::DeviceKey, node::api};
+use crate::{
+    domain::device::DeviceKey,
+    node::{
+        api,
+        metrics::{Kind, Outcome},
+    },
+};
 
 /// As an API server stamps what was made a minute ago.
 pub fn a_minute_ago(invocation: &crds::CapabilityInvocation) -> crds::CapabilityInvocation {
@@ -174,6 +180,43 @@ async fn what_a_device_says_after_the_end_is_kept_before_it_is_acked() {
             .log_of("capabilityinvocations")
             .contains(&WRITE.to_owned())
     );
+}
+
+/// Of a late answer, and what the gateway counted of it. `waits`: how long as many are told as may be.
+async fn told_late(waits: Duration) -> (Vec<String>, [u64; 2]) {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    let dispatch = device.dispatch().await;
+    world.cluster.until_phase("say-hi", "Dispatched").await;
+    give_up(&world);
+    assert!(matches!(device.next().await, Ok(Event::Cancel(_))));
+    let shared = &world.node.shared;
+    let places = shared.requests.take_minor_places();
+    device.result(succeeded(&dispatch, "1")).await;
+    sleep(waits).await;
+    drop(places);
+    device.ack().await;
+    assert_eq!(late(&world).len(), 1);
+    let mut log = world.cluster.log();
+    log.retain(|line| line == "POST events");
+    let counted = [Outcome::Written, Outcome::Unavailable]
+        .map(|outcome| shared.metrics.written(Kind::Event, outcome));
+    (log, counted)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_of_a_late_answer_waits_a_moment_for_its_place() {
+    let (events, counted) = told_late(Duration::from_secs(1)).await;
+    assert_eq!((events.len(), counted), (1, [1, 0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_left_out_is_counted() {
+    let (events, counted) = told_late(Duration::from_secs(5)).await;
+    assert_eq!((events.len(), counted), (0, [0, 1]));
 }
 
 #[tokio::test(start_paused = true)]

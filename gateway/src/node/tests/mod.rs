@@ -608,24 +608,40 @@ async fn a_device_that_is_no_longer_trusted_is_cut_at_once() {
             device["spec"]["trust"] = json!("Suspended");
         });
     };
+    let revoked = |world: &World| {
+        world.cluster.edit("devices", "lamp-1", |device| {
+            device["spec"]["trust"] = json!("Revoked");
+        });
+    };
     let another_key = |world: &World| {
         world.cluster.edit("devices", "lamp-1", |device| {
             device["spec"]["publicKeySha256"] = json!("0".repeat(64));
         });
     };
     let deleted = |world: &World| world.cluster.delete("devices", "lamp-1");
-    for cut in [&suspended as &dyn Fn(&World), &another_key, &deleted] {
+    for (cut, says) in [
+        (&suspended as &dyn Fn(&World), "suspended"),
+        (&revoked, "revoked"),
+        (&another_key, "another key"),
+        (&deleted, "not known"),
+    ] {
         let world = World::new().await;
         let mut device = world.welcomed("lamp-1").await;
         let mut other = world.welcomed("lamp-2").await;
         let before = tokio::time::Instant::now();
         cut(&world);
-        assert_eq!(device.end().await.code(), Code::PermissionDenied);
+        let end = device.end().await;
+        assert_eq!(end.code(), Code::PermissionDenied);
+        assert!(end.message().contains(says), "{end}");
         assert!(
             before.elapsed() < Duration::from_millis(100),
             "{:?}",
             before.elapsed()
         );
+        let again = register(&mut world.connect().await, "lamp-1").await;
+        let again = again.unwrap_err();
+        assert_eq!(again.code(), Code::PermissionDenied);
+        assert!(again.message().contains(says), "{again}");
         other.heartbeat().await;
     }
 }

@@ -77,6 +77,16 @@ pub enum Assembled {
 impl Store {
     /// What `url` names, with the settings that the environment has for such stores.
     pub fn open(url: &str) -> Result<Self, OpenError> {
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::with(url, variables)
+    }
+
+    fn with(
+        url: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, OpenError> {
         let url = Url::parse(url).map_err(OpenError::NoUrl)?;
         let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|_| OpenError::Scheme)?;
         let is_secure = !matches!(url.scheme(), "http" | "memory");
@@ -90,9 +100,6 @@ impl Store {
             | ObjectStoreScheme::MicrosoftAzure
                 if is_secure =>
             {
-                let variables = env::vars_os().filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                });
                 let (objects, prefix) = parse_url_opts(&url, variables).map_err(|error| {
                     OpenError::Configuration(without_queries(&error.to_string()))
                 })?;
@@ -348,19 +355,22 @@ fn without_queries(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod clouds;
+
+#[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
     use crate::domain::artefact::{PART, tests::place};
 
-    fn bytes(length: u64) -> Vec<u8> {
+    pub(super) fn bytes(length: u64) -> Vec<u8> {
         (0..length)
             .map(|at| u8::try_from(at % 251).unwrap())
             .collect()
     }
 
-    fn parts(bytes: &[u8]) -> Vec<Part> {
+    pub(super) fn parts(bytes: &[u8]) -> Vec<Part> {
         let chunks = bytes.chunks(usize::try_from(PART).unwrap());
         let parts = chunks.zip(0..).map(|(bytes, number)| Part {
             number,

@@ -26,6 +26,8 @@ pub enum Step {
     Want(u64),
     Stored,
     Refused(String),
+    /// Not now: the store, or who is asked about the invocation, does not answer. Nothing that is kept is lost.
+    PutOff(String),
 }
 
 /// What a stream hands over.
@@ -39,7 +41,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Until it is stored or refused, or the stream let go of it.
+    /// Until it is stored, refused or put off, or the stream let go of it.
     pub async fn run(mut self) {
         let gone = self.gone.clone();
         let step = tokio::select! {
@@ -53,7 +55,8 @@ impl Upload {
         let step = match step {
             Ok(Some(step)) => step,
             Ok(None) => return,
-            Err(error) => Step::Refused(error.to_string()),
+            Err(error @ (Error::Full | Error::Failed)) => Step::PutOff(error.to_string()),
+            Err(error @ Error::Denied) => Step::Refused(error.to_string()),
         };
         // Fails when the stream is gone: the device offers it again, and hears it then.
         let _ = self.steps.send(step).await;

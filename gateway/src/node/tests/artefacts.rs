@@ -1,17 +1,20 @@
 //! Outputs that go to the store: whatever breaks in between, what the status names is whole and right.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
     memory::InMemory,
     throttle::{ThrottleConfig, ThrottledStore},
 };
 use proto::node::{self, device_event, gateway_event::Event};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Semaphore, time::sleep};
 
-use super::world::{FakeDevice, World, invocation, settings, succeeded, uid};
+use super::{
+    cluster::Fault,
+    world::{FakeDevice, World, invocation, settings, succeeded, uid},
+};
 use crate::{
     artefact::{Artefacts, store::Store, sweep::Sweeper},
     clock::now,
@@ -47,12 +50,16 @@ fn artefact(bytes: &[u8]) -> node::Artefact {
 
 /// A gateway with that store, and a device that was sent `say-hi`.
 async fn sent(store: &Store) -> (World, FakeDevice, node::Dispatch) {
+    sent_for(store, 30).await
+}
+
+async fn sent_for(store: &Store, timeout_seconds: i64) -> (World, FakeDevice, node::Dispatch) {
     let world = World::with(with(Artefacts::new(store.clone(), MOST))).await;
     let mut device = world.welcomed("lamp-1").await;
     assert_eq!(device.welcome.as_ref().unwrap().max_artefact_bytes, MOST);
-    world
-        .cluster
-        .add_invocation(&invocation("say-hi", "lamp-1"));
+    let mut made = invocation("say-hi", "lamp-1");
+    made.spec.timeout_seconds = timeout_seconds;
+    world.cluster.add_invocation(&made);
     let dispatch = device.dispatch().await;
     (world, device, dispatch)
 }
@@ -338,22 +345,75 @@ async fn a_store_that_hangs_keeps_nothing_else_waiting() {
     assert_eq!(status["error"]["code"], "ArtefactNotStored");
 }
 
-#[tokio::test]
-async fn a_store_that_cannot_be_written_to_is_told_without_its_insides() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("parts"), b"in the way").unwrap();
+/// A store in that folder which fails, for something is in the way.
+fn blocked(folder: &tempfile::TempDir) -> (Store, PathBuf) {
+    let in_the_way = folder.path().join("parts");
+    std::fs::write(&in_the_way, b"in the way").unwrap();
     let store = Store::open(&format!("file://{}", folder.path().display())).unwrap();
-    let (_world, mut device, dispatch) = sent(&store).await;
+    (store, in_the_way)
+}
+
+/// In real time, for deadlines are.
+#[tokio::test]
+async fn a_store_that_fails_until_the_end_is_told_without_its_insides() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = blocked(&folder);
+    let (_world, mut device, dispatch) = sent_for(&store, 3).await;
     device.offer(&dispatch, artefact(b"x")).await;
-    let message = loop {
-        match device.next().await {
-            Ok(Event::ArtefactRefused(refused)) => break refused.message,
-            Ok(Event::ArtefactWanted(_)) => device.chunk(&dispatch.uid, 0, b"x").await,
-            other => panic!("{other:?} is no refusal"),
-        }
-    };
+    let message = device.refused().await;
     assert!(message.contains("store"), "{message}");
     assert!(!message.contains('/'), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_a_while_costs_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, in_the_way) = blocked(&folder);
+    let (world, mut device, dispatch) = sent_for(&store, 600).await;
+    device.offer(&dispatch, artefact(b"[1]")).await;
+    for _ in 0..4 {
+        sleep(Duration::from_secs(10)).await;
+        // A refusal would come before.
+        device.heartbeat().await;
+    }
+    std::fs::remove_file(in_the_way).unwrap();
+    assert_eq!(device.upload(&dispatch.uid, b"[1]").await, 0);
+    device.result(named(&dispatch, artefact(b"[1]"))).await;
+    assert_eq!(device.ack().await, dispatch.uid);
+    let status = phase_and_code(&world, "Succeeded").await;
+    assert_eq!(status["artefact"]["sizeBytes"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_is_taken_though_the_watch_does_not_have_its_invocation_yet() {
+    let store = Store::over(InMemory::new());
+    let (world, device, dispatch) = sent(&store).await;
+    world.cluster.until_phase("say-hi", "Dispatched").await;
+    drop(device);
+    world.until_streams(0).await;
+    world.cluster.hide("say-hi");
+    let other = Settings {
+        gateway: "gateway-b".to_owned(),
+        ..with(Artefacts::new(store.clone(), MOST))
+    };
+    let other = World::at(world.cluster.clone(), other).await;
+    let mut device = other.welcomed("lamp-1").await;
+    other.cluster.set_fault(Some(Fault::Down));
+    device.offer(&dispatch, artefact(b"[1]")).await;
+    sleep(Duration::from_secs(10)).await;
+    device.heartbeat().await;
+    other.cluster.set_fault(None);
+    assert_eq!(device.wanted().await, 0);
+    // The stream looks again, and has not heard of it yet.
+    other.cluster.edit("devices", "lamp-1", |device| {
+        device["spec"]["displayName"] = json!("Lamp");
+    });
+    device.heartbeat().await;
+    device.chunk(&dispatch.uid, 0, b"[1]").await;
+    assert!(matches!(device.next().await, Ok(Event::ArtefactStored(_))));
+    device.result(named(&dispatch, artefact(b"[1]"))).await;
+    assert_eq!(device.ack().await, dispatch.uid);
+    phase_and_code(&other, "Succeeded").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,8 @@ pub struct State {
     fault: Option<Fault>,
     /// Writes to the object of that name arrive late, whatever the fault is.
     slow: Option<String>,
+    /// No list and no watch has the object of that name.
+    hidden: Option<String>,
 }
 
 /// Plural, namespace and name.
@@ -135,6 +137,11 @@ impl Cluster {
     /// From here on, writes to the object of that name take three seconds.
     pub fn slow_down(&self, name: &str) {
         self.lock().slow = Some(name.to_owned());
+    }
+
+    /// From here on, no list and no watch has the object of that name: they are behind.
+    pub fn hide(&self, name: &str) {
+        self.lock().hidden = Some(name.to_owned());
     }
 
     /// Forgets what it was asked.
@@ -264,7 +271,9 @@ impl Cluster {
         let items: Vec<&Value> = state
             .objects
             .iter()
-            .filter(|((of, _, _), object)| of == plural && is_selected(object))
+            .filter(|((of, _, name), object)| {
+                of == plural && is_selected(object) && state.hidden.as_ref() != Some(name)
+            })
             .map(|(_, object)| object)
             .collect();
         ok(&json!({
@@ -353,6 +362,9 @@ impl State {
     }
 
     fn notify(&mut self, plural: &str, event: &str, object: &Value) {
+        if self.hidden.is_some() && self.hidden.as_deref() == object["metadata"]["name"].as_str() {
+            return;
+        }
         // The type first, as API servers write it.
         let line = format!("{{\"type\":\"{event}\",\"object\":{object}}}\n");
         self.watches.retain(|(of, sender)| {

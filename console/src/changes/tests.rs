@@ -45,7 +45,12 @@ fn told(subscriber: &mut Subscriber) -> Vec<String> {
             ConsoleEvent::DeviceDeleted(gone)
             | ConsoleEvent::InvocationDeleted(gone)
             | ConsoleEvent::PairingDeleted(gone) => gone.id.to_string(),
-            _ => event.name().to_owned(),
+            ConsoleEvent::Hello
+            | ConsoleEvent::Resync
+            | ConsoleEvent::Denied
+            | ConsoleEvent::DeviceChanged(_)
+            | ConsoleEvent::InvocationChanged(_)
+            | ConsoleEvent::PairingChanged(_) => event.name().to_owned(),
         });
     }
     all
@@ -92,14 +97,14 @@ fn a_stream_goes_on_at_another_gateway() {
             Kind::Device,
             version,
             gone(Kind::Device, "a", &version.to_string()),
-        )
+        );
     };
     let request = |changes: &Changes, version| {
         changes.tell(
             Kind::Request,
             version,
             gone(Kind::Request, "p", &version.to_string()),
-        )
+        );
     };
     device(&here, 11);
     device(&here, 14);

@@ -28,13 +28,13 @@ struct Seen {
     /// What the Lease says.
     renewed_at: Option<Timestamp>,
     /// When that was seen to change, by this clock: those of two machines differ.
-    seen_at: Timestamp,
+    changed_at: Timestamp,
     lasts: SignedDuration,
 }
 
 impl Instances {
     pub fn at(&self, now: Timestamp) -> Vec<Instance> {
-        let is_live = |seen: &Seen| now.duration_since(seen.seen_at) < seen.lasts;
+        let is_live = |seen: &Seen| now.duration_since(seen.changed_at) < seen.lasts;
         self.0
             .values()
             .map(|seen| Instance {
@@ -86,8 +86,8 @@ fn read(lease: Lease, before: Option<&Seen>, now: Timestamp) -> Option<Seen> {
         component,
         name,
         address: address.filter(is_short),
-        seen_at: match before {
-            Some(before) if before.renewed_at == renewed_at => before.seen_at,
+        changed_at: match before {
+            Some(before) if before.renewed_at == renewed_at => before.changed_at,
             Some(_) => now,
             // The first time, there is only what it says.
             None => renewed_at.unwrap_or(Timestamp::MIN).min(now),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 const PAGE: u32 = 500;
 /// How long a watch lasts, in seconds, and how long nothing may be heard of it: the API server ends it before.
 const WATCH_SECONDS: u32 = 290;
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE: Duration = Duration::from_mins(5);
 /// Between two tries, where the backoff does not say.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -202,9 +202,11 @@ async fn watch<F: Feed>(
 }
 
 fn of_watch(error: kube::Error) -> Error {
-    match error {
-        kube::Error::Api(status) if status.code == 410 => Error::TooOld,
-        error => Error::Watch(error),
+    let is_too_old = matches!(&error, kube::Error::Api(status) if status.code == 410);
+    if is_too_old {
+        Error::TooOld
+    } else {
+        Error::Watch(error)
     }
 }
 

@@ -11,6 +11,10 @@ pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "tests hand in what `json!` makes"
+)]
 /// The smallest Device, with these in its spec and status.
 pub fn device(namespace: &str, name: &str, version: u64, spec: Value, status: Value) -> Device {
     let mut whole = json!({ "publicKeySha256": "ab".repeat(32) });

@@ -299,7 +299,9 @@ proptest! {
         presence in option::weighted(0.2, select(&PRESENCES)),
     ) {
         let mut world = World::default();
-        start.iter().for_each(|what| world.happen(what));
+        for what in &start {
+            world.happen(what);
+        }
         world.hear(usize::MAX);
         let filter = Filter { presence, ..Filter::default() };
         let matches = |device: &Known| {
@@ -357,7 +359,9 @@ proptest! {
         limit in 1_u32..6,
     ) {
         let mut world = World::default();
-        start.iter().for_each(|what| world.happen(what));
+        for what in &start {
+            world.happen(what);
+        }
         let mut unchanged: BTreeMap<_, _> =
             world.truth.iter().map(|(at, device)| (*at, device.version)).collect();
         let mut shown: BTreeMap<String, usize> = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 mod answer;
 pub(crate) mod api;
-mod application;
+pub mod application;
 mod codes;
 mod decide;
 mod exchange;

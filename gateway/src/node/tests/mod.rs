@@ -4,6 +4,7 @@
 mod artefacts;
 mod cluster;
 mod growth;
+mod noise;
 mod schedules;
 mod truth;
 mod underway;

@@ -29,7 +29,7 @@ const STORM: Duration = Duration::from_secs(90);
 const CALM: Duration = Duration::from_mins(3);
 
 /// SplitMix64: small, and the same everywhere.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -40,11 +40,11 @@ impl Chance {
         bits ^ (bits >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn one_in(&mut self, cases: u64) -> bool {
+    pub fn one_in(&mut self, cases: u64) -> bool {
         self.below(cases) == 0
     }
 

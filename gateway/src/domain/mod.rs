@@ -10,6 +10,7 @@
 //! - [`dispatch`]: what to do with an invocation now;
 //! - [`underway`]: its status while its device has it;
 //! - [`result`]: how an invocation ended, and its status from then on;
+//! - [`repeated`]: how one ended that another with its key ran for;
 //! - [`late`]: what is kept of an answer that came after that;
 //! - [`artefact`]: an output that is too large for it, and its way into the store; [`retention`]: until when it stays;
 //! - [`names`]: what a name and a uid look like.
@@ -24,6 +25,7 @@ pub mod invocation;
 pub mod late;
 pub mod names;
 pub mod register;
+pub mod repeated;
 pub mod result;
 pub mod retention;
 pub mod session;

@@ -78,6 +78,9 @@ pub enum Error {
     /// Written by another version of us.
     #[error("the object cannot be read")]
     Unreadable,
+    /// Another invocation is waited for. Trying again helps.
+    #[error("the invocation with the same key has not ended yet")]
+    NotYet,
     /// Whether an artefact is there cannot be told. Trying again may help.
     #[error(transparent)]
     Store(store::Error),
@@ -346,6 +349,7 @@ fn outcome<T>(written: &Result<T, Error>) -> Outcome {
             | Error::TimedOut
             | Error::Busy
             | Error::Unreadable
+            | Error::NotYet
             | Error::Store(_),
         ) => Outcome::Unavailable,
     }

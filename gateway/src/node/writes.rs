@@ -16,6 +16,7 @@ use crate::{
         device::DeviceKey,
         invocation::OpenInvocation,
         late,
+        repeated::{self, Told},
         result::{self, End},
         underway::{self, Underway},
     },
@@ -167,6 +168,9 @@ async fn read(
 ) -> Result<End, api::Error> {
     let succeeded = result.outcome() == node::Outcome::Succeeded;
     let Some(artefact) = result.artefact.as_ref().filter(|_| succeeded) else {
+        if let Some(end) = repeat(shared, invocation, result).await? {
+            return Ok(end);
+        }
         return Ok(End::reported(result, invocation.spec().max_output_bytes));
     };
     let Some(Artefacts { store, .. }) = &shared.settings.artefacts else {
@@ -192,6 +196,29 @@ async fn read(
             result,
             "the output that the device speaks of is not in the store",
         ))
+    }
+}
+
+/// How one ended whose output is the artefact of another with its key. `None` where that cannot be told any more.
+async fn repeat(
+    shared: &Shared,
+    invocation: &OpenInvocation,
+    result: &node::Result,
+) -> Result<Option<End>, api::Error> {
+    let Some(name) = repeated::first(invocation, result) else {
+        return Ok(None);
+    };
+    let namespace = &invocation.device.namespace;
+    let first = match shared.requests.invocation(namespace, name).await {
+        Ok(Some(first)) => first,
+        Ok(None) | Err(api::Error::Gone | api::Error::Unreadable) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match repeated::told(invocation, result, &first) {
+        Told::End(end) => Ok(Some(*end)),
+        // The device told its end as well: it is being written.
+        Told::NotYet => Err(api::Error::NotYet),
+        Told::Nothing => Ok(None),
     }
 }
 

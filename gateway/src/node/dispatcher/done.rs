@@ -247,7 +247,7 @@ impl Dispatcher {
                 }
             }
             Err((answer, error)) => {
-                if flight.failures == 0 {
+                if flight.failures == 0 && !matches!(error, api::Error::NotYet) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         error,

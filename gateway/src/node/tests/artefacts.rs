@@ -416,6 +416,53 @@ async fn an_output_is_taken_though_the_watch_does_not_have_its_invocation_yet() 
     phase_and_code(&other, "Succeeded").await;
 }
 
+/// As a device answers whose first with that key has an artefact.
+fn has_none_of_its_own(dispatch: &node::Dispatch) -> node::Result {
+    let mut result = succeeded(dispatch, "");
+    result.set_outcome(node::Outcome::Failed);
+    let mut failure = node::Failure::default();
+    failure.set_code(node::FailureCode::ArtefactNotStored);
+    result.failure = Some(failure);
+    "first".clone_into(&mut result.duplicate_of);
+    result
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_with_the_key_of_another_names_the_artefact_of_that() {
+    let store = Store::over(InMemory::new());
+    let world = World::with(with(Artefacts::new(store.clone(), MOST))).await;
+    let mut device = world.welcomed("lamp-1").await;
+    for name in ["first", "second", "third"] {
+        let mut keyed = invocation(name, "lamp-1");
+        keyed.spec.idempotency_key = Some("order 66".to_owned());
+        world.cluster.add_invocation(&keyed);
+    }
+    let first = device.dispatch().await;
+    let (second, third) = (device.dispatch().await, device.dispatch().await);
+    device.offer(&first, artefact(b"[1]")).await;
+    device.upload(&first.uid, b"[1]").await;
+    // It comes before the end of the first is there.
+    device.result(has_none_of_its_own(&second)).await;
+    device.heartbeat().await;
+    device.result(named(&first, artefact(b"[1]"))).await;
+    let mut acked = [device.ack().await, device.ack().await];
+    acked.sort();
+    let mut expected = [first.uid, second.uid];
+    expected.sort();
+    assert_eq!(acked, expected);
+    let of = |name: &str| world.cluster.invocation(name)["status"].clone();
+    assert_eq!(of("second")["phase"], "Succeeded");
+    assert_eq!(of("second")["duplicateOf"], "first");
+    assert_eq!(of("second")["artefact"], of("first")["artefact"]);
+    assert_eq!(of("second")["outputSha256"], of("first")["outputSha256"]);
+
+    world.cluster.delete("capabilityinvocations", "first");
+    device.result(has_none_of_its_own(&third)).await;
+    device.ack().await;
+    assert_eq!(of("third")["phase"], "Failed");
+    assert_eq!(of("third")["error"]["code"], "ArtefactNotStored");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_artefact_stays_as_long_as_its_invocation() {
     let store = Store::over(InMemory::new());

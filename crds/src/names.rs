@@ -40,6 +40,8 @@ pub const COMPONENT_GATEWAY: &str = "gateway";
 
 /// Annotation on the Lease of a gateway: the `HOST:PORT` where devices reach it.
 pub const ADVERTISE_ANNOTATION: &str = "fairlead.dev/advertise";
+/// Annotation on the Lease of a gateway with a console: the `HOST:PORT` where people reach that.
+pub const CONSOLE_ANNOTATION: &str = "fairlead.dev/console";
 
 /// Annotation on [`CONSOLE_KEYS_SECRET`]: when the current key was made.
 pub const CONSOLE_KEY_MADE_ANNOTATION: &str = "fairlead.dev/current-made-at";

@@ -107,6 +107,7 @@ pub struct Place {
 pub struct Gateway {
     name: String,
     address: String,
+    console: String,
     service: Service,
 }
 
@@ -172,6 +173,8 @@ impl Stack {
         };
         let mut tls = mount(crds::names::GATEWAY_TLS_SECRET)?;
         let mut setup = mount(crds::names::PAIRING_SETUP_SECRET)?;
+        // Not waited for: a gateway serves all but logins without it.
+        let keys = mount(crds::names::CONSOLE_KEYS_SECRET)?;
         for mount in [&mut tls, &mut setup] {
             mount
                 .mounted(READY_WITHIN)
@@ -188,6 +191,7 @@ impl Stack {
         let mut started = Vec::new();
         for (number, place) in places.iter().enumerate() {
             let name = format!("gateway-{number}");
+            let console = loopback()?;
             let service = Service::start(loopback()?, |admin| {
                 Program::new(
                     &name,
@@ -217,11 +221,15 @@ impl Stack {
                 .arg(setup.folder())
                 .arg("--artefact-store")
                 .arg(format!("file://{}", store.display()))
+                .args(["--console-address", &console, "--console-advertise", &console])
+                .arg("--console-keys-dir")
+                .arg(keys.folder())
             })
             .await?;
             started.push(Gateway {
                 name,
                 address: place.advertise.clone(),
+                console,
                 service,
             });
         }
@@ -231,7 +239,7 @@ impl Stack {
             programs: programs.clone(),
             operator,
             gateways: started,
-            _mounts: vec![tls, setup],
+            _mounts: vec![tls, setup, keys],
         })
     }
 
@@ -300,6 +308,11 @@ impl Gateway {
     /// `HOST:PORT` for devices.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `HOST:PORT` of its console: HTTPS, with the certificate that devices see, too.
+    pub fn console(&self) -> &str {
+        &self.console
     }
 
     /// The process behind it.

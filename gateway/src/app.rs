@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::Args,
     artefact::Artefacts,
+    console,
     enrollment::{self, Enroller},
     listener::{Limits, Listener, PeerStream},
     metrics::Metrics,
@@ -42,9 +43,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let artefacts = args.artefacts().context("open --artefact-store")?;
 
     // 2. The API server.
-    let client = kube::Client::try_default()
-        .await
-        .context("find the API server")?;
+    let config = kube::Config::infer().await.context("find the API server")?;
+    let client = kube::Client::try_from(config.clone()).context("use the API server")?;
 
     // 3. Mounted files. They may come later.
     let material = Mounted::new(args.tls_dir.clone(), tls::FILES, tls::Material::parse);
@@ -64,13 +64,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let renewals = Renewals::new(client.clone(), tls_loaded.clone());
     let node = Node::start(
         client.clone(),
-        node_settings(&args, artefacts),
+        node_settings(&args, artefacts.clone()),
         renewals,
         &tasks,
         &mut registry,
     );
     let settings = enrollment_settings(&args, node.clone());
     let enroller = Enroller::new(&client, settings, setup.current(), metrics, tasks.token());
+
+    let gateway = console::Gateway {
+        config: &config,
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        tls_dir: args.tls_dir.clone(),
+        artefacts: artefacts.as_ref(),
+    };
+    console::start(&args.console, gateway, &tasks, &mut registry).await?;
 
     // 6. The admin port, until the last stream has ended: until then we are alive, and say that we are not ready.
     let ended = CancellationToken::new();
@@ -132,6 +141,7 @@ fn node_settings(args: &Args, artefacts: Option<Artefacts>) -> node::Settings {
         heartbeat: args.heartbeat(),
         max_streams: args.max_devices,
         artefacts,
+        console: args.console.console_advertise.clone(),
         ..node::Settings::new(&args.name, &args.namespace, &args.advertise)
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
+use console::args::ConsoleArgs;
 use runtime::{admin::AdminArgs, log::LogArgs};
 
 use crate::{
@@ -18,6 +19,8 @@ pub struct Args {
     pub log: LogArgs,
     #[command(flatten)]
     pub admin: AdminArgs,
+    #[command(flatten)]
+    pub console: ConsoleArgs,
     /// Namespace of Fairlead's own objects, where the gateway's Lease is.
     #[arg(long, env = "FAIRLEAD_NAMESPACE", default_value = "fairlead-system")]
     pub namespace: String,

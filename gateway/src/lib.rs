@@ -17,6 +17,8 @@
 //! - [`domain`]: what is decided about them, pure;
 //! - [`index`]: what the cluster looks like, from watches.
 //!
+//! For people and programs that do not speak to Kubernetes: [`console`], on a port of its own.
+//!
 //! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and
 //! pacing, pure), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to
 //! try again), [`csr`] and [`pem`] (how certificates and requests for them are written).
@@ -27,6 +29,7 @@ pub mod app;
 pub mod args;
 pub mod artefact;
 pub mod clock;
+pub mod console;
 pub mod csr;
 pub mod domain;
 pub mod door;

@@ -4,6 +4,7 @@
 //! keeps a certificate and its key of one generation. What cannot be used leaves what was read before in force.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,6 +27,8 @@ pub type Current<T> = watch::Receiver<Option<Arc<T>>>;
 pub struct Mounted<T> {
     folder: PathBuf,
     names: &'static [&'static str],
+    /// Those that need not be there.
+    optional: &'static [&'static str],
     parse: Parse<T>,
     current: watch::Sender<Option<Arc<T>>>,
     /// Of what was last read, whether it could be used or not: keys are not kept twice.
@@ -47,11 +50,18 @@ impl<T: Send + Sync + 'static> Mounted<T> {
         Self {
             folder,
             names,
+            optional: &[],
             parse: Box::new(parse),
             current,
             digest: None,
             complaint: None,
         }
+    }
+
+    /// With files that may be missing: their contents follow the others', empty where they are.
+    pub fn with_optional(mut self, names: &'static [&'static str]) -> Self {
+        self.optional = names;
+        self
     }
 
     pub fn current(&self) -> Current<T> {
@@ -94,7 +104,7 @@ impl<T: Send + Sync + 'static> Mounted<T> {
 
     /// Whether something new is in force.
     async fn read_anew(&mut self) -> anyhow::Result<bool> {
-        let contents = read(&self.folder, self.names).await?;
+        let contents = read(&self.folder, self.names, self.optional).await?;
         let mut hash = Sha256::new();
         for content in &contents {
             hash.update((content.len() as u64).to_be_bytes());
@@ -112,19 +122,23 @@ impl<T: Send + Sync + 'static> Mounted<T> {
     }
 }
 
-async fn read(folder: &Path, names: &[&str]) -> anyhow::Result<Vec<Vec<u8>>> {
+async fn read(folder: &Path, names: &[&str], optional: &[&str]) -> anyhow::Result<Vec<Vec<u8>>> {
     let data = folder.join("..data");
     let folder = match tokio::fs::canonicalize(&data).await {
         Ok(generation) => generation,
         Err(_) => folder.to_owned(),
     };
-    let mut contents = Vec::with_capacity(names.len());
-    for name in names {
+    let mut contents = Vec::with_capacity(names.len() + optional.len());
+    for name in names.iter().chain(optional) {
         let path = folder.join(name);
-        let size = tokio::fs::metadata(&path)
-            .await
-            .with_context(|| format!("look for {name}"))?
-            .len();
+        let size = match tokio::fs::metadata(&path).await {
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound && optional.contains(name) => {
+                contents.push(Vec::new());
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("look for {name}")),
+        };
         ensure!(size <= MAX_BYTES, "{name} is larger than {MAX_BYTES} bytes");
         contents.push(
             tokio::fs::read(&path)
@@ -184,6 +198,26 @@ mod tests {
         fs::remove_file(folder.path().join("a")).unwrap();
         mounted.look().await;
         assert_eq!(seen(), Some((2, 2)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_need_not_be_there_may_come_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mounted = Mounted::new(folder.path().to_owned(), &["a"], |contents| Ok(contents.to_vec()))
+            .with_optional(&["b"]);
+        let current = mounted.current();
+        let seen = || current.borrow().as_deref().cloned();
+        mounted.look().await;
+        assert_eq!(seen(), None);
+        fs::write(folder.path().join("a"), "1").unwrap();
+        mounted.look().await;
+        assert_eq!(seen(), Some(vec![b"1".to_vec(), Vec::new()]));
+        fs::write(folder.path().join("b"), "2").unwrap();
+        mounted.look().await;
+        assert_eq!(seen(), Some(vec![b"1".to_vec(), b"2".to_vec()]));
+        fs::remove_file(folder.path().join("b")).unwrap();
+        mounted.look().await;
+        assert_eq!(seen(), Some(vec![b"1".to_vec(), Vec::new()]));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! No election: each process has a Lease of its own. One request per renewal, whatever the number of devices.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -20,7 +20,7 @@ pub struct OwnLease {
     pub name: String,
     pub label: (&'static str, &'static str),
     /// What others may want to know of the process, for example where it is reached.
-    pub annotation: (&'static str, String),
+    pub annotations: Vec<(&'static str, String)>,
     pub field_manager: &'static str,
     /// How long it is valid after a renewal, in seconds. Renewed three times as often.
     pub duration_seconds: i32,
@@ -59,14 +59,14 @@ impl OwnLease {
 
     async fn renew(&self, leases: &Api<Lease>, every: Duration) -> kube::Result<()> {
         let (label, value) = self.label;
-        let (annotation, text) = &self.annotation;
+        let annotations: BTreeMap<_, _> = self.annotations.iter().cloned().collect();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {
                 "name": self.name,
                 "labels": { label: value },
-                "annotations": { *annotation: text },
+                "annotations": annotations,
             },
             "spec": {
                 "holderIdentity": self.name,

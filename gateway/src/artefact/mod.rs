@@ -13,6 +13,7 @@ pub(crate) mod upload;
 
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use tokio::sync::Semaphore;
 
 use self::store::Store;
@@ -39,5 +40,10 @@ impl Artefacts {
             max_bytes: max_bytes.min(MOST_BYTES),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
+    }
+
+    /// For who reads what is whole.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        self.store.objects()
     }
 }

@@ -136,6 +136,10 @@ impl Store {
         Self(Arc::new(objects))
     }
 
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether it answers at all.
     pub async fn probe(&self) -> Result<(), Error> {
         let found = self.0.list_with_delimiter(None).await;

@@ -37,7 +37,8 @@ pub use self::stream::played;
 use std::{fmt, sync::Arc, time::Duration};
 
 use crds::names::{
-    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY, GATEWAY_LEASE_SECONDS,
+    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, CONSOLE_ANNOTATION, GATEWAY,
+    GATEWAY_LEASE_SECONDS,
 };
 use kube::Client;
 use pairing::key::KeyFingerprint;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub namespace: String,
     /// `HOST:PORT` where devices reach this gateway.
     pub advertise: String,
+    /// `HOST:PORT` where people reach its console, if it has one.
+    pub console: Option<String>,
     /// How often a device says that it is there. One that is silent for three times as long is cut.
     pub heartbeat: Duration,
     /// Most streams at once.
@@ -109,6 +112,7 @@ impl Settings {
             gateway: gateway.into(),
             namespace: namespace.into(),
             advertise: advertise.into(),
+            console: None,
             heartbeat: Duration::from_secs(15),
             max_streams: 25_000,
             in_flight: MAX_CONCURRENCY,
@@ -302,11 +306,13 @@ fn spread(streams: usize, drain_within: Duration) -> Duration {
 }
 
 fn own_lease(settings: &Settings) -> OwnLease {
+    let mut annotations = vec![(ADVERTISE_ANNOTATION, settings.advertise.clone())];
+    annotations.extend(settings.console.clone().map(|console| (CONSOLE_ANNOTATION, console)));
     OwnLease {
         namespace: settings.namespace.clone(),
         name: settings.gateway.clone(),
         label: (COMPONENT_LABEL, COMPONENT_GATEWAY),
-        annotation: (ADVERTISE_ANNOTATION, settings.advertise.clone()),
+        annotations,
         field_manager: GATEWAY,
         duration_seconds: GATEWAY_LEASE_SECONDS,
     }

@@ -218,11 +218,6 @@ impl Index {
     pub fn follow_invocation(&self, id: &ObjectId) -> Following<'_> {
         self.followers.follow(Name::from(id))
     }
-
-    /// Waits until something is heard of that invocation after this was first polled, or until that moment.
-    pub async fn invocation_changed(&self, id: &ObjectId, until: Instant) {
-        self.follow_invocation(id).changed(until).await;
-    }
 }
 
 /// A panic while a lock is held leaves a store that is as good as one that missed a change: the watch that panicked has

@@ -250,7 +250,11 @@ mod tests {
         assert_eq!(status.process, Some(std::process::id()));
         assert!(status.to_string().contains("being paired"));
         let words = opened.key().unwrap().fingerprint().words().join(" ");
-        assert!(status.to_string().contains(&format!("in words:     {words}\n")));
+        assert!(
+            status
+                .to_string()
+                .contains(&format!("in words:     {words}\n"))
+        );
         assert_eq!(status.public_key_words, Some(words));
     }
 }

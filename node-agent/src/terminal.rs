@@ -216,6 +216,9 @@ mod tests {
         ), "{text}");
         assert!(text.contains("15 minutes"), "{text}");
         // What the bytes of SHA-256("key") begin with.
-        assert!(text.contains("\n    cluster mandate enlist village good lady"), "{text}");
+        assert!(
+            text.contains("\n    cluster mandate enlist village good lady"),
+            "{text}"
+        );
     }
 }

@@ -9,8 +9,7 @@ use super::{
     order::{Ending, Sharing},
     plan::{Answer, Effect, Event, Plan, Reply},
     plan_tests::{
-        NOW, World, answer, cancel, completed, dispatch, end, ends, mark, order, starts, uid,
-        with,
+        NOW, World, answer, cancel, completed, dispatch, end, ends, mark, order, starts, uid, with,
     },
 };
 use crate::{
@@ -464,7 +463,9 @@ fn who_has_to_be_asked_about_does_not_get_what_another_was_allowed() {
     let refused = [end("b", Outcome::Failed, FailureCode::InvalidInput)];
     let asks = World::new().after(&[keyed("a", ASKED, "jane")]);
     let yes = says(&asks, "a", true);
-    let runs = World::new().after(&[keyed("a", ASKED, "jane")]).after(&[yes]);
+    let runs = World::new()
+        .after(&[keyed("a", ASKED, "jane")])
+        .after(&[yes]);
     let ended = World::new().after(&[keyed("a", ASKED, "jane")]);
     let yes = says(&ended, "a", true);
     let ended = ended.after(&[yes]).after(&[completed("a")]);
@@ -489,8 +490,8 @@ fn who_need_not_be_asked_about_does_not_get_what_was_said_of_another() {
     for is_allowed in [true, false] {
         let world = free_for_joe().after(&both);
         assert_eq!(world.jobs.following().count(), 1);
-        let word = says(&world, "a", is_allowed);
-        let mut world = world.after(&[word]);
+        let spoken = says(&world, "a", is_allowed);
+        let mut world = world.after(&[spoken]);
         if is_allowed {
             world = world.after(&[completed("a")]);
         }

@@ -9,7 +9,8 @@ use super::{
     order::{Ending, Sharing, Why},
     plan::{Effect, Event, Plan},
     plan_tests::{
-        FORGETFUL, NOW, World, cancel, completed, dispatch, end, ends, mark, order, starts, uid, with,
+        FORGETFUL, NOW, World, cancel, completed, dispatch, end, ends, mark, order, starts, uid,
+        with,
     },
 };
 use crate::{

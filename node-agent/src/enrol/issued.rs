@@ -144,11 +144,13 @@ impl Told {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
         IsCa, KeyPair, PublicKeyData as _, SanType,
     };
+
+    use proptest::{prelude::*, test_runner::TestRunner};
 
     use super::*;
     use crate::state::DeviceKey;
@@ -228,6 +230,64 @@ mod tests {
         );
         assert_eq!(identity.gateways, ["gateway.example:7443"]);
         assert_eq!(identity.paired_at, "127.0.0.1:7443");
+    }
+
+    /// What a hostile gateway does to the certificates of an answer: which, where, what.
+    pub(crate) type Damage = Vec<(usize, usize, u8)>;
+
+    pub(crate) fn damage() -> impl Strategy<Value = Damage> {
+        prop::collection::vec(any::<(usize, usize, u8)>(), 0..4)
+    }
+
+    pub(crate) fn damaged(mut certificates: Vec<Vec<u8>>, damage: &Damage) -> Vec<Vec<u8>> {
+        for (which, at, byte) in damage {
+            let which = which % certificates.len();
+            let at = at % certificates[which].len().max(1);
+            match byte % 5 {
+                0 => certificates[which].truncate(at),
+                1 => certificates.push(certificates[which].clone()),
+                2 => certificates.swap(0, which),
+                _ => {
+                    if let Some(old) = certificates[which].get_mut(at) {
+                        *old = *byte;
+                    }
+                }
+            }
+        }
+        certificates
+    }
+
+    pub(crate) fn runner() -> TestRunner {
+        TestRunner::new(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })
+    }
+
+    #[test]
+    fn whatever_becomes_of_an_answer_on_the_way_no_other_certificate_is_taken() {
+        let world = World::new();
+        let good = world.issued();
+        let text = prop_oneof![3 => Just(None), 1 => ".{0,80}".prop_map(Some)];
+        let answers = (damage(), damage(), text.clone(), text);
+        runner()
+            .run(&answers, |(chain, bundle, namespace, device)| {
+                let taken = world.check(Issued {
+                    chain: damaged(good.chain.clone(), &chain),
+                    bundle: damaged(good.bundle.clone(), &bundle),
+                    namespace: namespace.unwrap_or_else(|| good.namespace.clone()),
+                    device: device.unwrap_or_else(|| good.device.clone()),
+                    gateways: vec!["\u{1b}[2J".to_owned(), String::new()],
+                });
+                if let Ok(identity) = taken {
+                    prop_assert_eq!(&identity.chain[0].0[..], &good.chain[0][..]);
+                    prop_assert_eq!(identity.device, "lamp");
+                    prop_assert_eq!(identity.namespace, "kitchen");
+                    prop_assert!(identity.gateways.is_empty());
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 
     #[test]

@@ -282,6 +282,8 @@ fn request_of(pending: node::Pending) -> Result<Request, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -302,5 +304,27 @@ mod tests {
             };
             assert_eq!(request_of(pending).is_ok(), accepted, "{request:?}");
         }
+    }
+
+    #[test]
+    fn whatever_names_a_gateway_tells_a_shell_sees_one_word_each() {
+        let names = ("\\PC{0,300}|[a-z0-9.-]{0,300}", ".{0,40}");
+        issued::tests::runner()
+            .run(&names, |(namespace, request)| {
+                let pending = node::Pending {
+                    namespace,
+                    request,
+                    expires_in_seconds: u32::MAX,
+                };
+                if let Ok(Request { namespace, name }) = request_of(pending) {
+                    for word in [namespace, name] {
+                        prop_assert!((1..=253).contains(&word.len()) && !word.starts_with('-'));
+                        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+                        prop_assert!(word.chars().all(is_plain), "{word:?}");
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 }

@@ -58,8 +58,32 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::renewal::fixtures::{Authority, World};
+    use crate::{
+        enrol::issued::tests::{damage, damaged, runner},
+        renewal::fixtures::{Authority, World},
+    };
+
+    #[test]
+    fn whatever_becomes_of_an_answer_on_the_way_the_old_one_stays_or_the_new_one_comes() {
+        let world = World::new();
+        let good = world.renewed();
+        runner()
+            .run(&(damage(), damage()), |(chain, bundle)| {
+                let taken = world.check(Renewed {
+                    chain: damaged(good.chain.clone(), &chain),
+                    bundle: damaged(good.bundle.clone(), &bundle),
+                });
+                if let Ok(identity) = taken {
+                    prop_assert_eq!(&identity.chain[0].0[..], &good.chain[0][..]);
+                    prop_assert_eq!(identity.gateways, world.identity.gateways.clone());
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
 
     #[test]
     fn a_newer_one_takes_the_place_and_the_rest_stays() {

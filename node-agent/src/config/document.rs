@@ -22,6 +22,10 @@ pub const MAX_BYTES: u64 = 256 * 1024;
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 512;
 
+/// `install` gives the configuration to root and to the agent's group.
+const NOT_READABLE: &str = "this user may not read it: ask as root, as the agent's user, or as a member of its group; or name \
+                            another file with --config";
+
 /// What is wrong with a file, and what to do about it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct Problem {
@@ -72,6 +76,7 @@ impl Document {
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ACCESS) => return Err(Problem::of(path, NOT_READABLE)),
             Err(error) => return Err(failed(error.into())),
         };
         let metadata = file.metadata().map_err(failed)?;

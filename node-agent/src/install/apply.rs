@@ -11,8 +11,12 @@ use anyhow::Context as _;
 
 use super::Step;
 
+/// For who starts the agent, which is anybody; and what systemd reads, in which nothing is anybody's secret.
 const READABLE: u32 = 0o644;
 const RUNNABLE: u32 = 0o755;
+/// What the device may do, and for whom: nobody's business but root's and the agent's.
+const CONFIG_FILE: u32 = 0o640;
+const CONFIG_FOLDER: u32 = 0o750;
 const UNIT_NAME: &str = "fairlead-agent.service";
 
 /// Where it is done, and whether.
@@ -68,7 +72,7 @@ impl Applier {
         let has_mode = |metadata: fs::Metadata, mode| metadata.mode() & 0o7777 == mode;
         Ok(match step {
             Step::Folder(path) => {
-                look(path)?.is_some_and(|folder| folder.is_dir() && has_mode(folder, RUNNABLE))
+                look(path)?.is_some_and(|folder| folder.is_dir() && has_mode(folder, CONFIG_FOLDER))
             }
             Step::File { path, content } => {
                 look(path)?.is_some_and(|file| file.is_file() && has_mode(file, READABLE))
@@ -103,10 +107,13 @@ impl Applier {
                             && fs::symlink_metadata(&path)?.is_dir() => {}
                     made => made?,
                 }
-                fs::set_permissions(&path, fs::Permissions::from_mode(RUNNABLE))?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(CONFIG_FOLDER))?;
             }
-            Step::File { path, content } | Step::FileOnce { path, content } => {
+            Step::File { path, content } => {
                 self.replace(path, READABLE, &mut content.as_bytes())?;
+            }
+            Step::FileOnce { path, content } => {
+                self.replace(path, CONFIG_FILE, &mut content.as_bytes())?;
             }
             Step::Program { from, path } => {
                 let mut source =
@@ -213,10 +220,9 @@ fn are_same(one: &Path, other: &Path) -> io::Result<bool> {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder(path) => write!(f, "make {path} ({RUNNABLE:04o})"),
-            Self::File { path, .. } | Self::FileOnce { path, .. } => {
-                write!(f, "write {path} ({READABLE:04o})")
-            }
+            Self::Folder(path) => write!(f, "make {path} ({CONFIG_FOLDER:04o})"),
+            Self::File { path, .. } => write!(f, "write {path} ({READABLE:04o})"),
+            Self::FileOnce { path, .. } => write!(f, "write {path} ({CONFIG_FILE:04o})"),
             Self::Program { path, .. } => write!(f, "copy this program to {path} ({RUNNABLE:04o})"),
             Self::Link { path, target } => write!(f, "link {path} to {target}"),
             Self::Gone(path) | Self::EmptyGone(path) => write!(f, "remove {path}"),

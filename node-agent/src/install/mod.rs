@@ -77,14 +77,15 @@ pub struct Host {
 /// Something that shall be. Paths are those of the installed system.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// A folder that anybody may look into and only root may change.
+    /// A folder of the configuration: only root may change it, and the agent's group look into it.
     Folder(&'static str),
     /// A file that anybody may read and only root may change.
     File {
         path: &'static str,
         content: Cow<'static, str>,
     },
-    /// The same, and one that is there already is the administrator's.
+    /// A file of the configuration, which only the agent's group may read besides root; one that is there already is the
+    /// administrator's.
     FileOnce {
         path: &'static str,
         content: Cow<'static, str>,

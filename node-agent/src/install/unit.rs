@@ -1,6 +1,6 @@
 //! What systemd is told: the unit, and who it runs as.
 
-use super::{PROGRAM_NAME, STATE_DIR, USER};
+use super::{CAPABILITIES_DIR, CONFIG, CONFIG_DIR, PROGRAM_NAME, STATE_DIR, USER};
 
 /// Runs as a service user without any privilege. What a command may need beyond this is the administrator's decision, in
 /// a drop-in: docs/agent.md says which key stands in whose way.
@@ -37,9 +37,9 @@ Delegate=memory pids
 
 StateDirectory=fairlead
 StateDirectoryMode=0700
-# For a socket that people at the device may reach.
+# For a socket that people at the device may reach: they pass through, and nobody else sees what is there.
 RuntimeDirectory=fairlead
-RuntimeDirectoryMode=0755
+RuntimeDirectoryMode=0711
 UMask=0077
 LimitCORE=0
 
@@ -92,7 +92,16 @@ pub fn sysusers() -> String {
     format!("u {USER} - \"Fairlead agent\" {STATE_DIR} /usr/sbin/nologin\n")
 }
 
-/// The folder must be there for `pair`, before the first start; and be its own user's after a change of that.
+/// The folder of the state must be there for `pair`, before the first start; and be its own user's after a change of that.
+/// The configuration belongs to a group that an image has from its first boot on only.
 pub fn tmpfiles(user: &str) -> String {
-    format!("d {STATE_DIR} 0700 {user} {user} -\nZ {STATE_DIR} - {user} {user} -\n")
+    format!(
+        "\
+d {STATE_DIR} 0700 {user} {user} -
+Z {STATE_DIR} - {user} {user} -
+z {CONFIG_DIR} 0750 root {USER} -
+z {CAPABILITIES_DIR} 0750 root {USER} -
+z {CONFIG} 0640 root {USER} -
+"
+    )
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use super::{
     client::{Client, Error},
     question::{Id, Shown},
@@ -23,7 +25,12 @@ impl Socket {
         self,
         configured: impl FnOnce() -> anyhow::Result<PathBuf>,
     ) -> anyhow::Result<PathBuf> {
-        self.socket.map_or_else(configured, Ok)
+        match self.socket {
+            Some(socket) => Ok(socket),
+            None => configured().context(
+                "find the agent's socket, which --socket and FAIRLEAD_SOCKET can say, too",
+            ),
+        }
     }
 }
 
@@ -189,6 +196,7 @@ pub fn minutes(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::document::Problem, exit::Exit};
 
     fn shown(id: &str) -> Shown {
         Shown {
@@ -204,6 +212,25 @@ mod tests {
             requested_by: "jane@example.org".to_owned(),
             remaining_seconds: 250,
         }
+    }
+
+    #[test]
+    fn who_may_not_read_the_configuration_learns_how_to_answer_all_the_same() {
+        let path = PathBuf::from("/run/fairlead/agent.sock");
+        let unreadable = || {
+            let problem = Problem::of(&path, "this user may not read it");
+            Err(problem.into())
+        };
+        let given = Socket {
+            socket: Some(path.clone()),
+        };
+        assert_eq!(given.path(unreadable).unwrap(), path);
+        let error = Socket { socket: None }.path(unreadable).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("FAIRLEAD_SOCKET"),
+            "{error:#}"
+        );
+        assert_eq!(Exit::of(&error), Exit::Config);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::{
     gateway::{Authority, Gateway, Manners, StreamCall, soon},
     process::{Host, is, pair, terminate},
+    skipped::skipped,
 };
 
 /// More than this device's state needs, and less than a handful of large results.
@@ -37,7 +38,10 @@ impl Disk {
         match mount.arg(path).output() {
             Ok(output) if output.status.success() => Some(Self(path.to_owned())),
             refused => {
-                eprintln!("SKIPPED: no file system can be mounted here: {refused:?}");
+                skipped(
+                    "a full disk",
+                    format!("no file system can be mounted here: {refused:?}"),
+                );
                 None
             }
         }

@@ -9,6 +9,8 @@ use std::{
 
 use node_agent::exit::Exit;
 
+use crate::skipped::skipped;
+
 const AGENT: &str = env!("CARGO_BIN_EXE_fairlead-agent");
 const UNIT: &str = "etc/systemd/system/fairlead-agent.service";
 const AS_ROOT: &str = "etc/systemd/system/fairlead-agent.service.d/10-as-root.conf";
@@ -92,16 +94,24 @@ fn an_image_gets_the_service_once_and_loses_it_again() {
     assert_eq!(image.files(), names.map(PathBuf::from));
     for name in names {
         let mode = fs::metadata(image.root().join(name)).map(|file| file.mode() & 0o7777);
-        match (name.contains(".wants/"), name.starts_with("usr/")) {
+        let expected = match name.split('/').collect::<Vec<_>>()[..] {
             // It leads to the installed system's file.
-            (true, _) => {}
-            (false, true) => assert_eq!(mode.unwrap(), 0o755, "{name}"),
-            (false, false) => assert_eq!(mode.unwrap(), 0o644, "{name}"),
-        }
+            [.., "multi-user.target.wants", _] => continue,
+            ["etc", "fairlead", ..] => 0o640,
+            ["usr", ..] => 0o755,
+            _ => 0o644,
+        };
+        assert_eq!(mode.unwrap(), expected, "{name}");
     }
-    for folder in ["etc", "etc/fairlead", "etc/systemd/system", "usr/local/bin"] {
+    for (folder, expected) in [
+        ("etc", 0o755),
+        ("etc/fairlead", 0o750),
+        ("etc/fairlead/capabilities.d", 0o750),
+        ("etc/systemd/system", 0o755),
+        ("usr/local/bin", 0o755),
+    ] {
         let mode = fs::metadata(image.root().join(folder)).unwrap().mode();
-        assert_eq!(mode & 0o7777, 0o755, "{folder}");
+        assert_eq!(mode & 0o7777, expected, "{folder}");
     }
     let copy = fs::read(image.root().join("usr/local/bin/fairlead-agent")).unwrap();
     assert!(copy == fs::read(AGENT).unwrap());
@@ -143,6 +153,51 @@ fn an_image_gets_the_service_once_and_loses_it_again() {
     assert_eq!(image.files(), [""; 0].map(PathBuf::from));
 }
 
+/// Whether one of systemd's own tools did what it was told to in the image.
+fn systemd(tool: &str, image: &Image, arguments: &[&str]) -> bool {
+    let root = format!("--root={}", image.root().display());
+    match Command::new(tool).arg(root).args(arguments).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            skipped(tool, said.trim());
+            false
+        }
+        Err(error) => {
+            skipped(tool, error);
+            false
+        }
+    }
+}
+
+#[test]
+fn after_the_first_boot_the_configuration_is_roots_and_the_agents_group_reads_it() {
+    for arguments in [&["install"][..], &["install", "--as-root"]] {
+        let image = Image::new();
+        image.done(arguments);
+        // As an earlier version had it.
+        let config = image.root().join("etc/fairlead/agent.toml");
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+        if !systemd("systemd-sysusers", &image, &[])
+            || !systemd("systemd-tmpfiles", &image, &["--create"])
+        {
+            return;
+        }
+        let groups = image.read("etc/group");
+        let group = groups.lines().find(|line| line.starts_with("fairlead:"));
+        let gid = group.unwrap().split(':').nth(2).unwrap().parse().unwrap();
+        for (name, mode) in [
+            ("etc/fairlead", 0o750),
+            ("etc/fairlead/capabilities.d", 0o750),
+            ("etc/fairlead/agent.toml", 0o640),
+        ] {
+            let found = fs::metadata(image.root().join(name)).unwrap();
+            let found = (found.mode() & 0o7777, found.uid(), found.gid());
+            assert_eq!(found, (mode, 0, gid), "{name}");
+        }
+    }
+}
+
 #[test]
 fn as_root_is_a_drop_in_that_comes_and_goes() {
     let image = Image::new();
@@ -178,7 +233,10 @@ fn a_link_in_an_image_leads_nobody_out_of_it() {
 #[test]
 fn a_host_that_systemd_does_not_run_is_refused() {
     if Path::new("/run/systemd/system").exists() {
-        eprintln!("SKIPPED: systemd runs this host, and a test must not install anything there");
+        skipped(
+            "a_host_that_systemd_does_not_run_is_refused",
+            "systemd runs this host, and a test must not install anything there",
+        );
         return;
     }
     for command in ["install", "uninstall"] {
@@ -198,7 +256,7 @@ fn systemd_analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("SKIPPED: systemd-analyze cannot be run here: {error}");
+            skipped("systemd-analyze", format!("it cannot be run here: {error}"));
             None
         }
     }

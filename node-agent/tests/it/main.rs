@@ -24,3 +24,4 @@ mod pairing;
 mod process;
 mod renewal;
 mod serving;
+mod skipped;

@@ -17,6 +17,7 @@ use crate::{
     gateway::soon,
     mediation::{Desk, awaits, dispatch, end, me},
     process::terminate,
+    skipped::skipped,
 };
 
 const NAME: &str = "org.freedesktop.Notifications";
@@ -38,7 +39,10 @@ impl Bus {
             .kill_on_drop(true)
             .spawn();
         let Ok(mut daemon) = spawned else {
-            eprintln!("SKIPPED: there is no dbus-daemon: apt-get install dbus-daemon");
+            skipped(
+                "notify",
+                "there is no dbus-daemon: apt-get install dbus-daemon",
+            );
             return None;
         };
         let mut address = String::new();
@@ -248,7 +252,7 @@ async fn dunst(bus: &Bus, desk: &Desk) -> Option<(Child, Child)> {
             .kill_on_drop(true);
         command
     };
-    let missing = "SKIPPED: there is no dunst, or no Xvfb: apt-get install dunst xvfb";
+    let missing = "there is no dunst, or no Xvfb: apt-get install dunst xvfb";
     let mut screen = quiet("Xvfb");
     screen.args([
         "-displayfd",
@@ -260,7 +264,7 @@ async fn dunst(bus: &Bus, desk: &Desk) -> Option<(Child, Child)> {
         "640x480x24",
     ]);
     let Ok(mut screen) = screen.stdout(Stdio::piped()).spawn() else {
-        eprintln!("{missing}");
+        skipped("a notification daemon that people use", missing);
         return None;
     };
     let mut display = String::new();
@@ -280,7 +284,7 @@ async fn dunst(bus: &Bus, desk: &Desk) -> Option<(Child, Child)> {
         .stdout(Stdio::null())
         .spawn();
     let Ok(daemon) = daemon else {
-        eprintln!("{missing}");
+        skipped("a notification daemon that people use", missing);
         return None;
     };
     Some((screen, daemon))

@@ -171,8 +171,7 @@ impl Agent {
         let registry = &self.registry;
         let questions = self.jobs.asking().map(|order| {
             let capability = registry.get(&order.capability);
-            let description = capability.as_ref().map_or("", |one| one.description());
-            Question::of(order, description)
+            Question::of(order, capability.as_deref())
         });
         self.desk.publish(questions);
     }

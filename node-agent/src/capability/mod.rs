@@ -52,6 +52,11 @@ pub trait Capability: Send + Sync {
         self.terms().takes(input)
     }
 
+    /// What a person is shown in the place of `input`, where that reads like something else than what will be done.
+    fn understood(&self, _input: &[u8]) -> Option<String> {
+        None
+    }
+
     fn execution(&self) -> Execution {
         Execution::Automatic
     }
@@ -69,7 +74,8 @@ pub trait Capability: Send + Sync {
     /// stopped so must heed [`Call::stopped`].
     fn run(&self, call: Call) -> Running;
 
-    /// How long it may take to stop in good order after [`Call::stopped`], before its future is dropped.
+    /// How long it may take to stop in good order after [`Call::stopped`], before its future is dropped. It has less where
+    /// the invocation's deadline is nearer.
     fn grace(&self) -> Duration {
         Duration::ZERO
     }

@@ -8,7 +8,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{agent::order::Order, host::clock::Moment, journal::Uid, terminal::printable_within};
+use crate::{
+    agent::order::Order, capability::Capability, host::clock::Moment, journal::Uid,
+    terminal::printable_within,
+};
 
 /// Characters of an input that are shown.
 const SHOWN_INPUT: usize = 2048;
@@ -121,14 +124,18 @@ pub struct Question {
     pub digest: Digest,
     /// Of the capability, for people; may be empty.
     pub description: String,
+    /// What the capability makes of the input, where that reads like something else.
+    understood: Option<String>,
 }
 
 impl Question {
-    pub fn of(order: &Arc<Order>, description: &str) -> Self {
+    /// `capability`: what it is about, where that is still there.
+    pub fn of(order: &Arc<Order>, capability: Option<&dyn Capability>) -> Self {
         Self {
             order: Arc::clone(order),
             digest: Digest::of(order),
-            description: description.to_owned(),
+            description: capability.map_or("", |one| one.description()).to_owned(),
+            understood: capability.and_then(|one| one.understood(&order.input)),
         }
     }
 
@@ -143,7 +150,10 @@ impl Question {
             requested_by,
             ..
         } = &*self.order;
-        let text = String::from_utf8_lossy(input);
+        let text = match &self.understood {
+            Some(understood) => understood.into(),
+            None => String::from_utf8_lossy(input),
+        };
         Shown {
             id: self.digest.id().to_string(),
             digest: self.digest.to_string(),
@@ -173,9 +183,10 @@ pub struct Shown {
     pub invocation: String,
     pub capability: String,
     pub description: String,
-    /// JSON, without what could move a cursor; empty where there is none.
+    /// JSON, without what could move a cursor; empty where there is none. Where the capability reads it as something else
+    /// than a person would, as that.
     pub input: String,
-    /// All of it, shown or not.
+    /// All of it as it was written, shown or not.
     pub input_bytes: usize,
     /// There is more of it than is shown.
     pub input_is_cut: bool,
@@ -202,7 +213,10 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::order::Sharing;
+    use crate::{
+        agent::order::Sharing,
+        capability::{Call, Running},
+    };
 
     fn order() -> Order {
         Order {
@@ -216,6 +230,26 @@ mod tests {
             sharing: Sharing::Alone,
             mediate: true,
             decision: None,
+        }
+    }
+
+    struct Page(Option<&'static str>);
+
+    impl Capability for Page {
+        fn name(&self) -> &'static str {
+            "test.page"
+        }
+
+        fn description(&self) -> &'static str {
+            "opens\ta page"
+        }
+
+        fn understood(&self, _input: &[u8]) -> Option<String> {
+            self.0.map(str::to_owned)
+        }
+
+        fn run(&self, _call: Call) -> Running {
+            panic!("a question runs nothing")
         }
     }
 
@@ -284,7 +318,7 @@ mod tests {
         let mut odd = order();
         odd.input = format!("\"{}\u{1b}[2J\u{202e}{}\"", "é", "x".repeat(40_000)).into_bytes();
         odd.requested_by = "jane\nroot".to_owned();
-        let question = Question::of(&Arc::new(odd.clone()), "opens\ta page");
+        let question = Question::of(&Arc::new(odd.clone()), Some(&Page(None)));
         let shown = question.shown(Moment::from_millis(50_500));
         assert_eq!(shown.remaining_seconds, 9);
         assert_eq!(shown.input.chars().count(), SHOWN_INPUT);
@@ -302,9 +336,26 @@ mod tests {
         assert!(shown.is(&question.digest.id()));
         assert_eq!(shown.key(), Some((odd.uid, question.digest)));
         assert!(
-            !Question::of(&Arc::new(order()), "")
+            !Question::of(&Arc::new(order()), None)
                 .shown(Moment::default())
                 .input_is_cut
         );
+    }
+
+    #[test]
+    fn what_the_capability_makes_of_the_input_is_what_is_shown() {
+        let order = Arc::new(order());
+        for (understood, expected) in [
+            (
+                Some("{\"url\":\"https://xn--x/\"}"),
+                "{\"url\":\"https://xn--x/\"}",
+            ),
+            (None, "{\"url\":\"https://example.org\"}"),
+        ] {
+            let question = Question::of(&order, Some(&Page(understood)));
+            assert_eq!(question.shown(Moment::default()).input, expected);
+            // What is allowed stays what was asked for.
+            assert_eq!(question.digest, Digest::of(&order));
+        }
     }
 }

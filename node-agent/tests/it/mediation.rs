@@ -33,6 +33,7 @@ use tonic::Status;
 use crate::{
     gateway::{Authority, Gateway, Manners, StreamCall, soon},
     process::{Host, is, pair, terminate, text},
+    skipped::skipped,
 };
 
 /// A device with one capability that a person must allow, and which leaves a file.
@@ -447,6 +448,26 @@ async fn how_far_it_is_is_told_while_it_runs_and_not_of_what_is_short() {
 }
 
 #[tokio::test]
+async fn an_address_is_shown_as_it_will_be_opened() {
+    let mut desk = Desk::new("[desktop]\nopen_url = true\n").await;
+    let (running, mut stream) = desk.run().await;
+    stream
+        .send(FromGateway::Dispatch(Dispatch {
+            uid: "u1".to_owned(),
+            name: "open-u1".to_owned(),
+            capability: "desktop.open_url".to_owned(),
+            input: "{\"url\": \"https://\u{0430}pple.com/\"}".into(),
+            remaining_ms: 60_000,
+            ..Dispatch::default()
+        }))
+        .await;
+    awaits(&mut stream, "u1").await;
+    let asked = desk.asked(1).await;
+    assert_eq!(asked[0].input, "{\"url\":\"https://xn--pple-43d.com/\"}");
+    assert!(is(terminate(running).await, Exit::Done));
+}
+
+#[tokio::test]
 async fn who_may_not_answer_is_told_so_and_a_strange_socket_is_not_believed() {
     let mut desk = Desk::new("").await;
     let folder = desk.at("run");
@@ -491,10 +512,16 @@ async fn who_may_not_answer_is_told_so_and_a_strange_socket_is_not_believed() {
                 );
                 assert!(errors.contains("may not answer"), "{errors}");
             }
-            Err(error) => eprintln!("SKIPPED: another user cannot run the agent here: {error}"),
+            Err(error) => skipped(
+                "who_may_not_answer",
+                format!("another user cannot run the agent here: {error}"),
+            ),
         }
     } else {
-        eprintln!("SKIPPED: only root can try what another user may do");
+        skipped(
+            "who_may_not_answer",
+            "only root can try what another user may do",
+        );
     }
     assert!(is(terminate(running).await, Exit::Done));
 }

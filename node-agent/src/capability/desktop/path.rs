@@ -80,9 +80,7 @@ impl Capability for OpenPath {
                 .await
                 .map_err(|error| Failure::new(FailureCode::Internal, error.to_string()))?
                 .map_err(invalid)?;
-            held.check()?;
-            opener.open(held.path.as_os_str()).await?;
-            held.check()?;
+            held.open(&opener).await?;
             Ok(opened(&held.path.to_string_lossy()))
         })
     }
@@ -160,11 +158,22 @@ impl Held {
         if is_launcher || metadata.mode() & 0o111 != 0 {
             return Err("path is a program: it is not opened".to_owned());
         }
+        // Its other names may be anywhere on the file system, out of the chosen folders too, and nothing tells where.
+        if metadata.nlink() > 1 {
+            return Err("path is a file with more than one name, a hard link: copy it".to_owned());
+        }
         Ok(())
     }
 
     fn metadata(&self) -> io::Result<fs::Metadata> {
         fs::metadata(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// Has it opened, if its path leads to it before that and after it.
+    async fn open(&self, opener: &Opener) -> Result<(), Failure> {
+        self.check()?;
+        opener.open(self.path.as_os_str()).await?;
+        self.check()
     }
 
     /// Whether its path still leads to it, and to nothing else.
@@ -290,6 +299,33 @@ mod tests {
             assert!(place.hold(path).unwrap_err().contains("program"), "{path}");
         }
         assert!(place.hold("inside/socket").unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn a_file_that_may_have_a_name_elsewhere_is_refused() {
+        let place = Place::new();
+        fs::hard_link(place.at("outside/secret"), place.at("inside/innocent")).unwrap();
+        let refused = place.hold("inside/innocent").unwrap_err();
+        assert!(refused.contains("hard link"), "{refused}");
+        fs::remove_file(place.at("outside/secret")).unwrap();
+        place.hold("inside/innocent").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_swapped_before_it_was_opened_is_not_opened() {
+        let place = Place::new();
+        let opener = Opener {
+            launcher: std::path::Path::new("/nowhere").into(),
+            words: Vec::new(),
+        };
+        let held = place.hold("inside/file").unwrap();
+        // It cannot be started, so it is noticed when somebody tries.
+        let failure = held.open(&opener).await.unwrap_err();
+        assert_eq!(failure.code, FailureCode::Unavailable);
+        fs::remove_file(place.at("inside/file")).unwrap();
+        symlink(place.at("outside/secret"), place.at("inside/file")).unwrap();
+        let failure = held.open(&opener).await.unwrap_err();
+        assert_eq!(failure.code, FailureCode::CapabilityFailed);
     }
 
     #[test]

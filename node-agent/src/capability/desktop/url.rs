@@ -58,6 +58,13 @@ impl Capability for OpenUrl {
         read(input).map(drop)
     }
 
+    /// The address that the opener gets: one with a Cyrillic letter in its host, say, begins with `xn--` there, and a person
+    /// must not take it for the one that it looks like.
+    fn understood(&self, input: &[u8]) -> Option<String> {
+        let url = read(input).ok()?;
+        Some(serde_json::json!({ "url": url.as_str() }).to_string())
+    }
+
     fn execution(&self) -> Execution {
         Execution::Mediated
     }
@@ -152,12 +159,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_address_is_judged_before_anybody_is_asked() {
-        let capability = OpenUrl::new(Opener {
+    fn capability() -> OpenUrl {
+        OpenUrl::new(Opener {
             launcher: std::path::Path::new("/nowhere").into(),
             words: Vec::new(),
-        });
+        })
+    }
+
+    #[test]
+    fn a_person_sees_the_address_that_is_opened_and_not_one_that_looks_like_it() {
+        let understood = |url: &str| {
+            let input = serde_json::json!({ "url": url }).to_string();
+            capability().understood(input.as_bytes())
+        };
+        for (url, expected) in [
+            ("https://\u{0430}pple.com/", "https://xn--pple-43d.com/"),
+            (
+                "https://example.com/\u{2044}\u{202e}x",
+                "https://example.com/%E2%81%84%E2%80%AEx",
+            ),
+            ("HTTPS://EXAMPLE.com", "https://example.com/"),
+        ] {
+            let expected = format!("{{\"url\":\"{expected}\"}}");
+            assert_eq!(understood(url), Some(expected), "{url}");
+        }
+        assert_eq!(understood("file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn an_address_is_judged_before_anybody_is_asked() {
+        let capability = capability();
         let takes = |url: &str| capability.takes(format!("{{\"url\": \"{url}\"}}").as_bytes());
         assert_eq!(takes("https://example.com"), Ok(()));
         for wrong in ["", "file:///etc/passwd", "https://jane:secret@example.com"] {

@@ -14,6 +14,7 @@ use super::{desk::Visitors, question::Digest};
 use crate::{
     capability::command::{
         check_program,
+        confine::Limits,
         groups::Bounds,
         process::{self, Job},
     },
@@ -95,7 +96,7 @@ fn job(command: Vec<String>, input: Vec<u8>) -> Option<Job> {
             .collect(),
         working_directory: PathBuf::from("/"),
         account: None,
-        memory_bytes: None,
+        limits: Limits::default(),
         max_told_bytes: MAX_OUTPUT_BYTES,
         max_output_bytes: MAX_OUTPUT_BYTES as u64,
         spool: None,

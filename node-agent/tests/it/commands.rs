@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::soon;
+use crate::{gateway::soon, skipped::skipped};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fairlead-agent");
 /// What scripts are run with: a script that is run itself must not be open for writing anywhere, and another test's
@@ -358,6 +358,70 @@ async fn a_command_is_bounded_and_leads_a_group_of_its_own() {
     assert_eq!(code(&result), FailureCode::CapabilityFailed);
     let device = Device::with(hungry, "");
     assert_eq!(device.run(json!(null)).await.unwrap(), json!(1));
+}
+
+/// What a process says of its own bounds.
+const BOUNDS: &str = "bound() { sed -n \"s/^Max $1  *\\([0-9a-z]*\\) .*/\\1/p\" /proc/self/limits; }\n\
+                      printf '[%s,%s]' \"$(bound 'open files')\" \"$(bound 'file size')\"";
+
+#[tokio::test]
+async fn files_are_bounded_in_number_and_size_whatever_is_declared() {
+    let device = Device::with(BOUNDS, "");
+    let output = device.run(json!(null)).await.unwrap();
+    assert_eq!(output, json!([1024, 4_294_967_296_u64]));
+    let device = Device::with(BOUNDS, "max_open_files = 64\nmax_file_bytes = 4096");
+    assert_eq!(device.run(json!(null)).await.unwrap(), json!([64, 4096]));
+
+    // They are more than numbers.
+    let writes = "exec head -c 8192 /dev/zero > big";
+    let device = Device::with(writes, "max_file_bytes = 4096");
+    let failure = device.run(json!(null)).await.unwrap_err();
+    assert_eq!(failure.code, FailureCode::CapabilityFailed);
+    assert!(failure.message.contains("max_file_bytes"), "{failure}");
+    assert_eq!(fs::metadata(device.at("big")).unwrap().len(), 4096);
+    // What it says is no file.
+    let says = "printf '\"'; head -c 8192 /dev/zero | tr '\\0' x; printf '\"'";
+    let device = Device::with(says, "max_file_bytes = 0");
+    assert!(device.run(json!(null)).await.unwrap().is_string());
+}
+
+#[tokio::test]
+async fn a_user_of_its_own_bounds_what_a_command_starts() {
+    if !rustix::process::geteuid().is_root() {
+        skipped(
+            "max_processes of a user",
+            "only root can run a command as another user",
+        );
+        return;
+    }
+    let mut device = Device::new();
+    let agent = File::open(AGENT).unwrap();
+    device.launcher = PathBuf::from(format!("/proc/self/fd/{}", agent.as_raw_fd()));
+    let declare = |script: &str, keys: &str| {
+        let text = format!(
+            "[[capability]]\nname = \"test.it\"\ncommand = \"/bin/sh\"\nargs = [\"-c\", '''{script}''']\n\
+             env = [\"PATH\"]\nuser = \"64999\"\ngroup = \"64999\"\n{keys}\n"
+        );
+        device.write("capabilities.d/it.toml", &text);
+    };
+    let bound = "sed -n \"s/^Max processes  *\\([0-9a-z]*\\) .*/\\1/p\" /proc/self/limits";
+    declare(bound, "");
+    assert_eq!(device.run(json!(null)).await.unwrap(), json!(4096));
+    declare(bound, "max_processes = 20");
+    assert_eq!(device.run(json!(null)).await.unwrap(), json!(20));
+    // One that starts more than that comes to an end, and the next run finds room.
+    let bomb = "i=0; while [ $i -lt 60 ]; do sleep 1000 & i=$((i+1)); done; echo 1";
+    declare(bomb, "max_processes = 20");
+    let failure = device.run(json!(null)).await.unwrap_err();
+    assert_eq!(failure.code, FailureCode::CapabilityFailed);
+    assert!(failure.message.to_lowercase().contains("fork"), "{failure}");
+    declare("echo 1", "max_processes = 20");
+    soon(async {
+        while device.run(json!(null)).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -699,6 +763,30 @@ async fn the_opener_gets_one_argument_and_is_not_waited_for_when_it_failed() {
     let result = run(&device.registry(), "desktop.open_url", call(&input)).await;
     assert_eq!(code(&result), FailureCode::CapabilityFailed);
     assert!(Device::new().registry().get("desktop.open_url").is_none());
+}
+
+#[tokio::test]
+async fn a_file_that_is_swapped_while_it_is_opened_is_not_said_to_have_been() {
+    let mut device = Device::new();
+    device.desktop.open_path_roots = vec![device.temporary.path().to_owned()];
+    device.write("other", "y");
+    for (swap, is_opened) in [
+        (":", true),
+        ("ln -sf other \"$1\"", false),
+        ("mv \"$1\" \"$1.old\"; cp \"$1.old\" \"$1\"", false),
+        ("rm \"$1\"", false),
+    ] {
+        let file = fs::canonicalize(device.write("file", "x")).unwrap();
+        device.desktop.opener = [SHELL, "-c", swap, "opener"].map(str::to_owned).to_vec();
+        let input = json!({ "path": file });
+        let result = run(&device.registry(), "desktop.open_path", call(&input)).await;
+        if is_opened {
+            assert_eq!(result.unwrap(), json!({ "opened": file }));
+        } else {
+            assert_eq!(code(&result), FailureCode::CapabilityFailed, "{swap}");
+        }
+        let _ = fs::remove_file(file);
+    }
 }
 
 /// The blocks of a page that are in one language.

@@ -12,8 +12,8 @@ use std::{
 
 use rustix::{
     process::{
-        Resource, Rlimit, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
-        setrlimit,
+        Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process,
+        set_parent_process_death_signal, setrlimit,
     },
     thread::set_no_new_privs,
 };
@@ -33,12 +33,47 @@ pub struct Confinement {
     /// Stops first of all, until it is told to go on: by then it is where the agent wants it to be.
     #[arg(long)]
     pub wait: bool,
-    /// Bound on the address space of each process.
-    #[arg(long, value_name = "BYTES")]
-    pub memory_bytes: Option<u64>,
+    #[command(flatten)]
+    pub limits: Limits,
     /// Absolute path of a program, and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What the kernel keeps each process within. What is left out is as it is for the agent, and nothing is more than that.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::Args)]
+#[group(skip)]
+pub struct Limits {
+    /// Bound on the address space of each process.
+    #[arg(long, value_name = "BYTES")]
+    pub memory_bytes: Option<u64>,
+    /// Bound on the files that each process has open.
+    #[arg(long, value_name = "COUNT")]
+    pub max_open_files: Option<u64>,
+    /// Bound on each file that is written.
+    #[arg(long, value_name = "BYTES")]
+    pub max_file_bytes: Option<u64>,
+    /// Bound on the processes and threads of its user.
+    #[arg(long, value_name = "COUNT")]
+    pub max_processes: Option<u64>,
+}
+
+impl Limits {
+    /// With the option that says each, and what the kernel calls it.
+    fn all(&self) -> [(&'static str, Resource, Option<u64>); 4] {
+        let Self {
+            memory_bytes,
+            max_open_files,
+            max_file_bytes,
+            max_processes,
+        } = *self;
+        [
+            ("memory-bytes", Resource::As, memory_bytes),
+            ("max-open-files", Resource::Nofile, max_open_files),
+            ("max-file-bytes", Resource::Fsize, max_file_bytes),
+            ("max-processes", Resource::Nproc, max_processes),
+        ]
+    }
 }
 
 impl Confinement {
@@ -47,7 +82,7 @@ impl Confinement {
         let Self {
             parent,
             wait,
-            memory_bytes,
+            limits,
             command,
         } = self;
         let mut arguments = vec![OsString::from(SUBCOMMAND)];
@@ -57,8 +92,9 @@ impl Confinement {
         if *wait {
             arguments.push("--wait".into());
         }
-        if let Some(bytes) = memory_bytes {
-            arguments.push(format!("--memory-bytes={bytes}").into());
+        for (option, _, value) in limits.all() {
+            let written = value.map(|value| OsString::from(format!("--{option}={value}")));
+            arguments.extend(written);
         }
         arguments.push("--".into());
         arguments.extend(command.iter().cloned());
@@ -94,16 +130,21 @@ fn confine(confinement: &Confinement) -> io::Result<()> {
     set_no_new_privs(true)?;
     // A core could hold what came in as input, in a folder that others read.
     limit(Resource::Core, 0)?;
-    if let Some(bytes) = confinement.memory_bytes {
-        limit(Resource::As, bytes)?;
+    for (_, resource, value) in confinement.limits.all() {
+        if let Some(value) = value {
+            limit(resource, value)?;
+        }
     }
     Ok(())
 }
 
 fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    // Who has no privileges cannot have more than it was given.
+    let most = getrlimit(resource).maximum;
+    let bound = most.map_or(value, |most| most.min(value));
     let new = Rlimit {
-        current: Some(value),
-        maximum: Some(value),
+        current: Some(bound),
+        maximum: Some(bound),
     };
     Ok(setrlimit(resource, new)?)
 }
@@ -125,11 +166,17 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for (parent, wait, memory_bytes) in [(None, false, None), (Some(7), true, Some(1 << 24))] {
+        let some = Limits {
+            memory_bytes: Some(1 << 24),
+            max_open_files: Some(16),
+            max_file_bytes: Some(0),
+            max_processes: Some(u64::MAX),
+        };
+        for (parent, wait, limits) in [(None, false, Limits::default()), (Some(7), true, some)] {
             let written = Confinement {
                 parent,
                 wait,
-                memory_bytes,
+                limits,
                 command: ["/bin/x", "--parent=1", "--", "-v", ""]
                     .map(OsString::from)
                     .to_vec(),
@@ -141,6 +188,7 @@ mod tests {
                 unreachable!("the subcommand was named");
             };
             assert_eq!(read.to_arguments(), written.to_arguments());
+            assert_eq!(read.limits, limits);
         }
     }
 }

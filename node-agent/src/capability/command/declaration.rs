@@ -32,13 +32,18 @@ const MAX_VARIABLES: usize = 64;
 const MIN_MEMORY_BYTES: i64 = 16 * 1024 * 1024;
 const MAX_TIMEOUT_SECONDS: i64 = 3600;
 const MAX_GRACE_SECONDS: i64 = 30;
-/// A gateway waits five seconds after a deadline for the device to say what became of an invocation, and calls it unknown
-/// then: a command that is stopped at its deadline has ended before.
+/// Less than what a command has at an invocation's deadline, whatever its grace: one that is left alone has all of it then.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3);
 /// What is more than an answer can carry goes to a file, and from there to the store of the gateways.
 const MOST_OUTPUT_BYTES: i64 = 64 * 1024 * 1024 * 1024;
 const MAX_CONCURRENCY: i64 = 64;
 const MAX_PROCESSES: i64 = 65_536;
+/// What a program and its libraries need; and what a machine can be asked for.
+const MIN_OPEN_FILES: i64 = 16;
+const MAX_OPEN_FILES: i64 = 1_048_576;
+const OPEN_FILES: u64 = 1024;
+/// Room for a log and for most backups, and an end to what fills a disk by mistake.
+const FILE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A command that can be asked for, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,13 +62,17 @@ pub struct Declaration {
     pub working_directory: PathBuf,
     /// How long a run may take, whatever the invocation allows.
     pub timeout: Option<Duration>,
-    /// Between SIGTERM and SIGKILL.
+    /// Between SIGTERM and SIGKILL; four seconds past the invocation's deadline it ends all the same.
     pub grace: Duration,
     /// Bound on the address space of each of its processes, and on the memory of all of them where there are control
     /// groups.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads of a run at once, where there are control groups.
+    /// Processes and threads at once: of its user, where it has one of its own; of a run, where there are control groups.
     pub max_processes: Option<u64>,
+    /// Files that each of its processes has open.
+    pub max_open_files: u64,
+    /// Of each file that it writes.
+    pub max_file_bytes: u64,
     /// Of all that it writes, to be told or stored.
     pub max_output_bytes: u64,
     /// Runs at once.
@@ -110,6 +119,8 @@ struct WrittenCapability {
     grace_seconds: Option<Spanned<i64>>,
     memory_bytes: Option<Spanned<i64>>,
     max_processes: Option<Spanned<i64>>,
+    max_open_files: Option<Spanned<i64>>,
+    max_file_bytes: Option<Spanned<i64>>,
     max_output_bytes: Option<Spanned<i64>>,
     concurrency: Option<Spanned<i64>>,
     #[serde(default)]
@@ -179,6 +190,8 @@ impl Reader<'_> {
             grace_seconds,
             memory_bytes,
             max_processes,
+            max_open_files,
+            max_file_bytes,
             max_output_bytes,
             concurrency,
             mediation,
@@ -225,6 +238,15 @@ impl Reader<'_> {
                 .map_or(DEFAULT_GRACE, seconds),
             memory_bytes: at_most("memory_bytes", memory_bytes, MIN_MEMORY_BYTES, i64::MAX)?,
             max_processes: at_most("max_processes", max_processes, 1, MAX_PROCESSES)?,
+            max_open_files: at_most(
+                "max_open_files",
+                max_open_files,
+                MIN_OPEN_FILES,
+                MAX_OPEN_FILES,
+            )?
+            .unwrap_or(OPEN_FILES),
+            max_file_bytes: at_most("max_file_bytes", max_file_bytes, 0, i64::MAX)?
+                .unwrap_or(FILE_BYTES),
             max_output_bytes: at_most("max_output_bytes", max_output_bytes, 1, MOST_OUTPUT_BYTES)?
                 .unwrap_or(MAX_OUTPUT_BYTES as u64),
             concurrency: at_most("concurrency", concurrency, 1, MAX_CONCURRENCY)?
@@ -438,6 +460,8 @@ pub(super) mod tests {
                 grace: Duration::from_secs(3),
                 memory_bytes: None,
                 max_processes: None,
+                max_open_files: 1024,
+                max_file_bytes: 4 << 30,
                 max_output_bytes: 256 * 1024,
                 concurrency: 1,
                 execution: Execution::Automatic,
@@ -445,6 +469,60 @@ pub(super) mod tests {
             }]
         );
         assert_eq!(declared("").unwrap(), []);
+    }
+
+    const EXAMPLE: &str = include_str!("../../../capability.example.toml");
+
+    /// The example with every key set.
+    fn example() -> String {
+        let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+        let keys = lines.filter(|line| !line.starts_with(' ') && !line.is_empty());
+        keys.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_declares_nothing_as_it_comes_and_has_every_key_and_default() {
+        assert_eq!(declared(EXAMPLE).unwrap(), []);
+        let text = example();
+        let surroundings = Surroundings {
+            is_root: true,
+            accounts: Accounts::of("nobody:x:65534:65534::/:/bin/false\n", "nogroup:x:65533:\n"),
+        };
+        let document = Document::of(Path::new("a.toml"), text.clone());
+        let [read] = &read(&document, &surroundings).unwrap()[..] else {
+            unreachable!("one is declared");
+        };
+        let left_out = &declared(MINIMAL).unwrap()[0];
+        assert_eq!(
+            (&read.working_directory, read.grace, read.concurrency),
+            (
+                &left_out.working_directory,
+                left_out.grace,
+                left_out.concurrency
+            )
+        );
+        assert_eq!(
+            (
+                read.max_open_files,
+                read.max_file_bytes,
+                read.max_output_bytes
+            ),
+            (
+                left_out.max_open_files,
+                left_out.max_file_bytes,
+                left_out.max_output_bytes
+            )
+        );
+        assert_eq!(read.execution, left_out.execution);
+
+        let problems = declared("[[capability]]\nno_such_key = 1\n").unwrap_err();
+        let (_, keys) = problems[0].message.split_once("expected").unwrap();
+        let keys: Vec<_> = keys.split('`').skip(1).step_by(2).collect();
+        assert!(keys.len() > 15, "{keys:?}");
+        for key in keys {
+            let is_set = |line: &str| line.starts_with(&format!("{key} = "));
+            assert!(text.lines().any(is_set), "{key}");
+        }
     }
 
     #[test]
@@ -468,6 +546,14 @@ pub(super) mod tests {
             ),
             ("max_output_bytes = 68719476737", "max_output_bytes: "),
             ("max_processes = 0", "max_processes: "),
+            (
+                "max_open_files = 15",
+                "max_open_files: give a number from 16 to 1048576",
+            ),
+            (
+                "max_file_bytes = -1",
+                "max_file_bytes: give a number, 0 or more",
+            ),
             ("concurrency = 0", "concurrency: "),
             ("mediation = \"none\"", "mediation"),
             ("description = \"a\\nb\"", "description: "),

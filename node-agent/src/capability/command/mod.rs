@@ -23,6 +23,7 @@ use proto::node::{Availability, Execution, FailureCode};
 use serde_json::Value;
 
 use self::{
+    confine::Limits,
     declaration::Declaration,
     groups::{Bounds, Groups},
     process::Job,
@@ -32,6 +33,10 @@ use crate::config::document::check_writers;
 
 /// On top of a command's own grace: for SIGKILL to be seen, and for its last output.
 const KILL_TIME: Duration = Duration::from_secs(2);
+
+/// Processes and threads that a user of a command's own has at most, where nothing is declared: far more than a command
+/// needs, and an end to one that does nothing else than start others.
+const USER_PROCESSES: u64 = 4096;
 
 /// A declared command, ready to run.
 pub struct Declared {
@@ -149,7 +154,7 @@ fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Re
             .collect(),
         working_directory: declaration.working_directory.clone(),
         account: declaration.account,
-        memory_bytes: declaration.memory_bytes,
+        limits: limits(declaration),
         max_told_bytes: usize::try_from(declaration.max_output_bytes)
             .unwrap_or(usize::MAX)
             .min(call.max_output_bytes),
@@ -164,4 +169,16 @@ fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Re
             processes: declaration.max_processes,
         },
     })
+}
+
+fn limits(declaration: &Declaration) -> Limits {
+    Limits {
+        memory_bytes: declaration.memory_bytes,
+        max_open_files: Some(declaration.max_open_files),
+        max_file_bytes: Some(declaration.max_file_bytes),
+        // The kernel counts what a user has, whoever started it: for the agent's own that would be the agent, too.
+        max_processes: declaration
+            .account
+            .map(|_| declaration.max_processes.unwrap_or(USER_PROCESSES)),
+    }
 }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     account::Account,
-    confine::Confinement,
+    confine::{Confinement, Limits},
     groups::{Bounds, Group, Groups},
     stderr::Sorter,
 };
@@ -64,7 +64,7 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(String, OsString)>,
     pub(crate) working_directory: PathBuf,
     pub(crate) account: Option<Account>,
-    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) limits: Limits,
     /// Of the output, as an answer.
     pub(crate) max_told_bytes: usize,
     /// Of the output, as an answer or in a file.
@@ -243,7 +243,7 @@ fn command(launcher: &Path, job: &Job, wait: bool) -> Command {
     let confinement = Confinement {
         parent: Some(std::process::id()),
         wait,
-        memory_bytes: job.memory_bytes,
+        limits: job.limits,
         command: [program].into_iter().chain(arguments).collect(),
     };
     let mut command = Command::new(launcher);
@@ -579,6 +579,9 @@ fn judge(
 fn end_of(status: ExitStatus, errors: &[u8]) -> String {
     let mut message = match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, Some(signal)) if signal == Signal::XFSZ.as_raw() => {
+            "a file that it wrote became larger than max_file_bytes allows".to_owned()
+        }
         (None, Some(signal)) => format!("signal {signal} ended it"),
         (None, None) => "it failed".to_owned(),
     };
@@ -604,7 +607,10 @@ fn tail_of(errors: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::{capability::terms::Terms, enrol::issued::tests::runner};
 
     fn job() -> Job {
         Job {
@@ -613,7 +619,7 @@ mod tests {
             environment: Vec::new(),
             working_directory: PathBuf::from("/"),
             account: None,
-            memory_bytes: None,
+            limits: Limits::default(),
             max_told_bytes: 10,
             max_output_bytes: 10,
             spool: None,
@@ -699,5 +705,71 @@ mod tests {
             end_of(ExitStatus::from_raw(9), b"\xff\n"),
             "signal 9 ended it: \u{fffd}"
         );
+        assert!(end_of(ExitStatus::from_raw(25), b"").contains("max_file_bytes"));
+    }
+
+    /// Of a run: what a command wrote on both outputs, how it ended, and why it was cut short.
+    fn runs() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, i32, Option<Cut>)> {
+        let json = prop_oneof![
+            Just("{}".to_owned()),
+            "[0-9]{1,9}",
+            "[\\[{\"a:,}\\] ]{0,20}",
+            "\\[{0,300}",
+        ];
+        let output = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..64),
+            json.prop_map(String::into_bytes),
+            (0_usize..64).prop_map(|depth| "[".repeat(depth * 8).into_bytes()),
+        ];
+        let cuts = prop::option::of(prop_oneof![
+            Just(Cut::Stopped),
+            Just(Cut::TimedOut),
+            Just(Cut::TooLarge)
+        ]);
+        let errors = prop::collection::vec(any::<u8>(), 0..64);
+        let status = prop_oneof![Just(0), any::<i32>()];
+        (output, errors, status, cuts)
+    }
+
+    #[test]
+    fn whatever_a_command_says_is_json_that_its_declaration_allows_or_a_failure_in_one_line() {
+        let terms = Terms {
+            output: Some(surface::Schema::parse(br#"{"type":"object"}"#).unwrap()),
+            ..Terms::default()
+        };
+        let job = Job {
+            max_told_bytes: 1024,
+            max_output_bytes: 1024,
+            ..job()
+        };
+        runner()
+            .run(&runs(), |(output, errors, status, cut)| {
+                let said = output.clone();
+                let written = Written {
+                    output,
+                    file: None,
+                    errors,
+                };
+                let status = ExitStatus::from_raw(status);
+                let judged =
+                    judge(cut, Ok(status), written, &job).and_then(|answer| match answer {
+                        Answer::Told(output) => terms.answers(output),
+                        Answer::File(_) => unreachable!("there is none"),
+                    });
+                match judged {
+                    Ok(told) => {
+                        prop_assert!(status.success());
+                        prop_assert_eq!(&told[..], said.trim_ascii());
+                        let value = serde_json::from_slice::<serde_json::Value>(&told);
+                        prop_assert!(value.is_ok_and(|value| value.is_object()));
+                    }
+                    Err(failure) => {
+                        prop_assert!(!failure.message.contains(char::is_control));
+                        prop_assert!(failure.message.chars().count() <= 512);
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 }

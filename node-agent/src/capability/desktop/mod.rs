@@ -18,7 +18,10 @@ use std::{
 use proto::node::FailureCode;
 use tokio::{process::Command, time::timeout};
 
-use super::{Failure, Registry, command::confine::Confinement};
+use super::{
+    Failure, Registry,
+    command::confine::{Confinement, Limits},
+};
 use crate::config::Desktop;
 
 /// How long the opener may take to say that it failed. One that goes on is the program itself, which a person uses now.
@@ -80,7 +83,7 @@ impl Opener {
         let confinement = Confinement {
             parent: None,
             wait: false,
-            memory_bytes: None,
+            limits: Limits::default(),
             command: words.chain([what.to_owned()]).collect(),
         };
         let environment = ENVIRONMENT.iter();

@@ -82,6 +82,36 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     #[tokio::test]
+    async fn what_is_answered_has_all_parts_under_the_names_that_stay() {
+        let output = SystemHealth::default().run(call("null")).await.unwrap();
+        let output = TERMS.answers(output).unwrap();
+        let health: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        let part = |path: &str| {
+            let part = health.pointer(path);
+            part.unwrap_or_else(|| panic!("{path}: {health}"))
+        };
+        for path in [
+            "/load/one",
+            "/load/five",
+            "/load/fifteen",
+            "/memory/totalBytes",
+            "/memory/availableBytes",
+            "/memory/swapTotalBytes",
+            "/memory/swapUsedBytes",
+            "/uptimeSeconds",
+        ] {
+            assert!(part(path).is_number(), "{path}");
+        }
+        for path in ["/versions/agent", "/versions/kernel", "/versions/os"] {
+            assert!(part(path).is_string(), "{path}");
+        }
+        for disk in part("/disks").as_array().unwrap() {
+            assert!(disk["mount"].is_string(), "{disk}");
+            assert!(disk["totalBytes"].is_u64() && disk["availableBytes"].is_u64());
+        }
+    }
+
+    #[tokio::test]
     async fn one_reading_that_hangs_costs_one_thread_and_the_next_is_told() {
         let (release, hangs) = mpsc::channel::<()>();
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();

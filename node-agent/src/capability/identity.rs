@@ -52,3 +52,36 @@ impl Capability for SystemIdentity {
         Box::pin(async { output })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::call, *};
+
+    #[tokio::test]
+    async fn who_the_device_is_to_the_cluster_is_answered_and_nothing_else() {
+        let key = "0a".repeat(32);
+        let identity = SystemIdentity::new(About {
+            namespace: "kitchen".to_owned(),
+            device: "lamp".to_owned(),
+            public_key_sha256: key.clone(),
+            hostname: "box".to_owned(),
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            agent_version: "1.2.3".to_owned(),
+        });
+        let output = identity.run(call("null")).await.unwrap();
+        let output = TERMS.answers(output).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&output).unwrap(),
+            serde_json::json!({
+                "namespace": "kitchen",
+                "device": "lamp",
+                "publicKeySha256": key,
+                "hostname": "box",
+                "os": "linux",
+                "arch": "x86_64",
+                "agentVersion": "1.2.3",
+            })
+        );
+    }
+}

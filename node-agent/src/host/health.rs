@@ -99,13 +99,54 @@ fn disks() -> Vec<Disk> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn the_machine_has_memory_and_runs() {
-        let health = read();
-        assert!(health.memory.unwrap().total_bytes > 0);
-        assert!(health.uptime_seconds.unwrap() > 0);
-        assert!(health.disks.len() <= MAX_DISKS);
+    fn everything_is_read_and_is_of_this_machine() {
+        let Health {
+            load,
+            memory,
+            disks,
+            uptime_seconds,
+            versions,
+        } = read();
+        let Load { one, five, fifteen } = load.unwrap();
+        let told = fs::read_to_string("/proc/loadavg").unwrap();
+        let last: f64 = told.split(' ').nth(2).unwrap().parse().unwrap();
+        assert!((fifteen - last).abs() < 1.0, "{fifteen} and {last}");
+        assert!(one >= 0.0 && five >= 0.0);
+
+        let memory = memory.unwrap();
+        let told = fs::read_to_string("/proc/meminfo").unwrap();
+        let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = total.unwrap().trim_end_matches("kB").trim();
+        assert_eq!(memory.total_bytes, kib.parse::<u64>().unwrap() * 1024);
+        assert!((1..=memory.total_bytes).contains(&memory.available_bytes));
+        assert!(memory.swap_used_bytes <= memory.swap_total_bytes);
+
+        assert!(uptime_seconds.unwrap() > 0);
+        let kernel = rustix::system::uname();
+        let kernel = kernel.release().to_string_lossy();
+        assert_eq!(versions.kernel.as_deref(), Some(&*kernel));
+        assert_eq!(versions.agent, env!("CARGO_PKG_VERSION"));
+        assert!(versions.os.is_some_and(|os| !os.is_empty()));
+
+        // Where nothing is mounted from a device, as in a container, there may be none to tell of.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let has_disk = mounts.lines().any(|line| line.starts_with("/dev/"));
+        assert!(!has_disk || !disks.is_empty(), "{mounts}");
+        assert!(disks.len() <= MAX_DISKS && disks.is_sorted_by_key(|disk| &disk.mount));
+        for Disk {
+            mount,
+            total_bytes,
+            available_bytes,
+        } in &disks
+        {
+            assert!(available_bytes <= total_bytes, "{mount}");
+            assert!(mounts.contains(&format!(" {mount} ")), "{mount}");
+        }
+        assert!(!has_disk || disks.iter().any(|disk| disk.total_bytes > 0));
     }
 }

@@ -294,6 +294,28 @@ async fn a_device_is_paired_serves_is_killed_serves_again_and_is_unpaired() {
     let status = host.status().await;
     assert_eq!(status["standing"], "Paired");
     assert_eq!(status["session"]["state"], "Connected");
+    stream
+        .send(FromGateway::Dispatch(Dispatch {
+            uid: "u0".to_owned(),
+            name: "who".to_owned(),
+            capability: "system.identity".to_owned(),
+            remaining_ms: 30_000,
+            ..Dispatch::default()
+        }))
+        .await;
+    let about: Value = serde_json::from_slice(&stream.result().await.output).unwrap();
+    assert_eq!(about["namespace"], "kitchen");
+    assert_eq!(about["device"], "lamp");
+    assert_eq!(about["publicKeySha256"], status["publicKeySha256"]);
+    assert_eq!(about["os"], "linux");
+    let uid = "u0".to_owned();
+    stream.send(FromGateway::ResultAck(ResultAck { uid })).await;
+    soon(async {
+        while host.status().await["journal"]["unacked"] != 1 {
+            sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     assert_eq!(status["device"]["name"], "lamp");
     assert_eq!(status["certificate"]["state"], "Valid");
     assert_eq!(status["journal"]["unacked"], 1);

@@ -17,9 +17,13 @@ use crate::{
         progress::{Reporter, Step},
         spool::Spool,
     },
+    host::clock::{self, Moment},
     journal::Uid,
 };
 
+/// How far past its deadline an invocation may run on to end in good order. A gateway waits five seconds for the device's
+/// word and calls it unknown then; the rest of them is for the journal and the way.
+const PAST_DEADLINE: Duration = Duration::from_secs(4);
 /// Between two words of progress, and before the first.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
 
@@ -76,7 +80,8 @@ pub(super) async fn run(
         never = relay(&order.uid, said, progressed) => match never {},
     };
     stopped.cancel();
-    match timeout(grace, join(&mut task)).await {
+    let patience = patience(grace, order.deadline, clock::now());
+    match timeout(patience, join(&mut task)).await {
         // It came to an end of its own: that is what happened, whoever wanted it stopped.
         Ok(Ok(Ok(output))) => done(output, &spool),
         Ok(Ok(Err(Failure {
@@ -85,6 +90,11 @@ pub(super) async fn run(
         }))) => Ending::Failed(code, message),
         Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ending::Stopped(why),
     }
+}
+
+/// How long it may take to end, now that it was told to, for whatever reason. Nothing is left of it after that.
+fn patience(grace: Duration, deadline: Moment, now: Moment) -> Duration {
+    grace.min(deadline.after(PAST_DEADLINE).since(now))
 }
 
 /// Passes on what it says of its progress: nothing of what ends soon, and not more than a gateway cares to hear.
@@ -145,10 +155,7 @@ fn of(ended: Result<Result<Vec<u8>, Failure>, JoinError>, spool: &Spool) -> Endi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        capability::{Running, spool::Spools},
-        host::clock::Moment,
-    };
+    use crate::capability::{Running, spool::Spools};
 
     /// Ends as its input says.
     struct Odd {
@@ -200,18 +207,25 @@ mod tests {
         }
     }
 
+    const LATER: Moment = Moment::from_millis(u64::MAX / 2);
+
     async fn ending(input: &str, grace: Duration, why: Option<Why>) -> Ending {
         let odd = Arc::new(Odd { grace });
-        ending_of(odd, input, why).await
+        ending_of(odd, input, LATER, why).await
     }
 
-    async fn ending_of(capability: Arc<dyn Capability>, input: &str, why: Option<Why>) -> Ending {
+    async fn ending_of(
+        capability: Arc<dyn Capability>,
+        input: &str,
+        deadline: Moment,
+        why: Option<Why>,
+    ) -> Ending {
         let order = Order {
             uid: Uid::parse("a").unwrap(),
             name: "check".to_owned(),
             capability: "test.odd".to_owned(),
             input: input.as_bytes().to_vec(),
-            deadline: Moment::from_millis(u64::MAX / 2),
+            deadline,
             max_output_bytes: 100,
             requested_by: String::new(),
             sharing: super::super::order::Sharing::Alone,
@@ -241,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_person_must_allow_does_not_run_where_nobody_did() {
-        let ending = ending_of(Arc::new(Asking), "null", None).await;
+        let ending = ending_of(Arc::new(Asking), "null", LATER, None).await;
         let Ending::Failed(code, message) = ending else {
             unreachable!("it must not run");
         };
@@ -268,6 +282,34 @@ mod tests {
             ending("\"hang\"", Duration::from_millis(1), Some(Why::Cancelled)).await,
             Ending::Stopped(Why::Cancelled)
         );
+    }
+
+    #[test]
+    fn whatever_grace_it_has_the_device_answers_while_a_gateway_listens() {
+        let deadline = Moment::from_millis(60_000);
+        let seconds = Duration::from_secs;
+        for (grace, now, expected) in [
+            // Cancelled long before its deadline, it has all of its grace.
+            (seconds(30), 10_000, seconds(30)),
+            (seconds(30), 50_000, seconds(14)),
+            (seconds(30), 60_000, seconds(4)),
+            (seconds(3), 60_000, seconds(3)),
+            (seconds(3), 62_000, seconds(2)),
+            (seconds(3), 90_000, Duration::ZERO),
+        ] {
+            let now = Moment::from_millis(now);
+            assert_eq!(patience(grace, deadline, now), expected, "{now:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_past_its_deadline_for_long_has_no_grace_left() {
+        let odd = Arc::new(Odd {
+            grace: Duration::from_hours(1),
+        });
+        let ending = ending_of(odd, "\"hang\"", Moment::default(), Some(Why::Cancelled));
+        let ended = timeout(Duration::from_secs(20), ending).await.unwrap();
+        assert_eq!(ended, Ending::Stopped(Why::Cancelled));
     }
 
     #[tokio::test]

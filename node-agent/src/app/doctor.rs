@@ -37,6 +37,7 @@ pub(super) async fn doctor(
         &observe(Places {
             socket: mediation::socket::path_in(&config.mediation, &folder),
             folder,
+            uses_screen: config.desktop.is_used(),
             configuration: problem,
             capabilities: Source::new(
                 config_path,

@@ -179,6 +179,11 @@ fn absolute(document: &Document, key: &str, path: Spanned<PathBuf>) -> Result<Pa
 }
 
 impl Desktop {
+    /// Whether there is anything that may be opened.
+    pub fn is_used(&self) -> bool {
+        self.open_url || !self.open_path_roots.is_empty()
+    }
+
     fn of(document: &Document, written: WrittenDesktop) -> Result<Self, Problem> {
         let WrittenDesktop {
             open_url,

@@ -36,6 +36,7 @@ pub struct Facts {
     pub socket: Socket,
     /// What that process can bound its commands by; `None` where it has no control groups for them.
     pub groups: Option<Controllers>,
+    pub screen: Screen,
     pub gateways: Vec<Gateway>,
 }
 
@@ -81,6 +82,18 @@ pub enum Socket {
     Forbidden,
 }
 
+/// Where things are opened that invocations want opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Screen {
+    /// Nothing is, by the configuration.
+    Unused,
+    /// The agent, or whoever would start it, is in a desktop session.
+    Session,
+    NoSession,
+    /// This user may not see in what environment the agent runs.
+    Unknown,
+}
+
 /// What became of an attempt to reach one. Each needs the one before.
 #[derive(Clone, Debug)]
 pub struct Gateway {
@@ -118,6 +131,7 @@ pub fn judge(facts: &Facts) -> Report {
         process(facts),
         socket(facts),
         groups(facts),
+        screen(facts),
         certificate(facts),
     ];
     for gateway in &facts.gateways {
@@ -327,6 +341,23 @@ fn groups(facts: &Facts) -> Check {
     }
 }
 
+fn screen(facts: &Facts) -> Check {
+    match facts.screen {
+        Screen::Unused => skipped(Name::Screen, "nothing is opened on a screen of this device"),
+        Screen::Unknown => skipped(Name::Screen, "this user may not see whether the agent has one"),
+        Screen::Session => ok(Name::Screen, "the agent is in a desktop session"),
+        Screen::NoSession => check(
+            Name::Screen,
+            Verdict::Warning,
+            "desktop capabilities are configured, and the agent is in no desktop session: neither DISPLAY nor \
+             WAYLAND_DISPLAY is set",
+        )
+        .with(
+            "run it in the session of who sits there, as docs/agent.md shows: a service of the system opens nothing there",
+        ),
+    }
+}
+
 fn certificate(facts: &Facts) -> Check {
     let Ok(Standing::Paired {
         life, renews_at, ..
@@ -484,6 +515,7 @@ mod tests {
                 memory: true,
                 pids: true,
             }),
+            screen: Screen::Session,
             gateways: vec![gateway(Tls::Fine {
                 life: None,
                 clocks: Some((NOW, NOW)),
@@ -522,7 +554,7 @@ mod tests {
         assert!(
             report
                 .to_string()
-                .ends_with("14 ok, 0 warnings, 0 failed, 0 skipped")
+                .ends_with("15 ok, 0 warnings, 0 failed, 0 skipped")
         );
     }
 
@@ -601,6 +633,9 @@ mod tests {
                 |f| f.groups = Some(Controllers::default()),
                 &[(Name::ControlGroups, Warning)],
             ),
+            (|f| f.screen = Screen::NoSession, &[(Name::Screen, Warning)]),
+            (|f| f.screen = Screen::Unused, &[(Name::Screen, Skipped)]),
+            (|f| f.screen = Screen::Unknown, &[(Name::Screen, Skipped)]),
             (|f| f.socket = Socket::Closed, &[(Name::Socket, Warning)]),
             (|f| f.socket = Socket::Forbidden, &[(Name::Socket, Warning)]),
             (

@@ -1,7 +1,9 @@
 //! Looks at this device and at its gateways. Changes nothing, and everything that waits for others has its bound.
 
 use std::{
-    io,
+    env,
+    fs::File,
+    io::{self, Read as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -23,7 +25,7 @@ use tonic::{
 };
 use tower::ServiceExt as _;
 
-use super::judge::{Disk, Facts, Folder, Gateway, Socket, Standing, Tls};
+use super::judge::{Disk, Facts, Folder, Gateway, Screen, Socket, Standing, Tls};
 use crate::{
     capability::{command::groups, live::Source},
     config::document::Problem,
@@ -41,6 +43,10 @@ use crate::{
 
 /// How long each attempt may take: a name, a connection, an answer.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
+/// Who has one of these has a screen.
+const SCREENS: [&str; 2] = ["DISPLAY", "WAYLAND_DISPLAY"];
+/// Most of an environment that is read, in bytes.
+const MAX_ENVIRONMENT_BYTES: u64 = 1024 * 1024;
 
 /// Where to look.
 pub struct Places {
@@ -50,6 +56,8 @@ pub struct Places {
     /// What is wrong with `agent.toml`; then the defaults are looked at.
     pub configuration: Option<Problem>,
     pub capabilities: Source,
+    /// Whether something may be opened on the screen.
+    pub uses_screen: bool,
 }
 
 /// Gathers everything.
@@ -59,6 +67,7 @@ pub async fn observe(places: Places) -> Facts {
         socket,
         configuration,
         mut capabilities,
+        uses_screen,
     } = places;
     let now = clock::wall();
     let (registry, problems) = capabilities.load();
@@ -91,6 +100,11 @@ pub async fn observe(places: Places) -> Facts {
         },
         process,
         groups: process.and_then(groups::of_process),
+        screen: if uses_screen {
+            screen(process)
+        } else {
+            Screen::Unused
+        },
         socket: knock(&socket),
         gateways: visit(gateways, shown.as_ref()).await,
     }
@@ -191,6 +205,37 @@ fn disk(folder: &Path) -> Result<Disk, String> {
         free_files: (found.f_files > 0).then_some(found.f_favail),
         read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
     })
+}
+
+/// Of the agent that runs; where none does, of who asks, who may be about to start it.
+fn screen(process: Option<u32>) -> Screen {
+    let has_one = match process {
+        None => SCREENS.iter().any(|name| env::var_os(name).is_some()),
+        Some(process) => match environment_of(process) {
+            Err(_) => return Screen::Unknown,
+            Ok(environment) => environment.split(|byte| *byte == 0).any(names_screen),
+        },
+    };
+    if has_one {
+        Screen::Session
+    } else {
+        Screen::NoSession
+    }
+}
+
+fn names_screen(variable: &[u8]) -> bool {
+    SCREENS.iter().any(|name| {
+        let value = variable.strip_prefix(name.as_bytes());
+        value.is_some_and(|value| value.starts_with(b"="))
+    })
+}
+
+fn environment_of(process: u32) -> io::Result<Vec<u8>> {
+    let mut environment = Vec::new();
+    let file = File::open(format!("/proc/{process}/environ"))?;
+    file.take(MAX_ENVIRONMENT_BYTES)
+        .read_to_end(&mut environment)?;
+    Ok(environment)
 }
 
 /// Whether somebody listens. Says nothing and goes.

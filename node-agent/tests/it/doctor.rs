@@ -165,3 +165,33 @@ async fn a_device_that_is_not_paired_fails_nothing_and_what_is_damaged_does() {
     assert!(is(output.status, Exit::Failed));
     assert!(text(&output.stdout).contains("agent.toml:1: "));
 }
+
+#[tokio::test]
+async fn an_agent_that_opens_things_and_has_no_screen_is_told_so() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+    let config = host.temporary.path().join("agent.toml");
+    let config = config.to_str().unwrap();
+    let look = async || {
+        host.call(&[&["--config", config][..], &JSON].concat())
+            .await
+    };
+    fs::write(config, "").unwrap();
+    assert_eq!(result(&look().await, "Screen"), "Skipped");
+
+    fs::write(config, "[desktop]\nopen_path_roots = [\"/srv\"]\n").unwrap();
+    // Of who asks, while no agent runs.
+    assert_eq!(result(&look().await, "Screen"), "Warning");
+    for (variable, expected) in [("XDISPLAY", "Warning"), ("WAYLAND_DISPLAY", "Ok")] {
+        let mut command = host.command(&["--config", config, "run"]);
+        let running = command.env(variable, "wayland-0").spawn().unwrap();
+        let stream = gateway.stream().await;
+        let output = look().await;
+        assert_eq!(result(&output, "Screen"), expected, "{variable}");
+        assert!(is(output.status, Exit::Done), "{}", text(&output.stdout));
+        assert!(is(terminate(running).await, Exit::Done));
+        drop(stream);
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use node_agent::exit::Exit;
-use proto::node::{Dispatch, Outcome, gateway_event::Event as FromGateway};
+use proto::node::{Dispatch, FailureCode, Outcome, gateway_event::Event as FromGateway};
 use rustix::fs::{XattrFlags, setxattr};
 use serde_json::Value;
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     gateway::{Authority, Gateway, Manners, soon},
     process::{Host, is, pair, terminate, text},
+    skipped::skipped,
 };
 
 /// A part of the tree, marked as given to a service.
@@ -39,9 +40,15 @@ impl Delegated {
             Ok::<_, io::Error>(group)
         })();
         if let Err(error) = &made {
-            eprintln!("SKIPPED: no control group can be made here: {error}");
+            skipped(name, format!("no control group can be made here: {error}"));
         }
         made.ok()
+    }
+
+    /// Whether the host gives it to keep bounds with, or to its own groups once an agent has divided it.
+    fn has(&self, file: &str, controller: &str) -> bool {
+        let found = fs::read_to_string(self.0.join(file)).unwrap_or_default();
+        found.split_whitespace().any(|one| one == controller)
     }
 
     /// Starts an agent in it, as systemd would.
@@ -129,6 +136,70 @@ fn dispatch(uid: &str, capability: &str) -> FromGateway {
 }
 
 #[tokio::test]
+async fn what_a_run_starts_and_takes_is_bounded_over_all_of_its_processes() {
+    let Some(group) = Delegated::make("bounds") else {
+        return;
+    };
+    // Each of those who are started keeps 40 MB for as long as the others need to do the same.
+    let hog = "head -c 40000000 /dev/zero; sleep 2";
+    let runs = [
+        (
+            "pids",
+            "i=0; while [ $i -lt 60 ]; do sleep 1000 & i=$((i+1)); done; echo 1".to_owned(),
+            "max_processes = 20",
+            "ork",
+        ),
+        (
+            "memory",
+            format!(
+                "for i in 1 2 3 4 5 6 7 8; do ({hog}) | tail -c 40000000 > /dev/null & done; wait; echo 1"
+            ),
+            "memory_bytes = 134217728",
+            "memory_bytes",
+        ),
+    ];
+    let (kept, not_kept): (Vec<_>, Vec<_>) = runs
+        .into_iter()
+        .partition(|(controller, ..)| group.has("cgroup.controllers", controller));
+    for (controller, ..) in not_kept {
+        skipped(
+            &format!("bounds of a whole run: {controller}"),
+            "this host gives control groups of version 2 no such controller",
+        );
+    }
+    if kept.is_empty() {
+        return;
+    }
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+    let folder = host.temporary.path().join("capabilities.d");
+    fs::create_dir(&folder).unwrap();
+    for (controller, script, keys, _) in &kept {
+        let declared = format!(
+            "[[capability]]\nname = \"test.{controller}\"\ncommand = \"/bin/sh\"\nargs = [\"-c\", '''{script}''']\n\
+             env = [\"PATH\"]\n{keys}\n"
+        );
+        fs::write(folder.join(format!("{controller}.toml")), declared).unwrap();
+    }
+    let config = host.temporary.path().join("agent.toml");
+    let text_of = format!("capabilities_dir = \"{}\"\n", folder.display());
+    fs::write(&config, text_of).unwrap();
+    let running = group.start(&host, &config);
+    let mut stream = gateway.stream().await;
+    for (controller, _, _, says) in &kept {
+        let capability = format!("test.{controller}");
+        stream.send(dispatch(controller, &capability)).await;
+        let result = stream.result().await;
+        let failure = result.failure.unwrap();
+        assert_eq!(failure.code(), FailureCode::CapabilityFailed);
+        assert!(failure.message.contains(says), "{failure:?}");
+    }
+    assert!(is(terminate(running).await, Exit::Done));
+}
+
+#[tokio::test]
 async fn what_escapes_its_process_group_dies_with_the_run_and_with_the_agent() {
     let Some(group) = Delegated::make("runs") else {
         return;
@@ -176,8 +247,22 @@ async fn what_escapes_its_process_group_dies_with_the_run_and_with_the_agent() {
         .iter()
         .find(|check| check["name"] == "ControlGroups")
         .unwrap();
-    assert!(
-        found["found"].as_str().unwrap().starts_with("each run"),
+    let has = |controller| group.has("cgroup.subtree_control", controller);
+    let (verdict, said) = if has("memory") && has("pids") {
+        (
+            "Ok",
+            "each run of a command has its own, with its own bounds",
+        )
+    } else {
+        (
+            "Warning",
+            "each run has its own, and not all bounds can be kept: memory_bytes of a whole run, max_processes",
+        )
+    };
+    let found = (found["result"].as_str(), found["found"].as_str());
+    assert_eq!(
+        found,
+        (Some(verdict), Some(said)),
         "{}",
         text(&output.stdout)
     );

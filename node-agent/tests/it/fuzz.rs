@@ -1,10 +1,12 @@
 //! Whatever comes from a gateway, a disk or a file: never a panic, and never something begun that is not recorded.
 //!
-//! What once was of interest is kept in `tests/corpus/TARGET/` and tried first. `PROPTEST_CASES` sets how many more.
+//! What once was of interest is kept in `tests/corpus/TARGET/` and tried first. `PROPTEST_CASES` sets how many more. What is
+//! private to the agent – certificates, what a command says – is tried beside the code.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashSet},
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,13 +27,18 @@ use node_agent::{
     },
     config::{Config, document::Document},
     host::clock::Moment,
-    journal::{Bounds, Journal, Ledger, Phase, Record, Uid},
+    journal::{Bounds, Follow, Journal, Mark, Phase, Record, Uid},
     mediation::rules::Rules,
 };
 use pairing::uri::PairingUri;
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::Message as _;
-use proto::node::{self, Availability, GatewayEvent, gateway_event};
+use proto::node::{self, Availability, GatewayEvent, device_event, gateway_event};
+
+use crate::{
+    gateway::{Authority, Gateway, Manners, StreamCall, soon},
+    serving::{Device, Process},
+};
 
 const CASES: u32 = 200;
 /// For what waits for a disk.
@@ -61,7 +68,7 @@ fn fuzz<S: Strategy>(
         check(value);
     }
     let mut config = ProptestConfig::default();
-    if std::env::var_os("PROPTEST_CASES").is_none() {
+    if env::var_os("PROPTEST_CASES").is_none() {
         config.cases = cases;
     }
     config.failure_persistence = None;
@@ -78,9 +85,101 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..400)
 }
 
-/// Decides about events with an empty journal, and looks that nothing starts unrecorded.
-fn decide(events: &[gateway_event::Event]) {
-    let now = Moment::from_millis(10_000);
+/// An agent that has seen something already: one of every kind that a journal knows.
+struct Known {
+    _folder: tempfile::TempDir,
+    journal: Journal,
+    jobs: Jobs,
+}
+
+const NOW: Moment = Moment::from_millis(10_000);
+
+impl Known {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open(&path, Bounds::default(), Moment::default()).unwrap();
+        let name = |text: &str| format!("check-{text}");
+        let mark = |key: &str| Some(Mark::of(key, "echo", b"1", "jane"));
+        let accepted = |text: &str, mark| Record::Accepted {
+            uid: uid(text),
+            name: name(text),
+            mark,
+        };
+        let result = |text: &str, artefact| node::Result {
+            uid: text.to_owned(),
+            name: name(text),
+            outcome: node::Outcome::Succeeded.into(),
+            artefact,
+            ..node::Result::default()
+        };
+        let finished = |text: &str| Record::Finished {
+            uid: uid(text),
+            result: result(text, None),
+        };
+        let artefact = node::Artefact {
+            sha256: vec![7; 32],
+            size_bytes: 1 << 20,
+            ..node::Artefact::default()
+        };
+        let records = [
+            accepted("a", mark("a")),
+            accepted("b", mark("b")),
+            finished("b"),
+            accepted("c", None),
+            finished("c"),
+            Record::Acked { uid: uid("c") },
+            Record::Cancelled {
+                uid: uid("d"),
+                name: name("d"),
+            },
+            Record::Following {
+                uid: uid("e"),
+                name: name("e"),
+                follow: Follow {
+                    first: uid("a"),
+                    first_name: name("a"),
+                    max_output_bytes: 1_000,
+                    is_of_another: true,
+                },
+            },
+            accepted("f", None),
+            Record::Kept {
+                uid: uid("f"),
+                result: result("f", Some(artefact)),
+            },
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let committed = journal.commit(Arc::from(records), 0, Moment::default());
+        runtime.block_on(committed).unwrap();
+        let mut jobs = Jobs::default();
+        let order = order::parse(
+            gateway_event::Event::Dispatch(node::Dispatch {
+                uid: "a".to_owned(),
+                name: name("a"),
+                capability: "echo".to_owned(),
+                remaining_ms: 30_000,
+                ..node::Dispatch::default()
+            }),
+            NOW,
+        );
+        let Some(Wish::Dispatch(order)) = order else {
+            unreachable!("an order");
+        };
+        jobs.start(&Arc::from(order));
+        Self {
+            _folder: folder,
+            journal,
+            jobs,
+        }
+    }
+}
+
+/// Decides about events, and looks that nothing starts unrecorded, or a second time.
+fn decide(known: &Known, events: &[gateway_event::Event]) {
+    let now = NOW;
     let events: Vec<Event> = events
         .iter()
         .filter_map(|event| order::parse(event.clone(), now))
@@ -103,10 +202,10 @@ fn decide(events: &[gateway_event::Event]) {
     let plan = plan::plan(&Observed {
         now,
         events: &events,
-        ledger: &Ledger::default(),
+        ledger: known.journal.ledger(),
         bounds: Bounds::default(),
         repeats: &[],
-        jobs: &Jobs::default(),
+        jobs: &known.jobs,
         refused: &HashSet::new(),
         told: Some(&HashSet::new()),
         told_asked: &HashSet::new(),
@@ -126,22 +225,145 @@ fn decide(events: &[gateway_event::Event]) {
         if let Effect::Start(order) = effect {
             assert!(accepted.contains(&order.uid), "it starts unrecorded");
             assert!(started.insert(order.uid.clone()), "it starts twice");
+            let phase = known.journal.ledger().phase(&order.uid);
+            assert_eq!(phase, None, "{} started before", order.uid);
         }
     }
 }
 
 #[test]
 fn whatever_a_gateway_sends_is_read_or_left_aside() {
-    fuzz("gateway_event", CASES, Some, bytes(), |bytes| {
+    let known = Known::new();
+    fuzz("gateway_event", CASES, Some, message(), |bytes| {
         let event = GatewayEvent::decode(&*bytes)
             .ok()
             .and_then(|event| event.event);
-        decide(event.as_slice());
+        decide(&known, event.as_slice());
     });
 }
 
+/// Any bytes; or a message with some of its bytes changed and some more behind it.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<usize>(), any::<u8>()), 0..4);
+    let altered = (0..KINDS.len(), changes, bytes()).prop_map(|(kind, changes, tail)| {
+        let mut bytes = encoded(KINDS[kind]);
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.extend(tail);
+        bytes
+    });
+    prop_oneof![bytes(), altered]
+}
+
+/// The files of the corpus, one for each kind of message.
+const KINDS: [&str; 10] = [
+    "welcome",
+    "dispatch",
+    "result-ack",
+    "cancel",
+    "drain",
+    "heartbeat-ack",
+    "renewed",
+    "artefact-wanted",
+    "artefact-stored",
+    "artefact-refused",
+];
+
+/// Whoever adds a kind is led here, and by the test below to the corpus.
+fn kind(event: &gateway_event::Event) -> &'static str {
+    use gateway_event::Event;
+    match event {
+        Event::Welcome(_) => "welcome",
+        Event::Dispatch(_) => "dispatch",
+        Event::ResultAck(_) => "result-ack",
+        Event::Cancel(_) => "cancel",
+        Event::Drain(_) => "drain",
+        Event::HeartbeatAck(_) => "heartbeat-ack",
+        Event::Renewed(_) => "renewed",
+        Event::ArtefactWanted(_) => "artefact-wanted",
+        Event::ArtefactStored(_) => "artefact-stored",
+        Event::ArtefactRefused(_) => "artefact-refused",
+    }
+}
+
+fn example(kind: &str) -> gateway_event::Event {
+    use gateway_event::Event;
+    let uid = "a".to_owned();
+    match kind {
+        "welcome" => Event::Welcome(node::Welcome {
+            heartbeat_interval_ms: 15_000,
+            epoch: 7,
+            gateway: "gateway-0".to_owned(),
+            gateways: vec!["gateway.example:7443".to_owned()],
+            max_artefact_bytes: 1 << 30,
+        }),
+        "dispatch" => Event::Dispatch(node::Dispatch {
+            uid: "new".to_owned(),
+            name: "check-new".to_owned(),
+            capability: "echo".to_owned(),
+            input: b"1".to_vec(),
+            remaining_ms: 30_000,
+            max_output_bytes: 65_536,
+            requested_by: "jane".to_owned(),
+            idempotency_key: "b".to_owned(),
+            mediate: false,
+        }),
+        "result-ack" => Event::ResultAck(node::ResultAck { uid }),
+        "cancel" => Event::Cancel(node::Cancel {
+            uid,
+            name: "check-a".to_owned(),
+        }),
+        "drain" => Event::Drain(node::Drain {
+            reconnect_after_ms: 300,
+        }),
+        "heartbeat-ack" => Event::HeartbeatAck(node::HeartbeatAck {}),
+        "renewed" => Event::Renewed(node::Renewed {
+            chain: vec![vec![0x30, 3, 2, 1, 1], vec![0x30, 0]],
+            bundle: vec![vec![0x30, 0]],
+        }),
+        "artefact-wanted" => Event::ArtefactWanted(node::ArtefactWanted {
+            uid: "f".to_owned(),
+            offset: 65_536,
+            window_bytes: 1 << 20,
+        }),
+        "artefact-stored" => Event::ArtefactStored(node::ArtefactStored {
+            uid: "f".to_owned(),
+        }),
+        "artefact-refused" => Event::ArtefactRefused(node::ArtefactRefused {
+            uid: "f".to_owned(),
+            message: "too large".to_owned(),
+        }),
+        other => unreachable!("{other} is no kind"),
+    }
+}
+
+fn encoded(kind: &str) -> Vec<u8> {
+    let event = Some(example(kind));
+    GatewayEvent { event }.encode_to_vec()
+}
+
+#[test]
+fn the_corpus_has_a_message_of_every_kind() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/gateway_event");
+    for name in KINDS {
+        assert_eq!(kind(&example(name)), name);
+        let path = folder.join(name);
+        if env::var_os("UPDATE_GENERATED").is_some() {
+            fs::write(&path, encoded(name)).unwrap();
+        }
+        let kept = fs::read(&path).unwrap_or_default();
+        assert_eq!(
+            kept,
+            encoded(name),
+            "UPDATE_GENERATED=1 cargo test -p node-agent corpus"
+        );
+    }
+}
+
 fn wish() -> impl Strategy<Value = gateway_event::Event> {
-    let uid = prop_oneof![3 => "[a-c]", 1 => ".{0,80}"];
+    let uid = prop_oneof![3 => "[a-i]", 1 => ".{0,80}"];
     let name = prop_oneof![3 => "[a-c]", 1 => ".{0,300}"];
     let key = prop_oneof![2 => Just(String::new()), 2 => "[ab]", 1 => ".{0,200}"];
     let dispatch = (
@@ -180,19 +402,147 @@ fn wish() -> impl Strategy<Value = gateway_event::Event> {
     );
     let cancel = (uid.clone(), name)
         .prop_map(|(uid, name)| gateway_event::Event::Cancel(node::Cancel { uid, name }));
-    let ack = uid.prop_map(|uid| gateway_event::Event::ResultAck(node::ResultAck { uid }));
-    prop_oneof![4 => dispatch, 1 => cancel, 1 => ack]
+    let of_uid = |make: fn(String) -> gateway_event::Event| uid.clone().prop_map(make);
+    let ack = of_uid(|uid| gateway_event::Event::ResultAck(node::ResultAck { uid }));
+    let stored = of_uid(|uid| gateway_event::Event::ArtefactStored(node::ArtefactStored { uid }));
+    let wanted = (uid.clone(), any::<u64>(), any::<u32>());
+    let wanted = wanted.prop_map(|(uid, offset, window_bytes)| {
+        gateway_event::Event::ArtefactWanted(node::ArtefactWanted {
+            uid,
+            offset,
+            window_bytes,
+        })
+    });
+    let refused = (uid, ".{0,700}").prop_map(|(uid, message)| {
+        gateway_event::Event::ArtefactRefused(node::ArtefactRefused { uid, message })
+    });
+    prop_oneof![
+        6 => dispatch,
+        1 => cancel,
+        1 => ack,
+        1 => stored,
+        1 => wanted,
+        1 => refused
+    ]
+}
+
+/// What is for the connection and not for the plan.
+fn of_the_connection() -> impl Strategy<Value = gateway_event::Event> {
+    use gateway_event::Event;
+    let certificates = || prop::collection::vec(bytes(), 0..20);
+    let renewed = (certificates(), certificates())
+        .prop_map(|(chain, bundle)| Event::Renewed(node::Renewed { chain, bundle }));
+    // Not for minutes: it is waited for.
+    let drain = prop_oneof![0_u32..50, Just(u32::MAX)]
+        .prop_map(|reconnect_after_ms| Event::Drain(node::Drain { reconnect_after_ms }));
+    let welcome = (
+        any::<u32>(),
+        any::<u64>(),
+        ".{0,300}",
+        prop::collection::vec(".{0,300}", 0..40),
+    );
+    let welcome = welcome.prop_map(|(heartbeat_interval_ms, number, gateway, gateways)| {
+        Event::Welcome(node::Welcome {
+            heartbeat_interval_ms,
+            epoch: number,
+            gateway,
+            gateways,
+            max_artefact_bytes: number,
+        })
+    });
+    let ack = Just(Event::HeartbeatAck(node::HeartbeatAck {}));
+    prop_oneof![renewed, drain, welcome, ack]
+}
+
+/// A gateway that sends whatever it likes, and its device.
+struct Played {
+    gateway: Gateway,
+    stream: StreamCall,
+    _process: Process,
+    _device: Device,
+    asked: u32,
+}
+
+impl Played {
+    async fn start() -> Self {
+        let authority = Authority::new("ours");
+        let mut gateway = Gateway::start(&authority, Manners::default()).await;
+        let device = Device::new(&authority, &[&gateway]);
+        let process = device.start().await;
+        Self {
+            stream: gateway.stream().await,
+            gateway,
+            _process: process,
+            _device: device,
+            asked: 0,
+        }
+    }
+
+    /// Sends all of it, and then something that must be answered, on this stream or on the next.
+    async fn send(&mut self, events: Vec<gateway_event::Event>) {
+        for event in events {
+            if !self.stream.try_send(event).await {
+                self.stream = self.gateway.stream().await;
+            }
+        }
+        self.asked += 1;
+        let uid = format!("asked-{}", self.asked);
+        loop {
+            let dispatch = node::Dispatch {
+                uid: uid.clone(),
+                name: "check".to_owned(),
+                capability: "echo".to_owned(),
+                input: b"7".to_vec(),
+                remaining_ms: 60_000,
+                ..node::Dispatch::default()
+            };
+            let dispatch = gateway_event::Event::Dispatch(dispatch);
+            // Where it is not, the stream is at its end below.
+            self.stream.try_send(dispatch).await;
+            while let Some(event) = self.stream.any_or_end().await {
+                if let device_event::Event::Result(result) = event
+                    && result.uid == uid
+                {
+                    assert_eq!(result.output, b"7", "{result:?}");
+                    let ack = gateway_event::Event::ResultAck(node::ResultAck { uid });
+                    self.stream.try_send(ack).await;
+                    return;
+                }
+            }
+            self.stream = self.gateway.stream().await;
+        }
+    }
+}
+
+#[test]
+fn whatever_its_gateway_sends_an_agent_goes_on_serving() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let played = RefCell::new(runtime.block_on(Played::start()));
+    let events = prop::collection::vec(prop_oneof![wish(), of_the_connection()], 0..12);
+    let kept = |bytes: Vec<u8>| {
+        GatewayEvent::decode(&*bytes)
+            .ok()?
+            .event
+            .map(|one| vec![one])
+    };
+    fuzz("gateway_event", FEW, kept, events, |events| {
+        runtime.block_on(soon(played.borrow_mut().send(events)));
+    });
 }
 
 #[test]
 fn whatever_a_gateway_wants_is_begun_once_and_recorded_first() {
     let wishes = prop::collection::vec(wish(), 0..12);
+    let known = Known::new();
     fuzz(
         "gateway_event",
         CASES,
         |_| None,
         wishes,
-        |wishes| decide(&wishes),
+        |wishes| decide(&known, &wishes),
     );
 }
 

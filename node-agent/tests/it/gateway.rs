@@ -212,8 +212,13 @@ impl StreamCall {
     }
 
     pub async fn send(&self, event: FromGateway) {
+        assert!(self.try_send(event).await, "the device is there");
+    }
+
+    /// Whether the device was still there.
+    pub async fn try_send(&self, event: FromGateway) -> bool {
         let event = GatewayEvent { event: Some(event) };
-        self.answers.send(Ok(event)).await.unwrap();
+        self.answers.send(Ok(event)).await.is_ok()
     }
 
     pub async fn fail(&self, status: Status) {

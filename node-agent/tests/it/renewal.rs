@@ -1,6 +1,6 @@
 //! A device whose certificate is about to end, at its gateways: a day in a minute.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use node_agent::{
     host::clock::wall,
@@ -11,7 +11,10 @@ use proto::node::{
     Drain, Renewed, device_event::Event as FromDevice, gateway_event::Event as FromGateway,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::sleep;
+use tokio::{
+    process::{Child, Command},
+    time::sleep,
+};
 use tonic::Status as Refusal;
 
 use crate::{
@@ -268,5 +271,61 @@ async fn an_agent_that_dies_anywhere_in_a_renewal_comes_back_with_one_certificat
             }
         }
         assert_eq!(kept(&device), *new, "{millis} ms");
+    }
+}
+
+/// The program itself, on a device's state.
+fn spawn(device: &Device) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_fairlead-agent"))
+        .env_clear()
+        .arg("--state-dir")
+        .arg(device.path())
+        .arg("run")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_program_that_is_killed_in_a_renewal_comes_back_with_one_certificate_or_the_other() {
+    let authority = Authority::new("ours");
+    for micros in [0, 200, 500, 1_000, 2_000, 4_000, 8_000, 30_000] {
+        let manners = Manners {
+            heartbeat: Duration::from_millis(50),
+            ..Manners::default()
+        };
+        let mut gateway = Gateway::start(&authority, manners).await;
+        let device = Device::new(&authority, &[&gateway]);
+        let old = certified(&device, &authority, HOUR, HOUR - 300);
+        let mut process = spawn(&device);
+        let mut stream = gateway.stream().await;
+        let renewed = next(&authority, &asked(&mut stream).await);
+        let new = &renewed.chain[0];
+        answer(&stream, &renewed).await;
+        sleep(Duration::from_micros(micros)).await;
+        process.start_kill().unwrap();
+        process.wait().await.unwrap();
+        drop(stream);
+
+        let left = kept(&device);
+        assert!(left == old || left == *new, "{micros} µs");
+        let _process = spawn(&device);
+        'streams: loop {
+            let mut stream = gateway.stream().await;
+            while let Some(event) = stream.any_or_end().await {
+                match event {
+                    FromDevice::Renew(_) => {
+                        assert_eq!(stream.leaf, old, "{micros} µs");
+                        answer(&stream, &renewed).await;
+                    }
+                    _ if stream.leaf == *new => break 'streams,
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(kept(&device), *new, "{micros} µs");
     }
 }

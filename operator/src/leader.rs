@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{Api, Client, api::PostParams};
 use pairing::opaque::Setup;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     authority::{Authority, store::Store},
+    console_keys,
     context::now,
     loops,
     metrics::Metrics,
@@ -23,7 +24,8 @@ use crate::{
 const TRY: Duration = Duration::from_secs(30);
 /// How long the leader waits before it tries to begin again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long it waits before it tries again to renew the gateways' certificate, of which ten days are left.
+/// How long it waits before it tries again to renew the gateways' certificate, of which ten days are left, or the keys of
+/// the console.
 const RENEWAL_RETRY: Duration = Duration::from_mins(1);
 
 /// What it takes to lead.
@@ -61,6 +63,7 @@ impl Leader {
         futures::join!(
             loops::run(self, begun, term.clone()),
             term.run_until_cancelled(self.renew(&authority, renew_at)),
+            term.run_until_cancelled(self.keep_console_keys()),
         );
         Ok(())
     }
@@ -126,6 +129,27 @@ impl Leader {
         }
     }
 
+    /// Makes the console's keys, and rotates them whenever their time has come. What devices need does not wait for them.
+    async fn keep_console_keys(&self) {
+        let (store, report) = (self.store(), self.report());
+        loop {
+            let left = match in_time(console_keys::keep(&store, &report, now())).await {
+                Ok(next) => next
+                    .duration_since(now())
+                    .max(SignedDuration::from_secs(1))
+                    .unsigned_abs(),
+                Err(error) => {
+                    tracing::error!(
+                        error = error.as_ref() as &dyn std::error::Error,
+                        "Keeping the console's keys failed"
+                    );
+                    RENEWAL_RETRY
+                }
+            };
+            tokio::time::sleep(left).await;
+        }
+    }
+
     async fn gateway_certificate(&self, authority: &Authority) -> anyhow::Result<Timestamp> {
         let (renew_at, issued) = self
             .store()
@@ -166,7 +190,55 @@ fn is_of_the_api_server(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crds::names;
+    use prometheus_client::registry::Registry;
+
     use super::*;
+    use crate::pretended::Server;
+
+    /// What the programs mount and read is there once a leader has begun.
+    #[tokio::test]
+    async fn a_leader_begins_with_all_that_others_need_of_it() {
+        let server = Server::default();
+        let leader = Leader {
+            app: App {
+                namespace: "system".to_owned(),
+                trust_domain: "test.example".to_owned(),
+                gateway_address: "gateway.example:7443".to_owned(),
+                gateway_dns_names: Vec::new(),
+                name: "operator-0".to_owned(),
+            },
+            client: server.client(),
+            metrics: Metrics::register(&mut Registry::default()),
+            readiness: Readiness::default(),
+        };
+        let (begun, _) = leader.try_begin().await.unwrap();
+        assert_eq!(begun.user.as_deref(), Some("operator"));
+        for secret in [
+            names::CA_SECRET,
+            names::PAIRING_SETUP_SECRET,
+            names::GATEWAY_TLS_SECRET,
+        ] {
+            assert!(
+                server.get(&format!("secrets/{secret}")).is_some(),
+                "{secret}"
+            );
+        }
+        let bundle = server.get(&format!("configmaps/{}", names::TRUST_BUNDLE));
+        let bundle = bundle.expect("the bundle is published");
+        assert_eq!(bundle["data"]["ca.crt"], begun.authority.certificate());
+
+        let keys = format!("secrets/{}", names::CONSOLE_KEYS_SECRET);
+        let kept = async {
+            while server.get(&keys).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = leader.keep_console_keys() => unreachable!("it never ends"),
+            made = tokio::time::timeout(TRY, kept) => made.unwrap(),
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_try_that_hangs_is_given_up_and_made_again() {

@@ -6,6 +6,7 @@
 //! - [`lease`]: which of several operators reconciles;
 //! - [`leader`] and [`loops`]: what that one does: its authority, its watches, its loops;
 //! - [`authority`]: the certificate authority, and what it signs;
+//! - [`console_keys`]: what seals the sessions of console users;
 //! - [`watch`] and [`gateways`]: what happens in the cluster, seen once and shared;
 //! - [`reconcile`]: what every kind's loop has in common;
 //! - [`pairing_code`], [`pairing_request`], [`device`], [`invocation`]: one loop each, observe → plan → apply;
@@ -18,6 +19,7 @@
 pub mod app;
 pub mod args;
 pub mod authority;
+pub mod console_keys;
 pub mod context;
 pub mod device;
 pub mod gateways;
@@ -28,6 +30,8 @@ pub mod loops;
 pub mod metrics;
 pub mod pairing_code;
 pub mod pairing_request;
+#[cfg(test)]
+mod pretended;
 pub mod reconcile;
 pub mod report;
 pub mod watch;

@@ -139,6 +139,7 @@ fn kind_label(kind: &str) -> &'static str {
         "PairingRequest" => "PairingRequest",
         "Device" => "Device",
         "CapabilityInvocation" => "CapabilityInvocation",
+        "Secret" => "Secret",
         _ => "other",
     }
 }

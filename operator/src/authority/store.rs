@@ -107,7 +107,7 @@ impl Store {
     ) -> anyhow::Result<(Timestamp, bool)> {
         let name = names::GATEWAY_TLS_SECRET;
         let existing = self
-            .api()
+            .secrets()
             .get_opt(name)
             .await
             .with_context(|| format!("get Secret {name}"))?;
@@ -129,19 +129,20 @@ impl Store {
             type_: Some("kubernetes.io/tls".to_owned()),
             ..self.secret(name, data)
         };
-        self.api()
+        self.secrets()
             .patch(name, &applied(), &Patch::Apply(secret))
             .await
             .with_context(|| format!("write Secret {name}"))?;
         Ok((two_thirds(issued.not_before, issued.not_after), true))
     }
 
-    async fn get_or_create(
+    /// Gets a Secret, or makes it. Of several operators that start at once one makes it.
+    pub(crate) async fn get_or_create(
         &self,
         name: &str,
         make: impl FnOnce() -> anyhow::Result<Secret>,
     ) -> anyhow::Result<Secret> {
-        let secrets = self.api();
+        let secrets = self.secrets();
         if let Some(secret) = secrets
             .get_opt(name)
             .await
@@ -166,11 +167,11 @@ impl Store {
         }
     }
 
-    fn api(&self) -> Api<Secret> {
+    pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn secret(&self, name: &str, data: BTreeMap<String, ByteString>) -> Secret {
+    pub(crate) fn secret(&self, name: &str, data: BTreeMap<String, ByteString>) -> Secret {
         Secret {
             metadata: self.metadata(name),
             data: Some(data),

@@ -19,6 +19,7 @@ use crds::{
 };
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use serde_json::json;
 
 use self::checks::{Failure, ON_SIGHT, first};
 use crate::{authority::csr::DeviceKey, reconcile::settle, report::Note};
@@ -259,11 +260,7 @@ fn waiting(observed: &Observed) -> Plan {
     if let Some(code) = approves_itself(observed) {
         return approved_by_code(observed, code);
     }
-    let name = observed.request.name_any();
-    let message = format!(
-        "waits for a decision: kubectl patch preq {name} --subresource=status --type=merge \
-         -p '{{\"status\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'"
-    );
+    let message = format!("waits for a decision: {}", approving(&observed.request));
     let status = with_ready(observed, false, "AwaitingApproval", &message);
     let change = settle(observed.request.status.as_ref(), status).map(Change::WriteStatus);
     let wants = format!(
@@ -278,6 +275,20 @@ fn waiting(observed: &Observed) -> Plan {
         changes: change.into_iter().collect(),
         requeue_at: expires_at,
     }
+}
+
+/// The command that approves the request as it is shown.
+fn approving(request: &PairingRequest) -> String {
+    let mut approval = json!({ "decision": "Approved" });
+    // The name of a gateway's request is the digest of its spec; that of a person's says nothing of it.
+    if request.spec.source.is_none()
+        && let Ok(digest) = digest::of_spec(&request.spec)
+    {
+        approval["specDigest"] = digest.into();
+    }
+    let patch = json!({ "status": { "approval": approval } });
+    let name = request.name_any();
+    format!("kubectl patch preq {name} --subresource=status --type=merge -p '{patch}'")
 }
 
 /// The code, if the request needs nobody's decision: it is the one that the code names for a key that proved it.

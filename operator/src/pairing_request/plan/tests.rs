@@ -67,6 +67,18 @@ fn of(spec: PairingRequestSpec) -> PairingRequest {
     request
 }
 
+/// What a person made, under a name of his choice.
+fn by_hand() -> PairingRequest {
+    let mut request = of(PairingRequestSpec {
+        source: None,
+        pairing_code_ref: None,
+        method: Method::Manual,
+        ..spec()
+    });
+    request.metadata.name = Some("lamp".to_owned());
+    request
+}
+
 fn approved(mut request: PairingRequest, change: impl FnOnce(&mut Decision)) -> PairingRequest {
     let mut decision = Decision {
         decision: Verdict::Approved,
@@ -170,6 +182,30 @@ fn a_new_request_is_announced_once_and_waits() {
             ..Plan::default()
         }
     );
+}
+
+#[test]
+fn the_command_that_is_suggested_approves_whoever_made_the_request() {
+    for request in [of(spec()), by_hand()] {
+        let by_a_gateway = request.spec.source.is_some();
+        let mut observed = minimal(request);
+        if !by_a_gateway {
+            observed.code = Code::NotRead;
+        }
+        let waits = plan(&observed);
+        let status = written(&waits);
+        let message = &conditions::find(&status.conditions, READY).unwrap().message;
+        let (_, patch) = message.split_once(" -p '").unwrap();
+        let patch: serde_json::Value =
+            serde_json::from_str(patch.strip_suffix('\'').unwrap()).unwrap();
+        let approval = &patch["status"]["approval"];
+        assert_eq!(approval["specDigest"].is_null(), by_a_gateway, "{message}");
+        observed.request.status = Some(PairingRequestStatus {
+            approval: Some(serde_json::from_value(approval.clone()).unwrap()),
+            ..status.clone()
+        });
+        assert_eq!(outcome(&plan(&observed)), (RequestPhase::Issued, "Issued"));
+    }
 }
 
 #[test]
@@ -292,16 +328,6 @@ fn the_request_that_the_code_does_not_name_is_superseded() {
 
 #[test]
 fn an_approval_must_be_of_what_was_shown() {
-    let by_hand = || {
-        let mut request = of(PairingRequestSpec {
-            source: None,
-            pairing_code_ref: None,
-            method: Method::Manual,
-            ..spec()
-        });
-        request.metadata.name = Some("lamp".to_owned());
-        request
-    };
     let right = |request: &PairingRequest| digest::of_spec(&request.spec).ok();
     let wrong = || Some("0".repeat(64));
     for (request, digest, expected) in [

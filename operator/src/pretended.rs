@@ -20,6 +20,8 @@ struct Held {
     objects: BTreeMap<String, Value>,
     /// Appears just before the next create, which then comes too late.
     quicker: Option<Value>,
+    /// A resource whose objects are not to be changed.
+    refused: Option<&'static str>,
     writes: Vec<Write>,
     versions: u64,
 }
@@ -68,6 +70,11 @@ impl Server {
         self.held().quicker = Some(serde_json::to_value(value).unwrap());
     }
 
+    /// Changes of that resource are refused from now on, as by a schema.
+    pub fn refuse(&self, resource: &'static str) {
+        self.held().refused = Some(resource);
+    }
+
     /// Those on a resource, for instance `secrets`.
     pub fn writes(&self, resource: &str) -> Vec<Write> {
         let part = format!("/{resource}");
@@ -107,6 +114,9 @@ impl Held {
         let mut names = object.rsplit('/');
         let (name, resource) = (names.next().unwrap(), names.next().unwrap());
         let object = format!("{resource}/{name}");
+        if parts.method != Method::GET && self.refused == Some(resource) {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+        }
         let known = self.objects.get(&object).cloned();
         match (&parts.method, known) {
             (&Method::POST, _) => self.create(name, body),

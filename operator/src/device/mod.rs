@@ -11,12 +11,12 @@ pub mod plan;
 
 use std::sync::Arc;
 
-use crds::Device;
+use crds::{Device, Invalid};
 use jiff::Timestamp;
 
 use crate::{
     context::Context,
-    reconcile::{Error, Kind},
+    reconcile::{Error, Kind, say_unreadable},
 };
 
 pub use apply::renewed;
@@ -32,5 +32,9 @@ impl Kind for Device {
         apply::apply(&context, &observed.device, &plan.changes).await?;
         context.report.tell(&observed.device, &plan.notes).await;
         Ok(plan.requeue_at)
+    }
+
+    async fn unreadable(invalid: Invalid, context: Arc<Context>) -> Result<(), Error> {
+        say_unreadable::<Self>(&context, &invalid, &[]).await
     }
 }

@@ -10,14 +10,16 @@ mod secret;
 
 use std::sync::Arc;
 
-use crds::PairingCode;
+use crds::{Invalid, PairingCode};
 use jiff::Timestamp;
 
 use crate::{
     context::Context,
-    reconcile::{Error, Kind},
+    reconcile::{Error, Kind, say_unreadable},
 };
 
+/// Phases of a code that is over.
+const ENDED: &[&str] = &["Used", "Expired", "Locked"];
 /// To draw, to activate, and once more after a Secret of a former object of that name was cleared away.
 const MOST_STEPS: usize = 4;
 
@@ -40,5 +42,9 @@ impl Kind for PairingCode {
             }
         }
         Ok(requeue_at)
+    }
+
+    async fn unreadable(invalid: Invalid, context: Arc<Context>) -> Result<(), Error> {
+        say_unreadable::<Self>(&context, &invalid, ENDED).await
     }
 }

@@ -11,17 +11,20 @@ pub mod plan;
 
 use std::sync::Arc;
 
-use crds::PairingRequest;
+use crds::{Invalid, PairingRequest};
 use jiff::Timestamp;
 
 use crate::{
     context::Context,
-    reconcile::{Error, Kind},
+    reconcile::{Error, Kind, say_unreadable},
 };
 
 pub(crate) use apply::write_secret;
 pub use apply::{build_secret, record};
 pub(crate) use observe::{owned_by, secret as device_secret};
+
+/// Phases of a request that waits for nothing.
+const ENDED: &[&str] = &["Denied", "Issued", "Expired", "Failed"];
 
 impl Kind for PairingRequest {
     const NAME: &'static str = "PairingRequest";
@@ -35,5 +38,9 @@ impl Kind for PairingRequest {
         apply::apply(&context, &observed.request, &plan.changes).await?;
         context.report.tell(&observed.request, &plan.notes).await;
         Ok(plan.requeue_at)
+    }
+
+    async fn unreadable(invalid: Invalid, context: Arc<Context>) -> Result<(), Error> {
+        say_unreadable::<Self>(&context, &invalid, ENDED).await
     }
 }

@@ -48,13 +48,11 @@ pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'stat
         context: Arc<Context>,
     ) -> impl Future<Output = Result<Option<Timestamp>, Error>> + Send;
 
-    /// What happens to an object that cannot be read, after it was told: nothing, until it changes.
+    /// What happens to an object that cannot be read, after it was told.
     fn unreadable(
-        _invalid: Invalid,
-        _context: Arc<Context>,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        std::future::ready(Ok(()))
-    }
+        invalid: Invalid,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Runs until `woken` ends and what it started is done.
@@ -167,6 +165,10 @@ mod tests {
                 .await
                 .map_err(super::super::api("create the code"))?;
             Ok(None)
+        }
+
+        async fn unreadable(_: Invalid, _: Arc<Context>) -> Result<(), Error> {
+            Ok(())
         }
     }
 

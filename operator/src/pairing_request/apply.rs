@@ -261,3 +261,30 @@ fn secrets(context: &Context, request: &PairingRequest) -> Api<Secret> {
         &request.namespace().unwrap_or_default(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crds::v1alpha1::DeviceSpec;
+
+    use super::*;
+    use crate::authority::store::read;
+
+    #[test]
+    fn the_secret_of_a_device_has_its_chain_and_the_bundle_and_goes_with_it() {
+        let mut device = Device::new("lamp", DeviceSpec::default());
+        device.metadata.namespace = Some("kitchen".to_owned());
+        device.metadata.uid = Some("lamp-uid".to_owned());
+        let secret = build_secret(&device, "CHAIN", "BUNDLE");
+        assert_eq!(secret.name_any(), "lamp-mtls");
+        assert_eq!(secret.namespace().as_deref(), Some("kitchen"));
+        assert_eq!(read(&secret, "tls.crt").as_deref(), Some("CHAIN"));
+        assert_eq!(read(&secret, "ca.crt").as_deref(), Some("BUNDLE"));
+        let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["ca.crt", "tls.crt"], "a key that is there stays");
+        let [owner] = secret.owner_references() else {
+            panic!("{:?}", secret.metadata.owner_references)
+        };
+        assert_eq!((&*owner.kind, &*owner.uid), ("Device", "lamp-uid"));
+        assert_eq!(secret.labels()[MANAGED_BY.0], MANAGED_BY.1);
+    }
+}

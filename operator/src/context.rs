@@ -10,7 +10,7 @@ use pairing::opaque::Setup;
 use crate::{
     authority::Authority,
     gateways::Gateways,
-    invocation::backlog::Backlog,
+    invocation::{backlog::Backlog, departed::Departed},
     report::Report,
     watch::{Guard, Sight},
 };
@@ -28,6 +28,10 @@ pub struct Context {
     pub codes: Store<Guard<PairingCode>>,
     pub requests: Store<Guard<PairingRequest>>,
     pub devices: Store<Guard<Device>>,
+    /// Since when they have been seen without a break.
+    pub devices_sight: Sight,
+    /// Those that went while they held a stream.
+    pub departed: Arc<Departed>,
     /// Those that have not ended.
     pub invocations: Store<Guard<CapabilityInvocation>>,
     /// Since when they have been seen without a break.
@@ -81,6 +85,8 @@ pub mod tests {
             codes: Writer::new(()).as_reader(),
             requests: Writer::new(()).as_reader(),
             devices: Writer::new(()).as_reader(),
+            devices_sight: Sight::default(),
+            departed: Arc::default(),
             invocations: Writer::new(()).as_reader(),
             invocations_sight: Sight::default(),
             backlog: Backlog::default(),

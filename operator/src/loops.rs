@@ -22,7 +22,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::Context,
+    context::{Context, now},
     gateways::{Gateways, Wake},
     invocation::{self, backlog::Backlog},
     leader::{Begun, Leader},
@@ -46,6 +46,10 @@ struct Watches {
 pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
     let mut watches = Watches::new(leader);
     let context = Arc::new(watches.context(leader, begun));
+    let departed = Arc::clone(&context.departed);
+    watches
+        .devices
+        .before_delete(move |device| departed.note(device, now()));
     let lease_news = watches.leases.listen();
     let mut wake = Wake::default();
     // Nobody decides before everything was seen once: a Lease that was not read yet is no dead gateway.
@@ -104,6 +108,8 @@ impl Watches {
             codes: self.codes.store(),
             requests: self.requests.store(),
             devices: self.devices.store(),
+            devices_sight: self.devices.sight(),
+            departed: Arc::default(),
             invocations: self.invocations.store(),
             invocations_sight: self.invocations.sight(),
             backlog: Backlog::default(),

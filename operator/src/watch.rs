@@ -41,8 +41,11 @@ where
     config: watcher::Config,
     writer: Writer<Guard<K>>,
     listeners: Vec<Sender<ObjectRef<Guard<K>>>>,
+    departures: Vec<Departure<K>>,
     sight: Sight,
 }
+
+type Departure<K> = Box<dyn Fn(&Guard<K>) + Send>;
 
 impl<K> Watch<K>
 where
@@ -54,6 +57,7 @@ where
             config,
             writer: Writer::new(()),
             listeners: Vec::new(),
+            departures: Vec::new(),
             sight: Sight::default(),
         }
     }
@@ -75,6 +79,11 @@ where
         receiver
     }
 
+    /// Is told of every object that is deleted from now on, as it was last, before the store lacks it.
+    pub fn before_delete(&mut self, told: impl Fn(&Guard<K>) + Send + 'static) {
+        self.departures.push(Box::new(told));
+    }
+
     /// Watches until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
@@ -82,6 +91,7 @@ where
             config,
             mut writer,
             mut listeners,
+            departures,
             sight,
         } = self;
         let store = writer.as_reader();
@@ -103,6 +113,11 @@ where
                     continue;
                 }
             };
+            if let Event::Delete(object) = &event {
+                for told in &departures {
+                    told(object);
+                }
+            }
             let woken = touched.by(&event, &store);
             let listing = matches!(event, Event::Init | Event::InitApply(_));
             writer.apply_watcher_event(&event);

@@ -9,6 +9,7 @@ use crds::{CapabilityInvocation, Device};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use operator::invocation::backlog::Standing;
+use operator::invocation::departed::Absence;
 use operator::invocation::plan::{self, Change, Observed, Target};
 
 use super::api::{self, Kind, Object};
@@ -132,6 +133,10 @@ impl Operator {
                 lease,
                 standing: Standing::Within,
                 seen_since: self.since,
+                absence: Absence {
+                    seen_since: self.since,
+                    departure: None,
+                },
             });
             // A Lease that runs out makes no event.
             let lease_at = now + SignedDuration::from_secs(1);

@@ -1,12 +1,14 @@
 //! Reconciles `CapabilityInvocation`s that no gateway can bring to an end: the device is absent, not trusted or not
 //! there, nobody answered in time, or the invocation cannot be read.
 //!
-//! [`backlog`] counts them, so that the newest of too many end; [`retention`] deletes what has ended.
+//! [`backlog`] counts them, so that the newest of too many end; [`departed`] knows which devices were deleted while they
+//! held a stream; [`retention`] deletes what has ended.
 //!
 //! A healthy invocation is none of this loop's business: it costs no request and no write.
 
 mod apply;
 pub mod backlog;
+pub mod departed;
 mod observe;
 pub mod plan;
 pub mod retention;

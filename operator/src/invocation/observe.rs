@@ -41,8 +41,14 @@ pub async fn observe(
         Target::Absent | Target::Unreadable => GatewayLease::Absent,
     };
     let now = now();
+    let devices_since = context
+        .devices_sight
+        .since()
+        .map_or(now, |since| since.time);
     Ok(Observed {
         now,
+        // After the look at the Device: one that went meanwhile is noted before the store lacks it.
+        absence: context.departed.absence(&namespace, name, devices_since),
         standing: context.backlog.standing(&invocation),
         seen_since: context
             .invocations_sight

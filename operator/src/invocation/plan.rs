@@ -1,7 +1,8 @@
 //! Whether an invocation must be ended by the operator, and when to look again. Pure.
 //!
 //! While a live gateway holds the device's stream, the gateway decides; the operator comes in last, when even the
-//! answer's time is over. What is too large, too many or unreadable is ended whoever holds the device.
+//! answer's time is over. What is too large or unreadable is ended whoever holds the device: nobody sends that. Every other
+//! end that says that it did not run is given only where no gateway can have sent it.
 
 use crds::{
     CapabilityInvocation, Device, Invalid,
@@ -17,7 +18,10 @@ use crds::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::backlog::Standing;
+use super::{
+    backlog::Standing,
+    departed::{Absence, Departure},
+};
 use crate::report::Note;
 
 /// How long after a session's end the device may be on its way to another gateway.
@@ -41,6 +45,8 @@ pub struct Observed {
     pub standing: Standing,
     /// Since when invocations have been seen without a break.
     pub seen_since: Timestamp,
+    /// Of the device, if it is not there or was not when the invocation was made.
+    pub absence: Absence,
 }
 
 /// The device that is meant.
@@ -109,19 +115,10 @@ pub fn plan(observed: &Observed) -> Plan {
     if phase.is_terminal() {
         return Plan::default();
     }
-    let over_at = over_at(observed, deadline);
-    let next = if observed.now >= over_at {
-        Next::End(End {
-            phase: InvocationPhase::Unknown,
-            code: ErrorCode::NoAnswer,
-            reason: "NoAnswer",
-            message: "nobody answered in time: it may have run, or not".to_owned(),
-        })
-    } else if phase == InvocationPhase::Queued {
-        queued(observed, created, over_at)
-    } else {
-        // Sent: the device's answer, or its silence, decides.
-        Next::Wait(over_at)
+    let (next, over_at) = match &observed.device {
+        Target::Absent => absent(observed, phase, created, deadline),
+        Target::Unreadable => present(observed, None, phase, created, deadline),
+        Target::Known(device) => present(observed, Some(device), phase, created, deadline),
     };
     match next {
         Next::Wait(until) => Plan {
@@ -132,39 +129,111 @@ pub fn plan(observed: &Observed) -> Plan {
     }
 }
 
+/// Of a Device that is not there. What was sent to it before it went has run by now, or has not, and nobody will say.
+fn absent(
+    observed: &Observed,
+    phase: InvocationPhase,
+    created: Timestamp,
+    deadline: Timestamp,
+) -> (Next, Timestamp) {
+    let invocation = &observed.invocation;
+    let may_have_been_sent =
+        phase != InvocationPhase::Queued || may_have_been_sent_before(observed, created);
+    if !may_have_been_sent {
+        let end = too_large(observed).unwrap_or_else(|| {
+            let name = &invocation.spec.device_ref.name;
+            failed(
+                ErrorCode::DeviceNotFound,
+                "DeviceNotFound",
+                format!("there is no Device {name} here"),
+            )
+        });
+        return (Next::End(end), deadline);
+    }
+    let dispatched = invocation
+        .status
+        .as_ref()
+        .and_then(|status| status.dispatched_at.as_ref())
+        .map_or(created, |time| time.0);
+    let gone = match &observed.absence.departure {
+        Some(departure) => departure.at.max(observed.absence.seen_since),
+        None => observed.absence.seen_since,
+    };
+    let timeout = SignedDuration::from_secs(invocation.spec.timeout_seconds);
+    let stopped = later(created.max(dispatched).max(gone), timeout);
+    let over_at = later(stopped.min(deadline), LATE);
+    let next = if observed.now >= over_at {
+        Next::End(unknown())
+    } else {
+        Next::Wait(over_at)
+    };
+    (next, over_at)
+}
+
+/// Of a Device that is there; `None` where it cannot be read.
+fn present(
+    observed: &Observed,
+    device: Option<&Device>,
+    phase: InvocationPhase,
+    created: Timestamp,
+    deadline: Timestamp,
+) -> (Next, Timestamp) {
+    let over_at = over_at(observed, device, deadline);
+    let next = if observed.now >= over_at {
+        Next::End(unknown())
+    } else if phase == InvocationPhase::Queued {
+        match (too_large(observed), device) {
+            (Some(end), _) => Next::End(end),
+            (None, None) => Next::Wait(over_at),
+            (None, Some(device)) => queued(observed, device, created, over_at),
+        }
+    } else {
+        // Sent: the device's answer, or its silence, decides.
+        Next::Wait(over_at)
+    };
+    (next, over_at)
+}
+
+fn unknown() -> End {
+    End {
+        phase: InvocationPhase::Unknown,
+        code: ErrorCode::NoAnswer,
+        reason: "NoAnswer",
+        message: "nobody answered in time: it may have run, or not".to_owned(),
+    }
+}
+
 /// When even the answer's time is over. A gateway that holds the device may hold its result, too, and have been kept
 /// from writing it by what kept this process from seeing it.
-fn over_at(observed: &Observed, deadline: Timestamp) -> Timestamp {
+fn over_at(observed: &Observed, device: Option<&Device>, deadline: Timestamp) -> Timestamp {
     let over_at = later(deadline, LATE);
-    let may_be_held = match &observed.device {
-        Target::Absent => false,
-        Target::Unreadable => true,
-        Target::Known(device) => holder(device, observed) == Holder::Gateway,
-    };
-    if may_be_held {
+    if device.is_none_or(|device| holder(device, observed) == Holder::Gateway) {
         over_at.max(later(observed.seen_since, CATCHING_UP))
     } else {
         over_at
     }
 }
 
-/// What nobody should have to hold, or to run.
-fn excess(observed: &Observed) -> Option<End> {
-    let spec = &observed.invocation.spec;
-    let bytes = spec.input_bytes();
-    if bytes > names::MAX_INPUT_BYTES {
-        let most = names::MAX_INPUT_BYTES;
-        return Some(failed(
+/// What nobody sends.
+fn too_large(observed: &Observed) -> Option<End> {
+    let bytes = observed.invocation.spec.input_bytes();
+    let most = names::MAX_INPUT_BYTES;
+    (bytes > most).then(|| {
+        failed(
             ErrorCode::InputTooLarge,
             "InputTooLarge",
             format!("spec.input has {bytes} bytes, {most} is the most"),
-        ));
-    }
+        )
+    })
+}
+
+/// What nobody should have to hold.
+fn excess(observed: &Observed) -> Option<End> {
     let message = match observed.standing {
         Standing::Within => return None,
         Standing::BeyondDevice => format!(
             "Device {} has {} older open invocations: wait until some have ended",
-            spec.device_ref.name,
+            observed.invocation.spec.device_ref.name,
             names::MAX_OPEN_PER_DEVICE
         ),
         Standing::BeyondNamespace => format!(
@@ -175,33 +244,30 @@ fn excess(observed: &Observed) -> Option<End> {
     Some(failed(ErrorCode::QueueFull, "QueueFull", message))
 }
 
-fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
-    if let Some(end) = excess(observed) {
-        return Next::End(end);
-    }
+fn queued(observed: &Observed, device: &Device, created: Timestamp, over_at: Timestamp) -> Next {
     let spec = &observed.invocation.spec;
     let name = &spec.device_ref.name;
-    let device = match &observed.device {
-        Target::Unreadable => return Next::Wait(over_at),
-        Target::Absent => {
-            return Next::End(failed(
-                ErrorCode::DeviceNotFound,
-                "DeviceNotFound",
-                format!("there is no Device {name} here"),
-            ));
-        }
-        Target::Known(device) => device,
+    let away_since = match holder(device, observed) {
+        // It sends, refuses and orders as it hears of them.
+        Holder::Gateway => return Next::Wait(over_at),
+        Holder::NobodySince(since) => since,
     };
-    let holder = holder(device, observed);
-    if may_have_been_sent(device, holder, created) {
+    let made_later = device
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .is_some_and(|made| made.0 >= created);
+    if may_have_been_sent(device, away_since, created)
+        || (made_later && may_have_been_sent_before(observed, created))
+    {
         return Next::Wait(over_at);
     }
-    if spec.cancel.is_some() && holder != Holder::Gateway {
-        // The news of a session, whose gateway may have sent it, may be on their way.
-        let settled = later(created, SETTLING);
-        if observed.now < settled {
-            return Next::Wait(settled);
-        }
+    // The news of a session, whose gateway may have sent it, may be on their way.
+    let settled = later(created, SETTLING);
+    if observed.now < settled {
+        return Next::Wait(settled);
+    }
+    if spec.cancel.is_some() {
         return Next::End(End {
             phase: InvocationPhase::Cancelled,
             code: ErrorCode::Cancelled,
@@ -223,15 +289,14 @@ fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
             message,
         ));
     }
-    let away_since = match holder {
-        Holder::Gateway => return Next::Wait(over_at),
-        Holder::NobodySince(since) => since,
-    };
+    if let Some(end) = excess(observed) {
+        return Next::End(end);
+    }
     let gives_up_at = match spec.when_offline {
-        // The device may be moving from one gateway to another, and the news may be on their way.
+        // The device may be moving from one gateway to another.
         WhenOffline::Fail => away_since
             .map_or(created, |since| later(since, MOVING))
-            .max(later(created, SETTLING)),
+            .max(settled),
         WhenOffline::Queue => {
             let timeout = SignedDuration::from_secs(spec.timeout_seconds);
             deadline::of(&observed.invocation).map_or(over_at, |deadline| later(deadline, -timeout))
@@ -260,9 +325,37 @@ fn queued(observed: &Observed, created: Timestamp, over_at: Timestamp) -> Next {
     })
 }
 
+/// Whether a gateway may have sent it to a Device of that name that was deleted since, and not said so. A Device that had
+/// been there since the invocation was made, and was deleted, was seen to go; what a gateway sent to one that showed no
+/// open session, or that was made before the session, it marked first. Clocks differ, so the order of the writes counts,
+/// too.
+fn may_have_been_sent_before(observed: &Observed, created: Timestamp) -> bool {
+    let Absence {
+        seen_since,
+        departure,
+    } = &observed.absence;
+    created < *seen_since
+        || departure.as_ref().is_some_and(|departure| {
+            let was_there =
+                created <= departure.at || was_written_before(&observed.invocation, departure);
+            let began_before = departure.connected_at.is_none_or(|at| at <= created);
+            was_there && began_before
+        })
+}
+
+/// Whether this version of it is older than the deletion. One counter of the API server numbers all writes (KEP-5504).
+fn was_written_before(invocation: &CapabilityInvocation, departure: &Departure) -> bool {
+    let number = |version: Option<&String>| version.and_then(|it| it.parse::<u128>().ok());
+    let written = number(invocation.metadata.resource_version.as_ref());
+    let deleted = number(departure.version.as_ref());
+    written
+        .zip(deleted)
+        .is_some_and(|(written, deleted)| written < deleted)
+}
+
 /// Whether a gateway that died may have sent it, and not said so yet. Only the device can know then. What was there
 /// before the session, a gateway marks before it sends it.
-fn may_have_been_sent(device: &Device, holder: Holder, created: Timestamp) -> bool {
+fn may_have_been_sent(device: &Device, away_since: Option<Timestamp>, created: Timestamp) -> bool {
     let session = device
         .status
         .as_ref()
@@ -272,11 +365,8 @@ fn may_have_been_sent(device: &Device, holder: Holder, created: Timestamp) -> bo
     };
     let connected = session.connected_at.as_ref().map(|time| time.0);
     let began_before = connected.is_none_or(|connected| connected <= created);
-    match holder {
-        Holder::Gateway => false,
-        // Past the end of its Lease it sends nothing that is not marked: its writes come through no more than the Lease's.
-        Holder::NobodySince(since) => began_before && since.is_none_or(|since| created <= since),
-    }
+    // Past the end of its Lease it sends nothing that is not marked: its writes come through no more than the Lease's.
+    began_before && away_since.is_none_or(|since| created <= since)
 }
 
 /// Who holds the device's stream.

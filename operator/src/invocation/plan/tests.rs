@@ -51,6 +51,38 @@ fn lamp(ended: Option<i64>) -> Device {
     device
 }
 
+/// Devices have been seen for long, and none of that name went.
+fn never_there() -> Absence {
+    Absence {
+        seen_since: at(0),
+        departure: None,
+    }
+}
+
+/// It went at second 1010, and had held a stream since second 10.
+fn went() -> Absence {
+    Absence {
+        seen_since: at(0),
+        departure: Some(Departure {
+            at: at(1010),
+            version: Some("100".to_owned()),
+            connected_at: Some(at(10)),
+        }),
+    }
+}
+
+fn without_device(now: i64, invocation: &CapabilityInvocation, absence: Absence) -> Plan {
+    plan(&Observed {
+        now: at(now),
+        invocation: invocation.clone(),
+        device: Target::Absent,
+        lease: GatewayLease::Absent,
+        standing: Standing::Within,
+        seen_since: at(0),
+        absence,
+    })
+}
+
 fn decide(
     now: i64,
     invocation: &CapabilityInvocation,
@@ -65,6 +97,7 @@ fn decide(
         lease,
         standing: Standing::Within,
         seen_since: at(0),
+        absence: never_there(),
     })
 }
 
@@ -254,21 +287,27 @@ fn an_invocation_of_no_device_or_one_that_is_not_trusted_fails() {
         lease: GatewayLease::Absent,
         standing: Standing::Within,
         seen_since: at(0),
+        absence: never_there(),
     };
     assert_eq!(
         end(&plan(&nobody)),
         (InvocationPhase::Failed, ErrorCode::DeviceNotFound)
     );
-    for (trust, ended) in [
-        (TrustDecision::Suspended, None),
-        (TrustDecision::Revoked, Some(900)),
-    ] {
-        let mut device = lamp(ended);
+    for trust in [TrustDecision::Suspended, TrustDecision::Revoked] {
+        let mut device = lamp(Some(900));
         device.spec.trust = trust;
-        let plan = decide(1000, &queue(600), &device, GatewayLease::Live);
+        let plan = decide(1001, &queue(600), &device, GatewayLease::Live);
         assert_eq!(
             end(&plan),
             (InvocationPhase::Failed, ErrorCode::DeviceNotTrusted),
+            "{trust:?}"
+        );
+        // Until its gateway has cut the stream, and marked what it had sent.
+        let mut held = lamp(None);
+        held.spec.trust = trust;
+        assert_eq!(
+            decide(1001, &queue(600), &held, GatewayLease::Live),
+            waits_until(1640),
             "{trust:?}"
         );
     }
@@ -318,6 +357,7 @@ fn a_device_that_cannot_be_read_is_no_reason_to_fail_but_time_is() {
             lease: GatewayLease::Absent,
             standing: Standing::Within,
             seen_since: at(0),
+            absence: never_there(),
         })
     };
     assert_eq!(unreadable(1001), waits_until(1040));
@@ -341,6 +381,7 @@ fn a_gateway_that_holds_the_device_may_write_what_it_holds_after_an_outage() {
             lease,
             standing: Standing::Within,
             seen_since: at(1100),
+            absence: never_there(),
         })
     };
     let unknown = (InvocationPhase::Unknown, ErrorCode::NoAnswer);
@@ -408,25 +449,164 @@ fn an_input_that_is_too_large_ends_the_invocation_whoever_holds_the_device() {
 }
 
 #[test]
-fn one_of_too_many_ends_at_once_unless_it_was_sent() {
-    let decide = |standing, invocation: CapabilityInvocation| {
+fn one_of_too_many_ends_unless_a_gateway_may_have_sent_it() {
+    let decide = |now, standing, invocation: &CapabilityInvocation, device, lease| {
         plan(&Observed {
-            now: at(1000),
-            invocation,
-            device: Target::known(lamp(None)),
-            lease: GatewayLease::Live,
+            now: at(now),
+            invocation: invocation.clone(),
+            device: Target::known(device),
+            lease,
             standing,
             seen_since: at(0),
+            absence: never_there(),
         })
     };
+    let full = (InvocationPhase::Failed, ErrorCode::QueueFull);
+    let dead = GatewayLease::Expired {
+        renewed_at: at(990),
+    };
+    let too_many = queue(600);
     for standing in [Standing::BeyondDevice, Standing::BeyondNamespace] {
+        let of = |now, device, lease| decide(now, standing, &too_many, device, lease);
+        let away = lamp(Some(900));
         assert_eq!(
-            end(&decide(standing, queue(600))),
-            (InvocationPhase::Failed, ErrorCode::QueueFull)
+            of(1000, away.clone(), GatewayLease::Live),
+            waits_until(1001),
+            "its session may not be seen yet"
+        );
+        assert_eq!(end(&of(1001, away.clone(), GatewayLease::Live)), full);
+        // The gateway hears of it first, and has an order of its own within a second.
+        assert_eq!(
+            of(1001, lamp(None), GatewayLease::Live),
+            waits_until(1640),
+            "a gateway holds the device"
+        );
+        assert_eq!(
+            of(1006, lamp(None), dead),
+            waits_until(1640),
+            "one that died may have sent it"
         );
         let sent = with(|invocation| {
             invocation.status.get_or_insert_default().phase = InvocationPhase::Dispatched;
         });
-        assert_eq!(decide(standing, sent), waits_until(1040), "it may run");
+        assert_eq!(
+            decide(1001, standing, &sent, away.clone(), GatewayLease::Live),
+            waits_until(1040),
+            "it may run"
+        );
+        let cancelled = with(|invocation| invocation.spec.cancel = Some(Cancel::Requested));
+        assert_eq!(
+            end(&decide(
+                1001,
+                standing,
+                &cancelled,
+                away,
+                GatewayLease::Live
+            )),
+            (InvocationPhase::Cancelled, ErrorCode::Cancelled)
+        );
     }
+}
+
+#[test]
+fn what_was_certainly_never_sent_says_that_there_is_no_device() {
+    let not_found = (InvocationPhase::Failed, ErrorCode::DeviceNotFound);
+    // However late it is looked at.
+    for now in [1000, 1040, 9000] {
+        let plan = without_device(now, &minimal(), never_there());
+        assert_eq!(end(&plan), not_found, "{now}");
+    }
+    // It waited for the device before that connected: that would have been marked.
+    let waited = with(|invocation| {
+        *invocation = queue(3000);
+        invocation.metadata.creation_timestamp = Some(Time(at(5)));
+    });
+    assert_eq!(end(&without_device(1011, &waited, went())), not_found);
+    // Made after the device went.
+    let later = with(|invocation| {
+        invocation.metadata.creation_timestamp = Some(Time(at(1011)));
+        invocation.metadata.resource_version = Some("101".to_owned());
+    });
+    assert_eq!(end(&without_device(1011, &later, went())), not_found);
+    let too_large = with(|invocation| invocation.spec.input = Some("x".repeat(40_000).into()));
+    assert_eq!(
+        end(&without_device(1011, &too_large, never_there())),
+        (InvocationPhase::Failed, ErrorCode::InputTooLarge)
+    );
+}
+
+#[test]
+fn what_a_gateway_may_have_sent_before_the_device_was_deleted_is_unknown() {
+    let unknown = (InvocationPhase::Unknown, ErrorCode::NoAnswer);
+    let cancelled = with(|invocation| invocation.spec.cancel = Some(Cancel::Requested));
+    for invocation in [minimal(), cancelled] {
+        assert_eq!(
+            without_device(1011, &invocation, went()),
+            waits_until(1040),
+            "it may run"
+        );
+        assert_eq!(end(&without_device(1040, &invocation, went())), unknown);
+    }
+    // By our clock it was made after that; by the order of the writes it was not.
+    let by_order = with(|invocation| {
+        invocation.metadata.creation_timestamp = Some(Time(at(1012)));
+        invocation.metadata.resource_version = Some("99".to_owned());
+    });
+    assert_eq!(without_device(1013, &by_order, went()), waits_until(1052));
+    // Nobody saw whether there was a device.
+    let not_seen = Absence {
+        seen_since: at(1001),
+        departure: None,
+    };
+    assert_eq!(
+        without_device(1002, &minimal(), not_seen.clone()),
+        waits_until(1040)
+    );
+    // It need not wait for days: what was sent has run by then.
+    assert_eq!(
+        without_device(1011, &queue(600_000), went()),
+        waits_until(1050)
+    );
+    let sent = with(|invocation| {
+        *invocation = queue(600_000);
+        let status = invocation.status.get_or_insert_default();
+        status.phase = InvocationPhase::Dispatched;
+        status.dispatched_at = Some(Time(at(1005)));
+    });
+    assert_eq!(
+        without_device(1011, &sent, never_there()),
+        waits_until(1045)
+    );
+    assert_eq!(end(&without_device(1045, &sent, never_there())), unknown);
+}
+
+#[test]
+fn a_device_that_was_made_anew_says_nothing_of_what_was_sent_to_the_one_before() {
+    let anew = |second| {
+        let mut device = lamp(None);
+        device.status = None;
+        device.metadata.creation_timestamp = Some(Time(at(second)));
+        device
+    };
+    let decide = |now, device, absence| {
+        plan(&Observed {
+            now: at(now),
+            invocation: minimal(),
+            device: Target::known(device),
+            lease: GatewayLease::Absent,
+            standing: Standing::Within,
+            seen_since: at(0),
+            absence,
+        })
+    };
+    assert_eq!(decide(1018, anew(1012), went()), waits_until(1040));
+    assert_eq!(
+        end(&decide(1018, anew(1012), never_there())),
+        (InvocationPhase::Failed, ErrorCode::DeviceOffline)
+    );
+    assert_eq!(
+        end(&decide(1018, anew(900), went())),
+        (InvocationPhase::Failed, ErrorCode::DeviceOffline),
+        "it was there before"
+    );
 }

@@ -19,8 +19,8 @@ fn schema_of_code() -> Value {
     let definition = definitions()
         .into_iter()
         .find(|definition| definition.spec.names.kind == "CapabilityInvocation")
-        .unwrap();
-    let definition = serde_json::to_value(definition).unwrap();
+        .expect("the kind is defined");
+    let definition = serde_json::to_value(definition).expect("a definition can be written as JSON");
     let root = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     root["properties"]["status"]["properties"]["error"]["properties"]["code"].clone()
 }

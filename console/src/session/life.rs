@@ -16,6 +16,8 @@ const SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// A session that begins now. It does not outlive its token.
 pub fn begin(id: SessionId, token: Token, now: Timestamp) -> Sealed {
+    // Seals have whole seconds.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let latest = now.saturating_add(ABSOLUTE).unwrap_or(Timestamp::MAX);
     let expires_at = token.expires_at().map_or(latest, |end| end.min(latest));
     Sealed {

@@ -99,7 +99,11 @@ pub async fn make_code(scene: &Scene, name: &str, spec: serde_json::Value) -> an
     .await
 }
 
-async fn status_of(scene: &Scene, code: &str) -> anyhow::Result<crds::v1alpha1::PairingCodeStatus> {
+/// What a code says of itself.
+pub async fn status_of(
+    scene: &Scene,
+    code: &str,
+) -> anyhow::Result<crds::v1alpha1::PairingCodeStatus> {
     let codes: Api<PairingCode> = Api::namespaced(scene.client.clone(), &scene.namespace);
     codes
         .get(code)

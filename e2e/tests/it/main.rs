@@ -7,6 +7,7 @@ mod admission;
 mod agent;
 mod artefacts;
 mod commands;
+mod decision;
 mod door;
 mod fixture;
 mod invocation;
@@ -27,6 +28,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         smoke::trials(fixture),
         admission::trials(fixture),
         door::trials(fixture),
+        decision::trials(fixture),
         commands::trials(fixture),
         agent::trials(fixture),
         mediation::trials(fixture),

@@ -11,6 +11,8 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::agent::{invoke, online, succeeded};
+use crate::decision::{admitted, failed, misname};
+use crate::door::approve;
 use crate::fixture::{Fixture, Scene};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -24,6 +26,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         fixture.trial(
             "upheaval::invocations_go_on_without_the_operator",
             operator_killed,
+        ),
+        fixture.trial(
+            "upheaval::a_name_that_is_no_digest_and_was_approved_before_anybody_looked_issues_nothing",
+            approved_unseen,
         ),
         fixture.trial(
             "upheaval::streams_survive_a_restart_of_the_api_server",
@@ -99,6 +105,28 @@ async fn operator_killed(scene: Scene) -> anyhow::Result<()> {
     invoke(&scene, "orphan", "orphan-back").await?;
     succeeded(&scene, "orphan-back").await?;
     agent.stop().await
+}
+
+/// The operator fails such a request on sight: here a person is quicker.
+async fn approved_unseen(scene: Scene) -> anyhow::Result<()> {
+    let stranger = admitted(&scene, "unseen").await?;
+    let (wrong, _) = {
+        let mut stack = scene.stack().await?;
+        let operator = stack.as_mut().context("no stack")?.operator();
+        operator.kill().await?;
+        let made = misname(&scene, &stranger, "unseen").await;
+        let approved = match &made {
+            Ok((wrong, _)) => approve(&scene, wrong).await,
+            Err(_) => Ok(()),
+        };
+        // Whatever came of it: the others need it.
+        operator.start_again().await?;
+        approved?;
+        made?
+    };
+    let why = failed(&scene, &wrong).await?;
+    ensure!(why == "NameIsNotDigest", "{why}");
+    Ok(())
 }
 
 async fn api_server_killed(scene: Scene) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
-//! The programs as a user runs them: one operator, some gateways, and agents, each a process of its own.
+//! The programs as a user runs them: an operator or several, some gateways, and agents, each a process of its own.
 //!
-//! Operator and gateways have the rights of their service accounts and no others; gateways read their Secrets from
+//! Operators and gateways have the rights of their service accounts and no others; gateways read their Secrets from
 //! mounted folders. Agents know nothing of the API server.
 
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use futures::future::try_join_all;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -77,12 +78,12 @@ impl Programs {
     }
 }
 
-/// One operator and its gateways.
+/// Operators, of which one leads, and the gateways.
 pub struct Stack {
     cluster: Cluster,
     folder: PathBuf,
     programs: Programs,
-    operator: Service,
+    operators: Vec<Service>,
     gateways: Vec<Gateway>,
     _mounts: Vec<SecretMount>,
 }
@@ -101,6 +102,18 @@ pub struct Place {
     pub listen: String,
     /// `HOST:PORT` where devices find it: the same, unless something stands in between.
     pub advertise: String,
+}
+
+impl Place {
+    /// A free port, where devices find it, too.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn on_loopback() -> anyhow::Result<Self> {
+        let listen = loopback()?;
+        let advertise = listen.clone();
+        Ok(Self { listen, advertise })
+    }
 }
 
 /// A gateway.
@@ -123,14 +136,9 @@ impl Stack {
         folder: &Path,
         gateways: usize,
     ) -> anyhow::Result<Self> {
-        let mut places: Vec<Place> = Vec::new();
-        while places.len() < gateways {
-            let listen = loopback()?;
-            if places.iter().all(|place| place.listen != listen) {
-                let advertise = listen.clone();
-                places.push(Place { listen, advertise });
-            }
-        }
+        let places = (0..gateways)
+            .map(|_| Place::on_loopback())
+            .collect::<anyhow::Result<Vec<_>>>()?;
         Self::start_at(cluster, programs, folder, &places).await
     }
 
@@ -144,29 +152,24 @@ impl Stack {
         folder: &Path,
         places: &[Place],
     ) -> anyhow::Result<Self> {
+        Self::start_with(cluster, programs, folder, 1, places).await
+    }
+
+    /// The same, with as many operators, which all start at once.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub async fn start_with(
+        cluster: &Cluster,
+        programs: &Programs,
+        folder: &Path,
+        operators: usize,
+        places: &[Place],
+    ) -> anyhow::Result<Self> {
         private::folder(folder)?;
         let first = &places.first().context("a stack needs a gateway")?.advertise;
-
-        let kubeconfig = folder.join("operator.kubeconfig");
-        cluster
-            .service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR_ACCOUNT, &kubeconfig)
-            .await?;
-        let operator = Service::start(loopback()?, |admin| {
-            Program::new(
-                "fairlead-operator",
-                programs.path("fairlead-operator"),
-                folder.join("operator.log"),
-            )
-            .env("KUBECONFIG", &kubeconfig)
-            .args([
-                "--namespace",
-                SYSTEM_NAMESPACE,
-                "--trust-domain",
-                TRUST_DOMAIN,
-            ])
-            .args(["--gateway-address", first, "--admin-address", admin])
-        })
-        .await?;
+        let operators = start_operators(cluster, programs, folder, operators, first).await?;
+        let tail = || operators.first().map(|operator| operator.process.tail());
 
         let mount = |name: &str| {
             SecretMount::start(cluster.client(), SYSTEM_NAMESPACE, name, &folder.join(name))
@@ -179,7 +182,7 @@ impl Stack {
             mount
                 .mounted(READY_WITHIN)
                 .await
-                .with_context(|| operator.process.tail())?;
+                .with_context(|| tail().unwrap_or_default())?;
         }
 
         let kubeconfig = folder.join("gateway.kubeconfig");
@@ -237,7 +240,7 @@ impl Stack {
             cluster: cluster.clone(),
             folder: folder.to_owned(),
             programs: programs.clone(),
-            operator,
+            operators,
             gateways: started,
             _mounts: vec![tls, setup, keys],
         })
@@ -253,9 +256,14 @@ impl Stack {
         &self.programs
     }
 
-    /// The operator.
+    /// The operator; of several, the first.
     pub fn operator(&mut self) -> &mut Service {
-        &mut self.operator
+        &mut self.operators[0]
+    }
+
+    /// All operators.
+    pub fn operators(&mut self) -> &mut [Service] {
+        &mut self.operators
     }
 
     /// The gateways, in the order of their start: `gateway-0`, `gateway-1`, ...
@@ -286,7 +294,7 @@ impl Stack {
         &self.folder
     }
 
-    /// Stops gateways, then the operator, all by SIGTERM.
+    /// Stops gateways, then operators, all by SIGTERM.
     ///
     /// # Errors
     /// The first that did not stop in time or failed; all are gone in any case.
@@ -295,8 +303,50 @@ impl Stack {
         for gateway in self.gateways {
             stopped = stopped.and(gateway.service.stop().await);
         }
-        stopped.and(self.operator.stop().await)
+        for operator in self.operators {
+            stopped = stopped.and(operator.stop().await);
+        }
+        stopped
     }
+}
+
+/// Each draws a name of its own, also when it is started again: whether it may lead is not to hang on who it was.
+async fn start_operators(
+    cluster: &Cluster,
+    programs: &Programs,
+    folder: &Path,
+    number: usize,
+    gateway: &str,
+) -> anyhow::Result<Vec<Service>> {
+    ensure!(number > 0, "a stack needs an operator");
+    let kubeconfig = folder.join("operator.kubeconfig");
+    cluster
+        .service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR_ACCOUNT, &kubeconfig)
+        .await?;
+    let kubeconfig = &kubeconfig;
+    let start = |number: usize| async move {
+        let log = match number {
+            0 => "operator.log".to_owned(),
+            _ => format!("operator-{number}.log"),
+        };
+        Service::start(loopback()?, |admin| {
+            Program::new(
+                "fairlead-operator",
+                programs.path("fairlead-operator"),
+                folder.join(log),
+            )
+            .env("KUBECONFIG", kubeconfig)
+            .args([
+                "--namespace",
+                SYSTEM_NAMESPACE,
+                "--trust-domain",
+                TRUST_DOMAIN,
+            ])
+            .args(["--gateway-address", gateway, "--admin-address", admin])
+        })
+        .await
+    };
+    try_join_all((0..number).map(start)).await
 }
 
 impl Gateway {

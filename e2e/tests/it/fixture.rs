@@ -134,7 +134,7 @@ impl Fixture {
         self.cluster.get().expect("booted before any trial runs")
     }
 
-    fn programs(&self) -> &Programs {
+    pub fn programs(&self) -> &Programs {
         self.programs.get().expect("built before any trial runs")
     }
 

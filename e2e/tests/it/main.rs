@@ -14,6 +14,7 @@ mod invocation;
 mod mediation;
 mod renewal;
 mod smoke;
+mod standby;
 mod upheaval;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         agent::trials(fixture),
         mediation::trials(fixture),
         renewal::trials(fixture),
+        standby::trials(fixture),
     ]
     .into_iter()
     .flatten()

@@ -4,7 +4,7 @@
 //! (a client, kubeconfigs, kubectl), be it ours or one that somebody already has; [`install`] applies what the
 //! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
 //! story to a person, with the figures of [`measure`] and their [`floor`]; [`stranger`] is a peer that need not play by the
-//! rules, [`authority`] gives it certificates, [`approval`] a code
+//! rules, [`hang_up`] hears how its connection ends, [`authority`] gives it certificates, [`approval`] a code
 //! and somebody who approves; [`figures`] measures many devices, [`faults`] does to programs what happens to programs, and
 //! [`simulation`] to all of what decides in them, in one thread.
 //! [`process`], [`ports`], [`wait`], [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
@@ -21,6 +21,7 @@ pub mod demo;
 pub mod faults;
 pub mod figures;
 pub mod floor;
+pub mod hang_up;
 pub mod install;
 pub mod measure;
 pub mod ports;

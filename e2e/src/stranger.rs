@@ -30,6 +30,7 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -38,6 +39,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+
+use crate::hang_up::{HangUp, overhear};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -197,6 +200,9 @@ pub struct Exchange {
     exporter: Exporter,
     steps: mpsc::Sender<EnrollRequest>,
     answers: Streaming<EnrollResponse>,
+    hang_up: HangUp,
+    /// Kept, or we would hang up as soon as the call is over.
+    _channel: Channel,
 }
 
 /// Why a proof did not come about.
@@ -217,14 +223,10 @@ impl Exchange {
     /// Begins an exchange on a connection.
     pub async fn over(connection: Connection) -> anyhow::Result<Self> {
         let exporter = Exporter::of(connection.get_ref().1).context("export keying material")?;
-        Ok(Self::on(channel(connection).await?, exporter).await?)
-    }
-
-    /// Begins an exchange on a channel.
-    pub async fn on(channel: Channel, exporter: Exporter) -> Result<Self, Status> {
+        let (connection, hang_up) = overhear(connection);
+        let channel = channel(connection).await?;
         let (steps, outgoing) = mpsc::channel(4);
-        let mut client = EnrollmentClient::new(channel);
-        let answers = client
+        let answers = EnrollmentClient::new(channel.clone())
             .enroll(ReceiverStream::new(outgoing))
             .await?
             .into_inner();
@@ -232,7 +234,17 @@ impl Exchange {
             exporter,
             steps,
             answers,
+            hang_up,
+            _channel: channel,
         })
+    }
+
+    /// Waits until the gateway hangs up.
+    ///
+    /// # Errors
+    /// When it does not in that time.
+    pub async fn hung_up(&mut self, within: Duration) -> anyhow::Result<()> {
+        self.hang_up.within(within).await
     }
 
     /// Sends a step, whichever it is.
@@ -375,14 +387,33 @@ pub fn success(uid: &str, name: &str, output: &serde_json::Value) -> Said {
 }
 
 /// Speaks gRPC over a connection, and over no other.
-pub async fn channel(connection: Connection) -> anyhow::Result<Channel> {
+pub async fn channel<C>(connection: C) -> anyhow::Result<Channel>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    speak(connection, endpoint()).await
+}
+
+/// The same, and takes no more than so many bytes of a call before they are read.
+pub async fn narrow_channel(connection: Connection, bytes: u32) -> anyhow::Result<Channel> {
+    speak(connection, endpoint().initial_stream_window_size(bytes)).await
+}
+
+fn endpoint() -> Endpoint {
+    // Not `https`, which would make tonic look for a TLS configuration of its own.
+    Endpoint::from_static("http://gateway.fairlead.internal")
+}
+
+async fn speak<C>(connection: C, endpoint: Endpoint) -> anyhow::Result<Channel>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut connection = Some(hyper_util::rt::TokioIo::new(connection));
     let connector = tower::service_fn(move |_| {
         let connection = connection.take();
         async move { connection.ok_or(io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    // Not `https`, which would make tonic look for a TLS configuration of its own.
-    Endpoint::from_static("http://gateway.fairlead.internal")
+    endpoint
         .connect_with_connector(connector)
         .await
         .context("speak HTTP/2")

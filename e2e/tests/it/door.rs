@@ -1,5 +1,6 @@
 //! Who does not get in, and what a code is worth: strangers at real gateways, with a real operator behind them.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use proto::node::enroll_response::Step as Answer;
 use proto::node::node_service_client::NodeServiceClient;
 use proto::node::{Platform, RegisterRequest};
 use rcgen::{CertificateParams, KeyPair};
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
@@ -29,6 +31,11 @@ use tokio::task::JoinSet;
 use crate::fixture::{Fixture, Scene};
 
 const SOON: Duration = Duration::from_secs(30);
+/// Who says something that is no protocol of ours is cut off, and not only shown out: a handshake that does not go on
+/// ends after five seconds, and an enrollee that does nothing after thirty.
+const AT_ONCE: Duration = Duration::from_secs(4);
+/// A gateway gives who was refused five seconds to read why.
+const AFTER_A_REFUSAL: Duration = Duration::from_secs(15);
 
 pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
     vec![
@@ -322,19 +329,31 @@ async fn foreign(scene: Scene) -> anyhow::Result<()> {
     let gateways = scene.gateways().await?;
     let stranger = Stranger::new()?;
     let forged = Authority::made_up()?.certify(&stranger, &scene.namespace, "forged")?;
-    for shown in [Shown::Nothing, Shown::Issued(forged)] {
+    for (shown, expected) in [
+        (Shown::Nothing, AlertDescription::CertificateRequired),
+        (Shown::Issued(forged), AlertDescription::UnknownCA),
+    ] {
         let connection = stranger.connect(&gateways[0], shown).await?;
-        ended(connection).await?;
+        let end = ended(connection).await?.err().context("no alert")?;
+        ensure!(alert(&end) == Some(expected), "{end}");
     }
     Ok(())
 }
 
-/// The gateway hangs up: with an alert, or without a word.
-async fn ended(mut connection: Connection) -> anyhow::Result<()> {
+/// Waits until the gateway hangs up, at once: with an alert, or without a word.
+async fn ended(mut connection: Connection) -> anyhow::Result<io::Result<usize>> {
     let mut rest = Vec::new();
-    let read = tokio::time::timeout(SOON, connection.read_to_end(&mut rest)).await;
-    ensure!(read.is_ok(), "the connection stays open");
-    Ok(())
+    tokio::time::timeout(AT_ONCE, connection.read_to_end(&mut rest))
+        .await
+        .context("the connection stays open")
+}
+
+/// What the gateway said as it ended a handshake.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    if let rustls::Error::AlertReceived(alert) = error.get_ref()?.downcast_ref()? {
+        return Some(*alert);
+    }
+    None
 }
 
 async fn register(connection: Connection) -> anyhow::Result<Result<(), tonic::Status>> {
@@ -432,14 +451,18 @@ async fn not_tls_13(scene: Scene) -> anyhow::Result<()> {
         .await?;
     let mut answer = Vec::new();
     // A reset is as good as an end.
-    let _ = tokio::time::timeout(SOON, plain.read_to_end(&mut answer))
+    let _ = tokio::time::timeout(AT_ONCE, plain.read_to_end(&mut answer))
         .await
         .context("plain HTTP is kept open")?;
     ensure!(!answer.starts_with(b"HTTP/"), "plain HTTP was answered");
     let old = stranger
         .connect_with(&gateways[0], Shown::SelfSigned, &rustls::version::TLS12)
         .await;
-    ensure!(old.is_err(), "TLS 1.2 was spoken");
+    let refused = old.err().context("TLS 1.2 was spoken")?;
+    ensure!(
+        alert(&refused) == Some(AlertDescription::ProtocolVersion),
+        "{refused}"
+    );
     Ok(())
 }
 
@@ -498,7 +521,7 @@ async fn malformed(scene: Scene) -> anyhow::Result<()> {
     let mut connection = garbage.connect(&gateways[0], Shown::SelfSigned).await?;
     // The gateway may hang up before all of it is written.
     let _ = connection.write_all(&vec![0x5a; 64 * 1024]).await;
-    ended(connection).await?;
+    let _ = ended(connection).await?;
 
     let mut giant = Stranger::new()?.enroll(&gateways[0]).await?;
     let begin = proto::node::Begin {
@@ -517,6 +540,7 @@ async fn malformed(scene: Scene) -> anyhow::Result<()> {
         tonic::Code::InvalidArgument,
     ];
     ensure!(expected.contains(&refused.code()), "{refused}");
+    giant.hung_up(AFTER_A_REFUSAL).await?;
 
     let mut nonsense = Stranger::new()?.enroll(&gateways[0]).await?;
     let begin = proto::node::Begin {
@@ -530,6 +554,7 @@ async fn malformed(scene: Scene) -> anyhow::Result<()> {
         .err()
         .context("nonsense was answered")?;
     ensure!(refused.code() == tonic::Code::InvalidArgument, "{refused}");
+    nonsense.hung_up(AFTER_A_REFUSAL).await?;
 
     approve(&scene, &pending.request).await?;
     bystander.issued().await?;

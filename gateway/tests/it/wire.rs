@@ -24,7 +24,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn plain_http_and_garbage_are_cut_off() {
-    let hub = Hub::start().await;
+    let limits = Limits {
+        // Else all of them would end by that, whatever they said.
+        handshake_time: Duration::from_mins(5),
+        ..Limits::default()
+    };
+    let hub = Hub::with_limits(limits).await;
     for bytes in [
         &b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"[..],
         PREFACE,

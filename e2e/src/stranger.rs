@@ -321,23 +321,19 @@ pub struct DeviceStream {
 impl DeviceStream {
     /// Registers with these capabilities and opens the stream, up to the Welcome.
     pub async fn open(connection: Connection, capabilities: &[&str]) -> anyhow::Result<Self> {
-        let capability = |name: &&str| Capability {
-            name: (*name).to_owned(),
-            ..Capability::default()
-        };
-        let mut client = NodeServiceClient::new(channel(connection).await?);
-        let request = RegisterRequest {
-            platform: Some(Platform::default()),
-            capabilities: capabilities.iter().map(capability).collect(),
-            ..RegisterRequest::default()
-        };
-        let registration = client.register(request).await?.into_inner().registration;
+        let channel = channel(connection).await?;
+        let registration = register(channel.clone(), capabilities).await?;
+        Self::begin(channel, registration).await
+    }
+
+    /// Opens the stream with a registration, whosever it is, up to the Welcome.
+    pub async fn begin(channel: Channel, registration: String) -> anyhow::Result<Self> {
         let (said, outgoing) = mpsc::channel(8);
         let hello = DeviceEvent {
             event: Some(Said::Hello(Hello { registration })),
         };
         said.send(hello).await.context("say hello")?;
-        let heard = client
+        let heard = NodeServiceClient::new(channel)
             .event_stream(ReceiverStream::new(outgoing))
             .await?
             .into_inner();
@@ -371,6 +367,21 @@ impl DeviceStream {
             }
         }
     }
+}
+
+/// Says what a device can do. Gives what it then says Hello with.
+pub async fn register(channel: Channel, capabilities: &[&str]) -> Result<String, Status> {
+    let capability = |name: &&str| Capability {
+        name: (*name).to_owned(),
+        ..Capability::default()
+    };
+    let request = RegisterRequest {
+        platform: Some(Platform::default()),
+        capabilities: capabilities.iter().map(capability).collect(),
+        ..RegisterRequest::default()
+    };
+    let registered = NodeServiceClient::new(channel).register(request).await?;
+    Ok(registered.into_inner().registration)
 }
 
 /// The report of a capability that succeeded with this output.

@@ -60,7 +60,8 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
     ]
 }
 
-async fn device(
+/// A paired device that the trial plays, with a stream at the first gateway, and Online.
+pub async fn device(
     scene: &Scene,
     name: &str,
     capabilities: &[&str],

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use crds::CapabilityInvocation;
 use crds::v1alpha1::CapabilityInvocationStatus;
+use crds::v1alpha1::capability_invocation::InvocationPhase;
+use e2e::stranger::{DeviceStream, success};
 use e2e::wait::until;
 use kube::Api;
 use kube::api::PostParams;
+use proto::node::gateway_event::Event as Heard;
 use serde_json::{Value, json};
 
 use crate::fixture::Scene;
@@ -38,4 +41,30 @@ pub async fn end(scene: &Scene, name: &str) -> anyhow::Result<CapabilityInvocati
         Ok(status.phase.is_terminal().then_some(status))
     })
     .await
+}
+
+/// One from its creation to its end, with the trial in the place of the device.
+pub async fn answered(
+    scene: &Scene,
+    device: &str,
+    stream: &mut DeviceStream,
+    name: &str,
+) -> anyhow::Result<()> {
+    let spec = json!({ "deviceRef": { "name": device }, "capability": "echo" });
+    let uid = make(scene, name, spec).await?.metadata.uid;
+    let uid = uid.context("no uid")?;
+    let heard = stream.next().await?;
+    let Heard::Dispatch(dispatch) = heard else {
+        bail!("no dispatch but {heard:?}")
+    };
+    ensure!(dispatch.uid == uid, "{dispatch:?}");
+    stream.say(success(&uid, name, &json!({}))).await?;
+    let heard = stream.next().await?;
+    ensure!(
+        matches!(&heard, Heard::ResultAck(ack) if ack.uid == uid),
+        "no ack but {heard:?}"
+    );
+    let status = end(scene, name).await?;
+    ensure!(status.phase == InvocationPhase::Succeeded, "{status:?}");
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod door;
 mod fixture;
 mod invocation;
 mod mediation;
+mod misbehaviour;
 mod renewal;
 mod smoke;
 mod standby;
@@ -31,6 +32,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         door::trials(fixture),
         decision::trials(fixture),
         commands::trials(fixture),
+        misbehaviour::trials(fixture),
         agent::trials(fixture),
         mediation::trials(fixture),
         renewal::trials(fixture),

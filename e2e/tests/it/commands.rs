@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use crate::door::pair;
 use crate::fixture::{Fixture, Scene};
 use crate::invocation;
+use crate::trust::trust;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -51,10 +52,6 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         fixture.trial(
             "commands::a_cancelled_invocation_never_reaches_the_device",
             cancelled_before,
-        ),
-        fixture.trial(
-            "commands::suspending_cuts_the_stream_and_keeps_the_device_out",
-            suspended,
         ),
         fixture.trial("commands::presence_follows_the_session", presence),
     ]
@@ -149,15 +146,6 @@ async fn no_device(scene: Scene) -> anyhow::Result<()> {
         end == (InvocationPhase::Failed, Some(ErrorCode::DeviceNotTrusted)),
         "{end:?}"
     );
-    Ok(())
-}
-
-async fn trust(scene: &Scene, device: &str, trust: &str) -> anyhow::Result<()> {
-    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    let patch = json!({ "spec": { "trust": trust } });
-    devices
-        .patch(device, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
     Ok(())
 }
 
@@ -317,43 +305,6 @@ async fn cancelled_before(scene: Scene) -> anyhow::Result<()> {
         "{end:?}"
     );
     Ok(())
-}
-
-async fn suspended(scene: Scene) -> anyhow::Result<()> {
-    let stranger = Stranger::new()?;
-    let (chain, device) = pair(&scene, &stranger, "suspended").await?;
-    let gateways = scene.gateways().await?;
-    let connection = stranger
-        .connect(&gateways[0], Shown::Issued(chain.clone()))
-        .await?;
-    let mut stream = DeviceStream::open(connection, &["echo"]).await?;
-    trust(&scene, &device, "Suspended").await?;
-    let cut = stream.next().await.err().context("the stream goes on")?;
-    ensure!(cut.code() == tonic::Code::PermissionDenied, "{cut}");
-    for gateway in &gateways {
-        until("the gateway keeps the device out", SOON, async || {
-            let connection = stranger
-                .connect(gateway, Shown::Issued(chain.clone()))
-                .await?;
-            let refused = DeviceStream::open(connection, &["echo"]).await.err();
-            let denied = refused
-                .and_then(|error| error.downcast::<tonic::Status>().ok())
-                .is_some_and(|status| status.code() == tonic::Code::PermissionDenied);
-            Ok(denied.then_some(()))
-        })
-        .await?;
-    }
-    trust(&scene, &device, "Active").await?;
-    until("the device is back", SOON, async || {
-        let connection = stranger
-            .connect(&gateways[1], Shown::Issued(chain.clone()))
-            .await?;
-        Ok(DeviceStream::open(connection, &["echo"])
-            .await
-            .is_ok()
-            .then_some(()))
-    })
-    .await
 }
 
 async fn presence(scene: Scene) -> anyhow::Result<()> {

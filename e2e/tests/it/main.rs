@@ -16,6 +16,7 @@ mod misbehaviour;
 mod renewal;
 mod smoke;
 mod standby;
+mod trust;
 mod upheaval;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         decision::trials(fixture),
         commands::trials(fixture),
         misbehaviour::trials(fixture),
+        trust::trials(fixture),
         agent::trials(fixture),
         mediation::trials(fixture),
         renewal::trials(fixture),

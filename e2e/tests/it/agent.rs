@@ -201,12 +201,14 @@ async fn denied(scene: Scene) -> anyhow::Result<()> {
 
 async fn unpaired(scene: Scene) -> anyhow::Result<()> {
     let agent = paired(&scene, "gone").await?;
+    ensure!(agent.status().await?["standing"] == "Paired");
     agent.unpair().await?;
+    let status = agent.status().await?;
     ensure!(
-        agent
-            .status()
-            .await
-            .map_or(true, |status| !status.to_string().contains("fairlead-mtls"))
+        status["standing"] == "Unpaired"
+            && status["device"].is_null()
+            && status["publicKeySha256"].is_null(),
+        "{status}"
     );
     let left: Vec<_> = std::fs::read_dir(agent.state())
         .map(|entries| {

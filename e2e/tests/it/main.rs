@@ -9,6 +9,7 @@ mod artefacts;
 mod commands;
 mod decision;
 mod door;
+mod events;
 mod fixture;
 mod invocation;
 mod mediation;
@@ -35,6 +36,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         commands::trials(fixture),
         misbehaviour::trials(fixture),
         trust::trials(fixture),
+        events::trials(fixture),
         agent::trials(fixture),
         mediation::trials(fixture),
         renewal::trials(fixture),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use e2e::admin;
 use e2e::cluster::Cluster;
 use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::floor::Floor;
 use e2e::secret_mount::SecretMount;
+use e2e::stack::Service;
 use e2e::wait::until;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -41,6 +43,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
             restarted,
         ),
         fixture.trial("smoke::the_floor_is_installed_and_leaves_nothing", floor),
+        fixture.trial(
+            "smoke::every_program_says_on_its_admin_port_that_it_lives_and_what_it_counts",
+            admin_ports,
+        ),
     ]
 }
 
@@ -181,6 +187,32 @@ async fn floor(scene: Scene) -> anyhow::Result<()> {
         left.iter()
             .all(|policy| !policy.name_any().ends_with("-floor"))
     );
+    Ok(())
+}
+
+async fn admin_ports(scene: Scene) -> anyhow::Result<()> {
+    let mut stack = scene.stack().await?;
+    let stack = stack.as_mut().context("there is no stack")?;
+    answers(stack.operator(), "fairlead_operator_leading 1").await?;
+    for gateway in stack.gateways() {
+        answers(gateway.service(), "# TYPE fairlead_gateway_streams gauge").await?;
+    }
+    Ok(())
+}
+
+async fn answers(service: &Service, counts: &str) -> anyhow::Result<()> {
+    for (path, expected) in [("/live", "live"), ("/ready", "ready")] {
+        let told = admin::get(service.admin(), path).await?;
+        ensure!(told.trim() == expected, "{path}: {told}");
+    }
+    let metrics = service.metrics().await?;
+    ensure!(
+        metrics.lines().any(|line| line == counts) && metrics.trim_end().ends_with("# EOF"),
+        "no {counts}\n{metrics}"
+    );
+    let elsewhere = admin::get(service.admin(), "/").await.err();
+    let elsewhere = elsewhere.context("everything is answered")?.to_string();
+    ensure!(elsewhere.contains("404"), "{elsewhere}");
     Ok(())
 }
 

@@ -12,12 +12,12 @@ use crds::v1alpha1::device::Presence;
 use e2e::stranger::{DeviceStream, Shown, Stranger, success};
 use e2e::wait::until;
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use libtest_mimic::Trial;
 use proto::node::gateway_event::Event as Heard;
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::door::pair;
 use crate::fixture::{Fixture, Scene};
@@ -199,10 +199,36 @@ async fn writes(
     bail!("the watch ended after {writes} writes")
 }
 
+/// Waits until this second is over, by the API server's clock: it stamps whole seconds. What was made in the second in
+/// which the Device came to show its session may be from before that, and is marked before it is sent.
+async fn next_second(scene: &Scene) -> anyhow::Result<()> {
+    let moments: Api<ConfigMap> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let moment = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("moment".to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    };
+    let now = async || -> anyhow::Result<i64> {
+        let made = moments.create(&dry_run, &moment).await?.metadata;
+        let made_at = made.creation_timestamp.context("made at no time")?;
+        Ok(made_at.0.as_second())
+    };
+    let this = now().await?;
+    until("the next second", SOON, async || {
+        Ok((now().await? > this).then_some(()))
+    })
+    .await
+}
+
 async fn one_write(scene: Scene) -> anyhow::Result<()> {
     let (_, device, mut stream) = device(&scene, "quick", &["echo"]).await?;
-    // What was made in the second in which the session began may be from before it, and is marked before it is sent.
-    sleep(Duration::from_secs(2)).await;
+    next_second(&scene).await?;
     let writes = writes(&scene, "quick", &device, async |uid| {
         let Heard::Dispatch(dispatch) = stream.next().await? else {
             bail!("no dispatch")

@@ -48,6 +48,18 @@ impl ControlPlane {
     /// # Errors
     /// When a program does not start or does not become ready, with the end of its log.
     pub async fn start(binaries: &Binaries, folder: &Path) -> anyhow::Result<Self> {
+        Self::start_with(binaries, folder, &[]).await
+    }
+
+    /// The same, with further flags for the API server.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_with(
+        binaries: &Binaries,
+        folder: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         private::folder(folder)?;
         let folder = folder
             .canonicalize()
@@ -63,7 +75,8 @@ impl ControlPlane {
             identity(&pki, "admin", Some("system:masters"))?
                 .write_kubeconfig(&server(&pki, &url), &kubeconfig)?;
             let cluster = Cluster::connect(&kubeconfig, &binaries.kubectl()).await?;
-            let api_server_program = api_server(binaries, &folder, port);
+            let api_server_program =
+                api_server(binaries, &folder, port).args(flags.iter().copied());
             let mut api_server = api_server_program.spawn()?;
             match ready(&cluster, &mut api_server, &mut etcd).await? {
                 Started::Ready => {

@@ -175,18 +175,29 @@ impl Fixture {
         Body: FnOnce(Scene) -> Running + Send + 'static,
         Running: Future<Output = anyhow::Result<()>> + Send,
     {
+        self.trial_within(TRIAL_WITHIN, name, body)
+    }
+
+    /// The same, cut off after another time.
+    pub fn trial_within<Body, Running>(
+        self: &Arc<Self>,
+        within: Duration,
+        name: &str,
+        body: Body,
+    ) -> Trial
+    where
+        Body: FnOnce(Scene) -> Running + Send + 'static,
+        Running: Future<Output = anyhow::Result<()>> + Send,
+    {
         let fixture = Arc::clone(self);
         Trial::test(name, move || {
             let run = async {
                 let scene = Self::scene(&fixture).await?;
                 let folder = scene.folder.clone();
-                tokio::time::timeout(TRIAL_WITHIN, body(scene))
+                tokio::time::timeout(within, body(scene))
                     .await
                     .unwrap_or_else(|_| {
-                        Err(anyhow::anyhow!(
-                            "not done after {} s",
-                            TRIAL_WITHIN.as_secs()
-                        ))
+                        Err(anyhow::anyhow!("not done after {} s", within.as_secs()))
                     })
                     .with_context(|| format!("its folder is {}", folder.display()))
             };

@@ -9,6 +9,7 @@ mod artefacts;
 mod commands;
 mod decision;
 mod door;
+mod entry;
 mod events;
 mod fixture;
 mod invocation;
@@ -53,6 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let trials = trials(&fixture);
     let mut upheavals = upheaval::trials(&fixture);
     upheavals.extend(artefacts::trials(&fixture));
+    upheavals.extend(entry::trials(&fixture));
     let all = || trials.iter().chain(&upheavals);
     if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
         fixture.boot()?;

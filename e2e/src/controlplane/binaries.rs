@@ -267,7 +267,7 @@ fn build_once(recipe: &Recipe, folder: &Path) -> anyhow::Result<()> {
     }
     crate::private::folder(&partial)?;
     eprintln!(
-        "Building the Kubernetes control plane ({}) into {}; once, about eight minutes on two cores",
+        "Building the Kubernetes control plane ({}) into {}; once, about ten minutes on two cores",
         recipe.go.version,
         folder.display()
     );

@@ -192,6 +192,37 @@ fn a_gateway_that_is_behind_says_so_and_misses_nothing() {
     );
 }
 
+#[test]
+fn what_moved_and_came_back_while_a_gateway_did_not_watch_is_not_missed() {
+    let start = || {
+        let mut devices = Devices::default();
+        devices.insert(present("a", "1", 1, Presence::Degraded));
+        devices.insert(present("a", "0", 2, Presence::Stale));
+        devices
+    };
+    let (mut watching, mut away) = (start(), start());
+    let all = Filter::default();
+    let page_of =
+        |devices: &Devices, cursor| page(devices, None, &all, &Page { limit: 1, cursor }).unwrap();
+    let first = page_of(&away, None);
+    assert_eq!(names(&first), ["a.1"]);
+    // It goes to the front, where the reader was before.
+    watching.insert(present("a", "0", 5, Presence::Degraded));
+    let second = page_of(&watching, first.next);
+    assert_eq!(names(&second), Vec::<String>::new());
+    // When the one that was away lists anew, it is where it always was there.
+    let mut listed = Devices::default();
+    for device in [
+        present("a", "1", 1, Presence::Degraded),
+        present("a", "0", 7, Presence::Stale),
+    ] {
+        let known = away.get(&device.name).cloned();
+        listed.insert_listed(device, known.as_ref());
+    }
+    away = listed;
+    assert_eq!(names(&page_of(&away, second.next)), ["a.0"]);
+}
+
 /// What happens between two pages.
 #[derive(Clone, Debug)]
 enum Happens {

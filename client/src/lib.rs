@@ -36,7 +36,7 @@
 //!     max_output_bytes: None,
 //!     ttl_seconds_after_finished: None,
 //! }).await?;
-//! match client.wait(&invocation.summary.id, Duration::from_secs(60)).await? {
+//! match client.wait(&invocation.summary.id, Duration::from_mins(1)).await? {
 //!     Waited::Ended(ended) => println!("{}: {:?}", ended.summary.phase, ended.output),
 //!     Waited::Open(open) => println!("still {}", open.summary.phase),
 //! }

@@ -1,11 +1,9 @@
-//! What the query of a URL may say. All of it is optional; what is not listed here is refused.
-//!
-//! A value of an enum that the console does not know is read as `Other`, and refused by it.
+//! What clients write into the query of a URL. All of it is optional. The console reads it by a table of its own, from
+//! which the OpenAPI document is made, and refuses what is not in there.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ObjectId,
     inventory::{ClientKind, Presence, Trust},
     invocation::Phase,
     pairing::{CodePhase, RequestPhase},
@@ -13,8 +11,6 @@ use crate::{
 
 /// Of [`INVENTORY`](crate::routes::INVENTORY).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InventoryQuery {
     /// One namespace. Absent: all of them, which takes the right to list the devices of the whole cluster.
@@ -24,7 +20,7 @@ pub struct InventoryQuery {
     pub trust: Option<Trust>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence: Option<Presence>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "kind", skip_serializing_if = "Option::is_none")]
     pub client_kind: Option<ClientKind>,
     /// A label selector as Kubernetes writes it: `site=harbour,tier!=test,zone in (a, b)`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,8 +38,6 @@ pub struct InventoryQuery {
 
 /// Of [`CODES`](crate::routes::CODES).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CodesQuery {
     /// One namespace. Absent: all of them.
@@ -61,8 +55,6 @@ pub struct CodesQuery {
 
 /// Of [`REQUESTS`](crate::routes::REQUESTS).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequestsQuery {
     /// One namespace. Absent: all of them.
@@ -80,16 +72,16 @@ pub struct RequestsQuery {
 
 /// Of [`INVOCATIONS`](crate::routes::INVOCATIONS).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InvocationsQuery {
-    /// One namespace. Absent: that of `device`, or all of them.
+    /// One namespace. Absent: all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Those of one device.
+    /// Name of a device: only its own, or those of devices that are called so where no namespace is given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<ObjectId>,
+    pub device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// Invocations on a page: 1 to 200.
@@ -102,8 +94,6 @@ pub struct InvocationsQuery {
 
 /// Of [`INVOCATION`](crate::routes::INVOCATION).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
     /// How long to wait for the end before answering, in seconds: 0 to 60.
@@ -111,10 +101,8 @@ pub struct WaitQuery {
     pub wait: Option<u32>,
 }
 
-/// Of [`EVENTS`](crate::routes::EVENTS) and [`ACCESS`](crate::routes::ACCESS).
+/// Of [`EVENTS`](crate::routes::EVENTS), [`INSTANCES`](crate::routes::INSTANCES) and [`ACCESS`](crate::routes::ACCESS).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
-#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct ScopeQuery {
     /// One namespace. Absent: all of them.

@@ -1,6 +1,11 @@
-//! Properties of all schemas, over random ones: small, with names and numbers that meet.
+//! Properties of all schemas, over random ones: small, with names and numbers that meet; and of those that once were of
+//! interest, which are files in `corpus/`: schemas and inputs, and the seeds of what a run has found.
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Map, Value, json};
 use surface::{Schema, digest, narrows};
 
@@ -158,8 +163,62 @@ fn changed() -> impl Strategy<Value = (Value, Value)> {
     })
 }
 
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+/// Of each property. `PROPTEST_CASES` sets another number.
+const CASES: u32 = 512;
+
+/// A run that finds something leaves its seed in the corpus, and each that follows tries it first.
+fn config() -> ProptestConfig {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/seeds");
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    config.failure_persistence = Some(Box::new(FileFailurePersistence::Direct(seeds)));
+    config
+}
+
+/// What is kept of a kind, by its name.
+fn kept(kind: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(Path::new(CORPUS).join(kind)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "nothing is kept in {kind}");
+    let read = |file: PathBuf| (file.display().to_string(), fs::read(file).unwrap());
+    files.into_iter().map(read).collect()
+}
+
+/// What holds for whatever is read as a schema, and whatever is given to it.
+fn try_bytes(name: &str, bytes: &[u8], inputs: &[Value]) {
+    let Ok(schema) = Schema::parse(bytes) else {
+        return;
+    };
+    let again = Schema::parse(schema.text().as_bytes()).unwrap();
+    assert_eq!(schema.text(), again.text(), "{name}");
+    assert!(narrows(Some(&schema), Some(&again)), "{name}");
+    for input in inputs {
+        let is_taken = schema.check(input).is_ok();
+        assert_eq!(is_taken, again.check(input).is_ok(), "{name} {input}");
+    }
+}
+
+#[test]
+fn what_was_of_interest_is_read_or_refused() {
+    let inputs: Vec<Value> = kept("input")
+        .into_iter()
+        .map(|(name, bytes)| serde_json::from_slice(&bytes).expect(&name))
+        .collect();
+    let schemas = kept("schema");
+    for (name, bytes) in &schemas {
+        try_bytes(name, bytes, &inputs);
+    }
+    let is_read = |(_, bytes): &&(String, Vec<u8>)| Schema::parse(bytes).is_ok();
+    let read = schemas.iter().filter(is_read).count();
+    assert!(0 < read && read < schemas.len(), "{read} are read");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(config())]
 
     #[test]
     fn a_check_says_what_the_other_implementation_says(
@@ -223,8 +282,23 @@ proptest! {
 
     #[test]
     fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..200), value in instance()) {
-        if let Ok(schema) = Schema::parse(&bytes) {
-            let _ = schema.check(&value);
+        try_bytes("random bytes", &bytes, &[value]);
+    }
+
+    #[test]
+    fn no_change_of_a_byte_is_too_odd(
+        which in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        value in instance(),
+    ) {
+        let schemas = kept("schema");
+        let (name, bytes) = &schemas[which.index(schemas.len())];
+        let mut bytes = bytes.clone();
+        if !bytes.is_empty() {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
         }
+        try_bytes(name, &bytes, &[value]);
     }
 }

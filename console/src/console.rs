@@ -89,6 +89,7 @@ impl Console {
         } = parts;
         let stop = tasks.token();
         let (index, indexing) = index::start(client.clone(), &namespace, stop.clone());
+        let indexing = Box::pin(indexing);
         tasks.spawn_essential("console index", async move {
             indexing.await;
             Ok(())

@@ -104,7 +104,9 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| {
-                Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0])
+                Histogram::new([
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0,
+                ])
             }),
             denials: Family::default(),
             reviews: Family::default(),
@@ -112,17 +114,37 @@ impl Metrics {
             subscribers: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("fairlead_console");
-        registry.register("requests", "Requests, by what came of them", metrics.requests.clone());
+        registry.register(
+            "requests",
+            "Requests, by what came of them",
+            metrics.requests.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "Time to the beginning of an answer, without those that wait",
             Unit::Seconds,
             metrics.durations.clone(),
         );
-        registry.register("denials", "Requests that were refused for want of a permission", metrics.denials.clone());
-        registry.register("access_reviews", "Access decisions, by where they came from", metrics.reviews.clone());
-        registry.register("connections", "Connections that are open", metrics.connections.clone());
-        registry.register("subscribers", "Event streams that are open", metrics.subscribers.clone());
+        registry.register(
+            "denials",
+            "Requests that were refused for want of a permission",
+            metrics.denials.clone(),
+        );
+        registry.register(
+            "access_reviews",
+            "Access decisions, by where they came from",
+            metrics.reviews.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections that are open",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "subscribers",
+            "Event streams that are open",
+            metrics.subscribers.clone(),
+        );
         metrics
     }
 
@@ -133,17 +155,23 @@ impl Metrics {
 
     pub fn answered(&self, route: Option<RouteId>, outcome: Outcome) {
         let route = RouteLabel(route);
-        self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
+        self.requests
+            .get_or_create(&RequestLabels { route, outcome })
+            .inc();
     }
 
     pub fn took(&self, route: RouteId, time: Duration) {
         let route = RouteLabel(Some(route));
-        self.durations.get_or_create(&RouteLabels { route }).observe(time.as_secs_f64());
+        self.durations
+            .get_or_create(&RouteLabels { route })
+            .observe(time.as_secs_f64());
     }
 
     pub fn denied(&self, permission: Permission) {
         let permission = PermissionLabel(permission);
-        self.denials.get_or_create(&DenialLabels { permission }).inc();
+        self.denials
+            .get_or_create(&DenialLabels { permission })
+            .inc();
     }
 
     pub fn reviewed(&self, source: Source) {

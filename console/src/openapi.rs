@@ -7,20 +7,24 @@ use console_api::{
     device::{Grant, Rename},
     inventory::{DeviceDetail, DeviceRecord, Instance, Inventory},
     invocation::{Invocation, InvocationPage, NewInvocation},
-    pairing::{Approve, CodeMaterial, CodePage, CodeRecord, Deny, NewCode, RequestDetail, RequestPage},
+    pairing::{
+        Approve, CodeMaterial, CodePage, CodeRecord, Deny, NewCode, RequestDetail, RequestPage,
+    },
     problem::{PROBLEM_JSON, Problem},
     session::{CSRF_HEADER, Login, SESSION_COOKIE, Session},
 };
 use utoipa::{
     ToSchema,
     openapi::{
-        Components, Content, HttpMethod, Info, OpenApi, OpenApiBuilder, PathItem, Paths, Ref, RefOr, Required, Response,
-        ResponseBuilder, Schema,
+        Components, Content, HttpMethod, Info, OpenApi, OpenApiBuilder, PathItem, Paths, Ref,
+        RefOr, Required, Response, ResponseBuilder, Schema,
         header::Header,
         path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
         schema::{ArrayBuilder, ObjectBuilder, Type},
-        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{
+            ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 
@@ -40,7 +44,9 @@ const SESSION: &str = "session";
 /// # Panics
 /// Never: a document can be written.
 pub fn text() -> String {
-    let mut text = document().to_pretty_json().expect("a document can be written");
+    let mut text = document()
+        .to_pretty_json()
+        .expect("a document can be written");
     text.push('\n');
     text
 }
@@ -125,7 +131,11 @@ fn operation(id: RouteId, schemas: &mut Schemas) -> Operation {
         says.push(format!("Takes the permission `{}`.", permission.as_str()));
     }
     if !route.shows_more.is_empty() {
-        let more: Vec<_> = route.shows_more.iter().map(|permission| format!("`{}`", permission.as_str())).collect();
+        let more: Vec<_> = route
+            .shows_more
+            .iter()
+            .map(|permission| format!("`{}`", permission.as_str()))
+            .collect();
         says.push(format!("Shows more with {}.", more.join(", ")));
     }
     if !says.is_empty() {
@@ -161,7 +171,9 @@ fn operation(id: RouteId, schemas: &mut Schemas) -> Operation {
     }
     let problem = Content::new(Some(schemas.of::<Problem>()));
     for (status, describes) in problems(id) {
-        let response = ResponseBuilder::new().description(*describes).content(PROBLEM_JSON, problem.clone());
+        let response = ResponseBuilder::new()
+            .description(*describes)
+            .content(PROBLEM_JSON, problem.clone());
         operation = operation.response(*status, response.build());
     }
     operation.build()
@@ -175,7 +187,8 @@ fn tag(path: &str) -> &'static str {
         "pairing"
     } else if path.contains("/invocations") {
         "invocations"
-    } else if path.contains("/inventory") || path.contains("/instances") || path.contains("/events") {
+    } else if path.contains("/inventory") || path.contains("/instances") || path.contains("/events")
+    {
         "inventory"
     } else if path.contains("/devices/") {
         "devices"
@@ -217,10 +230,12 @@ fn in_header(name: &str, describes: &str) -> Parameter {
 fn schema_of(kind: Kind) -> RefOr<Schema> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     match kind {
-        Kind::Namespace => text().max_length(Some(63)).pattern(Some("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")),
-        Kind::Name => text()
-            .max_length(Some(253))
-            .pattern(Some(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")),
+        Kind::Namespace => text()
+            .max_length(Some(63))
+            .pattern(Some("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")),
+        Kind::Name => text().max_length(Some(253)).pattern(Some(
+            r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        )),
         Kind::Text(most) => text().min_length(Some(1)).max_length(Some(most)),
         Kind::Number(least, most) => ObjectBuilder::new()
             .schema_type(Type::Integer)
@@ -318,7 +333,10 @@ fn answers(id: RouteId, schemas: &mut Schemas) -> Vec<(&'static str, Response)> 
     let json = |schema| said("As it is", "application/json", schema);
     match id {
         RouteId::Healthz => vec![("200", text("text/plain"))],
-        RouteId::OpenApi => vec![("200", json(ObjectBuilder::new().schema_type(Type::Object).into()))],
+        RouteId::OpenApi => vec![(
+            "200",
+            json(ObjectBuilder::new().schema_type(Type::Object).into()),
+        )],
         RouteId::Login => {
             let session = json(schemas.of::<Session>());
             vec![("200", with_header(session, "set-cookie", "The session."))]
@@ -350,15 +368,28 @@ fn answers(id: RouteId, schemas: &mut Schemas) -> Vec<(&'static str, Response)> 
         | RouteId::DeviceGrant => vec![("200", json(schemas.of::<DeviceRecord>()))],
         RouteId::InvocationCreate => made(schemas.of::<Invocation>()),
         RouteId::InvocationList => vec![("200", json(schemas.of::<InvocationPage>()))],
-        RouteId::InvocationGet | RouteId::InvocationCancel => vec![("200", json(schemas.of::<Invocation>()))],
+        RouteId::InvocationGet | RouteId::InvocationCancel => {
+            vec![("200", json(schemas.of::<Invocation>()))]
+        }
         RouteId::InvocationArtefact => {
             let bytes = || ObjectBuilder::new().schema_type(Type::String).into();
             let whole = said("The whole", "*/*", bytes());
             let part = said("The range", "*/*", bytes());
             vec![
-                ("200", with_header(whole, "repr-digest", "SHA-256 of the whole (RFC 9530).")),
-                ("206", with_header(part, "content-range", "Where it is in the whole.")),
-                ("304", ResponseBuilder::new().description("It is the one of If-None-Match").build()),
+                (
+                    "200",
+                    with_header(whole, "repr-digest", "SHA-256 of the whole (RFC 9530)."),
+                ),
+                (
+                    "206",
+                    with_header(part, "content-range", "Where it is in the whole."),
+                ),
+                (
+                    "304",
+                    ResponseBuilder::new()
+                        .description("It is the one of If-None-Match")
+                        .build(),
+                ),
             ]
         }
     }
@@ -368,7 +399,14 @@ fn made(schema: RefOr<Schema>) -> Vec<(&'static str, Response)> {
     let made = said("Made", "application/json", schema.clone());
     vec![
         ("201", with_header(made, "location", "Where it is.")),
-        ("200", said("Made before, with the same Idempotency-Key", "application/json", schema)),
+        (
+            "200",
+            said(
+                "Made before, with the same Idempotency-Key",
+                "application/json",
+                schema,
+            ),
+        ),
     ]
 }
 
@@ -390,7 +428,10 @@ fn with_header(mut response: Response, name: &str, describes: &str) -> Response 
 fn problems(id: RouteId) -> Vec<&'static (&'static str, &'static str)> {
     const INVALID: (&str, &str) = ("400", "The request cannot be read");
     const UNKNOWN: (&str, &str) = ("401", "Nobody, or the session is over");
-    const DENIED: (&str, &str) = ("403", "The caller may not, or a policy refuses it, or another web site asked");
+    const DENIED: (&str, &str) = (
+        "403",
+        "The caller may not, or a policy refuses it, or another web site asked",
+    );
     const MISSING: (&str, &str) = ("404", "There is no such object");
     const CONFLICT: (&str, &str) = ("409", "It has changed, is there already, or has ended");
     const PRECONDITION: (&str, &str) = ("412", "It is not as the caller saw it");
@@ -417,7 +458,9 @@ fn problems(id: RouteId) -> Vec<&'static (&'static str, &'static str)> {
     if route.takes_body {
         problems.push(&MEDIA_TYPE);
     }
-    if route.permission().is_some() && (route.changes() || route.bound == Bound::Short || route.scope == Scope::Path) {
+    if route.permission().is_some()
+        && (route.changes() || route.bound == Bound::Short || route.scope == Scope::Path)
+    {
         problems.push(&REFUSED);
         problems.push(&LATE);
     }
@@ -447,7 +490,12 @@ mod tests {
             }
         }
         let table: BTreeSet<_> = RouteId::ALL
-            .map(|id| (id.route().method.as_str().to_owned(), id.route().path.to_owned()))
+            .map(|id| {
+                (
+                    id.route().method.as_str().to_owned(),
+                    id.route().path.to_owned(),
+                )
+            })
             .into();
         assert_eq!(documented, table);
     }
@@ -455,7 +503,11 @@ mod tests {
     #[test]
     fn a_body_is_documented_where_one_is_taken() {
         for id in RouteId::ALL {
-            assert_eq!(body(id, &mut Schemas::default()).is_some(), id.route().takes_body, "{id:?}");
+            assert_eq!(
+                body(id, &mut Schemas::default()).is_some(),
+                id.route().takes_body,
+                "{id:?}"
+            );
         }
     }
 

@@ -136,7 +136,11 @@ fn in_words(rule: &PolicyRule) -> String {
         [] => String::new(),
         names => format!(", resourceNames: [{}]", names.join(", ")),
     };
-    let groups: Vec<_> = rule.api_groups.iter().map(|group| format!("{group:?}")).collect();
+    let groups: Vec<_> = rule
+        .api_groups
+        .iter()
+        .map(|group| format!("{group:?}"))
+        .collect();
     format!(
         "{{apiGroups: [{}], resources: [{}]{names}, verbs: [{}]}}",
         groups.join(", "),
@@ -224,7 +228,8 @@ fn is_retryable(code: ProblemCode) -> bool {
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let problem = *self.0;
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // A problem is made of texts and numbers: it can be written.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, body).into_response();
@@ -254,9 +259,16 @@ mod tests {
     #[test]
     fn what_a_policy_refuses_is_not_a_right_that_is_missing() {
         let policy = "devices.fairlead.dev \"a\" is forbidden: ValidatingAdmissionPolicy 'x' with binding 'x' denied request: no";
-        let right = "devices.fairlead.dev \"a\" is forbidden: User \"u\" cannot patch resource \"devices\"";
-        assert_eq!(Fault::of_status(&status(403, policy)).0.code, ProblemCode::Refused);
-        assert_eq!(Fault::of_status(&status(403, right)).0.code, ProblemCode::Forbidden);
+        let right =
+            "devices.fairlead.dev \"a\" is forbidden: User \"u\" cannot patch resource \"devices\"";
+        assert_eq!(
+            Fault::of_status(&status(403, policy)).0.code,
+            ProblemCode::Refused
+        );
+        assert_eq!(
+            Fault::of_status(&status(403, right)).0.code,
+            ProblemCode::Forbidden
+        );
     }
 
     #[test]
@@ -298,7 +310,13 @@ mod tests {
         let review = Permission::TrustOperate.reviews(&target).remove(0);
         let problem = Fault::denied(Permission::TrustOperate, &review).0;
         assert_eq!(problem.permission.as_deref(), Some("trust.operate"));
-        assert!(problem.detail.contains("RoleBinding in the namespace kitchen"), "{}", problem.detail);
+        assert!(
+            problem
+                .detail
+                .contains("RoleBinding in the namespace kitchen"),
+            "{}",
+            problem.detail
+        );
         assert!(
             problem.detail.contains("{apiGroups: [\"fairlead.dev\"], resources: [devices], resourceNames: [lamp], verbs: [patch]}"),
             "{}",

@@ -11,7 +11,7 @@ use console::{
 fn check(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("UPDATE_GENERATED").is_some() {
-        fs::write(&path, text).unwrap();
+        fs::write(&path, text).expect("the file can be written");
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
@@ -69,7 +69,11 @@ fn page() -> String {
             Scope::Path => "the object in the path",
             Scope::Body => "what the body names",
         };
-        let more: Vec<_> = route.shows_more.iter().map(|permission| format!("`{}`", permission.as_str())).collect();
+        let more: Vec<_> = route
+            .shows_more
+            .iter()
+            .map(|permission| format!("`{}`", permission.as_str()))
+            .collect();
         let _ = writeln!(
             page,
             "| `{} {}` | {} | {takes} | {about} | {} |",
@@ -92,8 +96,15 @@ fn questions(permission: Permission) -> String {
         let said: Vec<_> = reviews.iter().map(one).collect();
         said.join(" and ")
     };
-    let (all, named) = (said(permission.reviews(&target(None))), said(permission.reviews(&target(Some("NAME")))));
-    if all == named { all } else { format!("{all}; for one object {named}") }
+    let (all, named) = (
+        said(permission.reviews(&target(None))),
+        said(permission.reviews(&target(Some("NAME")))),
+    );
+    if all == named {
+        all
+    } else {
+        format!("{all}; for one object {named}")
+    }
 }
 
 fn one(review: &Review) -> String {

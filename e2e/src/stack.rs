@@ -224,7 +224,12 @@ impl Stack {
                 .arg(setup.folder())
                 .arg("--artefact-store")
                 .arg(format!("file://{}", store.display()))
-                .args(["--console-address", &console, "--console-advertise", &console])
+                .args([
+                    "--console-address",
+                    &console,
+                    "--console-advertise",
+                    &console,
+                ])
                 .arg("--console-keys-dir")
                 .arg(keys.folder())
             })

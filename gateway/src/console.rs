@@ -82,7 +82,8 @@ fn keys(args: &ConsoleArgs, tasks: &Tasks) -> Current<Keys> {
     let Some(folder) = args.console_keys_dir.clone() else {
         return watch::channel(None).1;
     };
-    let mounted = Mounted::new(folder, keys::FILES, Keys::parse).with_optional(keys::OPTIONAL_FILES);
+    let mounted =
+        Mounted::new(folder, keys::FILES, Keys::parse).with_optional(keys::OPTIONAL_FILES);
     let current = mounted.current();
     tasks.spawn_essential("console keys", mounted.follow(tasks.token()));
     current

@@ -203,8 +203,10 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_need_not_be_there_may_come_and_go() {
         let folder = tempfile::tempdir().unwrap();
-        let mut mounted = Mounted::new(folder.path().to_owned(), &["a"], |contents| Ok(contents.to_vec()))
-            .with_optional(&["b"]);
+        let mut mounted = Mounted::new(folder.path().to_owned(), &["a"], |contents| {
+            Ok(contents.to_vec())
+        })
+        .with_optional(&["b"]);
         let current = mounted.current();
         let seen = || current.borrow().as_deref().cloned();
         mounted.look().await;

@@ -61,13 +61,25 @@ impl Access {
     ///
     /// # Errors
     /// Where the API server cannot be asked.
-    pub async fn has(&self, caller: &Caller, permission: Permission, target: &Target) -> Answer<bool> {
-        self.lacks(caller, permission, target).await.map(|lacked| lacked.is_none())
+    pub async fn has(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        target: &Target,
+    ) -> Answer<bool> {
+        self.lacks(caller, permission, target)
+            .await
+            .map(|lacked| lacked.is_none())
     }
 
     /// # Errors
     /// Where the caller does not have the permission: with the rule that would give it.
-    pub async fn require(&self, caller: &Caller, permission: Permission, target: &Target) -> Answer<()> {
+    pub async fn require(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        target: &Target,
+    ) -> Answer<()> {
         match self.lacks(caller, permission, target).await? {
             None => Ok(()),
             Some(review) => {
@@ -78,7 +90,12 @@ impl Access {
     }
 
     /// The first review that the caller does not pass.
-    async fn lacks(&self, caller: &Caller, permission: Permission, target: &Target) -> Answer<Option<Review>> {
+    async fn lacks(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        target: &Target,
+    ) -> Answer<Option<Review>> {
         let reviews = permission.reviews(target);
         let answers: Vec<(Review, bool)> = stream::iter(reviews)
             .map(|review| async {
@@ -88,7 +105,10 @@ impl Access {
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        Ok(answers.into_iter().find(|(_, allowed)| !allowed).map(|(review, _)| review))
+        Ok(answers
+            .into_iter()
+            .find(|(_, allowed)| !allowed)
+            .map(|(review, _)| review))
     }
 
     async fn allows(&self, caller: &Caller, review: &Review) -> Answer<bool> {

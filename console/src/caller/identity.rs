@@ -69,10 +69,19 @@ impl Identities {
         let reviewed = match asked {
             Ok(Ok(reviewed)) => reviewed,
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "Asking whose token it is failed");
-                return Err(Fault::unavailable("the cluster does not say whose token this is: try again"));
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "Asking whose token it is failed"
+                );
+                return Err(Fault::unavailable(
+                    "the cluster does not say whose token this is: try again",
+                ));
             }
-            Err(_) => return Err(Fault::unavailable("the cluster took too long to say whose token this is: try again")),
+            Err(_) => {
+                return Err(Fault::unavailable(
+                    "the cluster took too long to say whose token this is: try again",
+                ));
+            }
         };
         let status = reviewed.status.unwrap_or_default();
         let who = match (status.authenticated, status.user) {

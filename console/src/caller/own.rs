@@ -5,20 +5,18 @@
 
 use std::{fmt, time::Duration};
 
+use console_api::problem::ProblemCode;
 use http::{HeaderValue, Request, header};
-use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Client, Config, Resource,
     api::{DeleteParams, GetParams, ListParams, ObjectList, Patch, PatchParams, PostParams},
     config::AuthInfo,
-    core::Status,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::Token;
 use crate::problem::{Answer, Fault};
-use console_api::problem::ProblemCode;
 
 /// How long the API server may take.
 const TIME: Duration = Duration::from_secs(10);
@@ -48,7 +46,7 @@ impl fmt::Debug for OwnApi {
     }
 }
 
-/// What `kube` can send: namespaced kinds of a static type.
+/// What `kube` can send: kinds of a static type.
 pub trait Kind: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug {}
 impl<K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug> Kind for K {}
 
@@ -63,10 +61,7 @@ impl OwnApi {
 
     /// # Errors
     /// What the API server says to the caller.
-    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Answer<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>,
-    {
+    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Answer<K> {
         let request = requests::<K>(Some(namespace)).get(name, &GetParams::default());
         self.send(request).await
     }
@@ -75,15 +70,24 @@ impl OwnApi {
     ///
     /// # Errors
     /// What the API server says to the caller.
-    pub async fn list<K: Kind>(&self, namespace: Option<&str>, params: &ListParams) -> Answer<ObjectList<K>> {
+    pub async fn list<K: Kind>(
+        &self,
+        namespace: Option<&str>,
+        params: &ListParams,
+    ) -> Answer<ObjectList<K>> {
         self.send(requests::<K>(namespace).list(params)).await
     }
 
     /// # Errors
     /// What the API server says to the caller.
-    pub async fn create<K: Kind + Serialize>(&self, namespace: Option<&str>, object: &K) -> Answer<K> {
+    pub async fn create<K: Kind + Serialize>(
+        &self,
+        namespace: Option<&str>,
+        object: &K,
+    ) -> Answer<K> {
         let body = serde_json::to_vec(object).map_err(|_| Fault::internal())?;
-        self.send(requests::<K>(namespace).create(&PostParams::default(), body)).await
+        self.send(requests::<K>(namespace).create(&PostParams::default(), body))
+            .await
     }
 
     /// A merge patch, of the object or of its status.
@@ -108,7 +112,12 @@ impl OwnApi {
 
     /// # Errors
     /// What the API server says to the caller.
-    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str, params: &DeleteParams) -> Answer<()> {
+    pub async fn delete<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Answer<()> {
         let request = requests::<K>(Some(namespace)).delete(name, params);
         // The object, where it goes later, or a status, where it has gone.
         self.send::<serde_json::Value>(request).await.map(drop)
@@ -118,7 +127,8 @@ impl OwnApi {
         &self,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Answer<T> {
-        let mut request = request.map_err(|error| Fault::of_kube(kube::Error::BuildRequest(error)))?;
+        let mut request =
+            request.map_err(|error| Fault::of_kube(kube::Error::BuildRequest(error)))?;
         request
             .headers_mut()
             .insert(header::AUTHORIZATION, self.authorization.clone());
@@ -134,9 +144,4 @@ impl OwnApi {
 
 fn requests<K: Kind>(namespace: Option<&str>) -> kube::core::Request {
     kube::core::Request::new(K::url_path(&(), namespace))
-}
-
-/// Whether the API server does not let the caller in any more.
-pub fn is_unauthorized(status: &Status) -> bool {
-    status.code == 401
 }

@@ -82,7 +82,8 @@ impl Token {
     /// `Authorization`, marked so that nobody prints it.
     pub fn header(&self) -> HeaderValue {
         let text = format!("Bearer {}", self.0);
-        let mut value = HeaderValue::try_from(text).expect("a token has characters that a header takes");
+        let mut value =
+            HeaderValue::try_from(text).expect("a token has characters that a header takes");
         value.set_sensitive(true);
         value
     }
@@ -94,12 +95,17 @@ impl Token {
             exp: Option<f64>,
         }
         let mut parts = self.0.split('.');
-        let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(_), Some(claims), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return None;
         };
         let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
         let claims: Claims = serde_json::from_slice(&claims).ok()?;
-        #[expect(clippy::cast_possible_truncation, reason = "what is out of bounds is no time and is dropped")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is out of bounds is no time and is dropped"
+        )]
         let seconds = claims.exp? as i64;
         Timestamp::from_second(seconds).ok()
     }
@@ -121,7 +127,10 @@ mod tests {
     fn a_bearer_token_is_read_and_nothing_else() {
         let read = |values: &[&str]| Token::of_headers(&headers(values));
         assert_eq!(read(&[]), Ok(None));
-        assert_eq!(read(&["Bearer abc.def"]), Ok(Some(Token("abc.def".to_owned()))));
+        assert_eq!(
+            read(&["Bearer abc.def"]),
+            Ok(Some(Token("abc.def".to_owned())))
+        );
         assert_eq!(read(&["bearer abc"]), Ok(Some(Token("abc".to_owned()))));
         assert_eq!(read(&["Basic YTpi"]), Err(Invalid::Header));
         assert_eq!(read(&["Bearer"]), Err(Invalid::Header));
@@ -140,7 +149,12 @@ mod tests {
     #[test]
     fn a_jwt_says_when_it_ends_and_others_do_not() {
         let jwt = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
-        let ends = |text: &str| Token::new(text).unwrap().expires_at().map(Timestamp::as_second);
+        let ends = |text: &str| {
+            Token::new(text)
+                .unwrap()
+                .expires_at()
+                .map(Timestamp::as_second)
+        };
         assert_eq!(ends(&jwt(r#"{"exp":1700000000}"#)), Some(1_700_000_000));
         assert_eq!(ends(&jwt(r#"{"exp":1700000000.5}"#)), Some(1_700_000_000));
         assert_eq!(ends(&jwt(r#"{"sub":"me"}"#)), None);

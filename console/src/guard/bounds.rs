@@ -70,7 +70,10 @@ mod tests {
         let places = Places::new(1);
         let held = places.enter(Bound::Stream).unwrap();
         let fault = places.enter(Bound::Stream).unwrap_err().0;
-        assert_eq!((fault.code, fault.retry_after_seconds), (ProblemCode::Unavailable, Some(2)));
+        assert_eq!(
+            (fault.code, fault.retry_after_seconds),
+            (ProblemCode::Unavailable, Some(2))
+        );
         drop(held);
         assert!(places.enter(Bound::Stream).is_ok());
         assert!(places.enter(Bound::Short).is_ok());

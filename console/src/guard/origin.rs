@@ -35,9 +35,14 @@ fn is_ours(uri: &Uri, headers: &HeaderMap) -> bool {
     // HTTP/2 has the host in the URI, HTTP/1.1 in a header.
     let host = match uri.authority() {
         Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
+        None => headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok()),
     };
-    let given = origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://"));
+    let given = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.strip_prefix("https://"));
     origins.next().is_none() && given.is_some() && given.map(without_port) == host.map(without_port)
 }
 
@@ -64,19 +69,63 @@ mod tests {
     fn only_a_page_of_ours_is_let_through() {
         for (uri, headers, expected) in [
             ("/x", &[("host", "console:8443")][..], true),
-            ("/x", &[("host", "console:8443"), ("origin", "https://console:8443")], true),
-            ("https://console:8443/x", &[("origin", "https://console:8443")], true),
-            ("/x", &[("host", "console"), ("origin", "https://console:443")], true),
-            ("/x", &[("host", "console:8443"), ("origin", "https://evil")], false),
-            ("/x", &[("host", "console:8443"), ("origin", "http://console:8443")], false),
-            ("/x", &[("host", "console:8443"), ("origin", "https://console:9443")], false),
+            (
+                "/x",
+                &[("host", "console:8443"), ("origin", "https://console:8443")],
+                true,
+            ),
+            (
+                "https://console:8443/x",
+                &[("origin", "https://console:8443")],
+                true,
+            ),
+            (
+                "/x",
+                &[("host", "console"), ("origin", "https://console:443")],
+                true,
+            ),
+            (
+                "/x",
+                &[("host", "console:8443"), ("origin", "https://evil")],
+                false,
+            ),
+            (
+                "/x",
+                &[("host", "console:8443"), ("origin", "http://console:8443")],
+                false,
+            ),
+            (
+                "/x",
+                &[("host", "console:8443"), ("origin", "https://console:9443")],
+                false,
+            ),
             ("/x", &[("host", "console:8443"), ("origin", "null")], false),
             ("/x", &[("origin", "https://console:8443")], false),
-            ("/x", &[("host", "c"), ("origin", "https://c"), ("origin", "https://evil")], false),
-            ("/x", &[("host", "c"), ("sec-fetch-site", "same-origin")], true),
+            (
+                "/x",
+                &[
+                    ("host", "c"),
+                    ("origin", "https://c"),
+                    ("origin", "https://evil"),
+                ],
+                false,
+            ),
+            (
+                "/x",
+                &[("host", "c"), ("sec-fetch-site", "same-origin")],
+                true,
+            ),
             ("/x", &[("host", "c"), ("sec-fetch-site", "none")], true),
-            ("/x", &[("host", "c"), ("sec-fetch-site", "same-site")], false),
-            ("/x", &[("host", "c"), ("sec-fetch-site", "cross-site")], false),
+            (
+                "/x",
+                &[("host", "c"), ("sec-fetch-site", "same-site")],
+                false,
+            ),
+            (
+                "/x",
+                &[("host", "c"), ("sec-fetch-site", "cross-site")],
+                false,
+            ),
         ] {
             assert_eq!(ours(uri, headers), expected, "{uri} {headers:?}");
         }

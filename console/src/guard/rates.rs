@@ -56,13 +56,17 @@ impl Rates {
     /// # Errors
     /// Where the address asks too often.
     pub fn of_address(&self, address: Address) -> Answer<()> {
-        self.addresses.take(&address).map_err(|seconds| limited(seconds, "this address"))
+        self.addresses
+            .take(&address)
+            .map_err(|seconds| limited(seconds, "this address"))
     }
 
     /// # Errors
     /// Where the user asks too often.
     pub fn of_user(&self, user: &str) -> Answer<()> {
-        self.users.take(&user.to_owned()).map_err(|seconds| limited(seconds, "you"))
+        self.users
+            .take(&user.to_owned())
+            .map_err(|seconds| limited(seconds, "you"))
     }
 }
 
@@ -75,8 +79,11 @@ struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultCl
 
 impl<K: Clone + Eq + Hash> Pace<K> {
     fn new(per_second: NonZeroU32) -> Self {
-        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        Self(RateLimiter::dashmap(Quota::per_second(per_second).allow_burst(burst)))
+        let burst =
+            per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
+        Self(RateLimiter::dashmap(
+            Quota::per_second(per_second).allow_burst(burst),
+        ))
     }
 
     /// Or in how many seconds.
@@ -89,7 +96,9 @@ impl<K: Clone + Eq + Hash> Pace<K> {
         }
         self.0.check_key(key).map_err(|not_until| {
             let wait = not_until.wait_time_from(self.0.clock().now());
-            u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+            u32::try_from(wait.as_secs())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1)
         })
     }
 }
@@ -105,7 +114,9 @@ mod tests {
     #[test]
     fn one_who_asks_too_often_is_told_when_to_come_back_and_others_are_not_kept_out() {
         let rates = Rates::new(rate(1000), rate(2));
-        let refused = (0..10).filter_map(|_| rates.of_user("ada").err()).collect::<Vec<_>>();
+        let refused = (0..10)
+            .filter_map(|_| rates.of_user("ada").err())
+            .collect::<Vec<_>>();
         assert!(refused.len() >= 5, "{}", refused.len());
         let problem = &refused[0].0;
         assert_eq!(problem.status, 429);

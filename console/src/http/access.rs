@@ -22,7 +22,9 @@ pub async fn show(call: Call) -> Answer {
         .try_collect()
         .await?;
     let allowed = |wanted: Permission| {
-        permissions.iter().any(|(permission, allowed)| *permission == wanted && *allowed)
+        permissions
+            .iter()
+            .any(|(permission, allowed)| *permission == wanted && *allowed)
     };
     ok(&Access {
         user: call.caller()?.who.user.clone(),
@@ -32,7 +34,11 @@ pub async fn show(call: Call) -> Answer {
             .map(|(permission, allowed)| PermissionAccess {
                 permission: permission.as_str().to_owned(),
                 allowed: *allowed,
-                rules: permission.reviews(&call.target).iter().map(crate::registry::Review::rule).collect(),
+                rules: permission
+                    .reviews(&call.target)
+                    .iter()
+                    .map(crate::registry::Review::rule)
+                    .collect(),
             })
             .collect(),
         routes: RouteId::ALL
@@ -42,7 +48,9 @@ pub async fn show(call: Call) -> Answer {
                 RouteAccess {
                     method: route.method.as_str().to_owned(),
                     path: route.path.to_owned(),
-                    permission: route.permission().map(|permission| permission.as_str().to_owned()),
+                    permission: route
+                        .permission()
+                        .map(|permission| permission.as_str().to_owned()),
                     allowed: match route.need {
                         Need::Nobody | Need::Token | Need::Identity => true,
                         Need::Permission(permission) => allowed(permission),

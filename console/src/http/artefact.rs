@@ -2,6 +2,8 @@
 //!
 //! Only what the invocation's own status names, after the caller read that invocation with his own token.
 
+use std::ops::Range;
+
 use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
@@ -27,7 +29,10 @@ pub async fn download(mut call: Call) -> Answer {
     let found: CapabilityInvocation = call.caller()?.api.get(id.namespace(), id.name()).await?;
     let artefact = found.status.and_then(|status| status.artefact);
     let Some(artefact) = artefact else {
-        return Err(Fault::new(ProblemCode::NotFound, "this invocation has no artefact"));
+        return Err(Fault::new(
+            ProblemCode::NotFound,
+            "this invocation has no artefact",
+        ));
     };
     let etag = format!("\"{}\"", artefact.sha256);
     if is_known(&call.headers, &etag) {
@@ -41,17 +46,22 @@ pub async fn download(mut call: Call) -> Answer {
     };
     let path = Path::parse(&artefact.key).map_err(|_| Fault::internal())?;
     let options = GetOptions {
-        range: part.clone().map(|part| GetRange::Bounded(part.start..part.end)),
+        range: part.clone().map(GetRange::Bounded),
         ..GetOptions::default()
     };
     let got = match store.get_opts(&path, options).await {
         Ok(got) => got,
         Err(object_store::Error::NotFound { .. }) => {
-            return Err(Fault::new(ProblemCode::NotFound, "the artefact is not in the store any more"));
+            return Err(Fault::new(
+                ProblemCode::NotFound,
+                "the artefact is not in the store any more",
+            ));
         }
         Err(error) => {
             tracing::warn!(kind = kind_of(&error), "Reading an artefact failed");
-            return Err(Fault::unavailable("the store of the gateways does not answer as it should: try again"));
+            return Err(Fault::unavailable(
+                "the store of the gateways does not answer as it should: try again",
+            ));
         }
     };
     let place = call.place.take();
@@ -60,21 +70,36 @@ pub async fn download(mut call: Call) -> Answer {
         let _held = &place;
         chunk.map_err(|error| std::io::Error::other(kind_of(&error)))
     });
-    Ok(answer(&artefact, &etag, size, part, Body::from_stream(chunks)))
+    Ok(answer(
+        &artefact,
+        &etag,
+        size,
+        part.as_ref(),
+        Body::from_stream(chunks),
+    ))
 }
 
 /// The insides of the store are for nobody: paths and addresses stay out of logs and answers.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of an enum that grows, and whose own words have paths in them"
+)]
 fn kind_of(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::NotFound { .. } => "it is not there",
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            "the store does not let the gateway in"
-        }
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => "the store does not let the gateway in",
         _ => "the store failed",
     }
 }
 
-fn answer(artefact: &Artefact, etag: &str, size: u64, part: Option<std::ops::Range<u64>>, body: Body) -> Response {
+fn answer(
+    artefact: &Artefact,
+    etag: &str,
+    size: u64,
+    part: Option<&Range<u64>>,
+    body: Body,
+) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     let mut put = |name: header::HeaderName, text: String| {
@@ -82,19 +107,31 @@ fn answer(artefact: &Artefact, etag: &str, size: u64, part: Option<std::ops::Ran
             headers.insert(name, value);
         }
     };
-    let media_type = artefact.media_type.as_deref().filter(|text| is_media_type(text));
-    put(header::CONTENT_TYPE, media_type.unwrap_or("application/octet-stream").to_owned());
+    let media_type = artefact
+        .media_type
+        .as_deref()
+        .filter(|text| is_media_type(text));
+    put(
+        header::CONTENT_TYPE,
+        media_type.unwrap_or("application/octet-stream").to_owned(),
+    );
     // Whatever a device calls it, no browser shows it.
     put(header::CONTENT_DISPOSITION, "attachment".to_owned());
     put(header::ACCEPT_RANGES, "bytes".to_owned());
     if let Ok(digest) = hex::decode(&artefact.sha256) {
         // Of the whole, also where a part is sent (RFC 9530).
-        put(header::HeaderName::from_static("repr-digest"), format!("sha-256=:{}:", STANDARD.encode(digest)));
+        put(
+            header::HeaderName::from_static("repr-digest"),
+            format!("sha-256=:{}:", STANDARD.encode(digest)),
+        );
     }
-    let length = part.as_ref().map_or(size, |part| part.end - part.start);
+    let length = part.map_or(size, |part| part.end - part.start);
     put(header::CONTENT_LENGTH, length.to_string());
-    if let Some(part) = &part {
-        put(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end - 1));
+    if let Some(part) = part {
+        put(
+            header::CONTENT_RANGE,
+            format!("bytes {}-{}/{size}", part.start, part.end - 1),
+        );
     }
     if part.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -129,22 +166,32 @@ fn is_media_type(text: &str) -> bool {
 
 /// `If-None-Match`.
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    known.is_some_and(|known| known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag))
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
+    known.is_some_and(|known| {
+        known
+            .split(',')
+            .any(|known| known.trim().trim_start_matches("W/") == etag)
+    })
 }
 
 /// What of the artefact is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Asked {
     Whole,
-    Part(std::ops::Range<u64>),
+    Part(Range<u64>),
     /// Nothing that it has.
     Nothing,
 }
 
 /// One range, in bytes. What is no such range is ignored, as RFC 9110 has it, and so is one of another artefact.
 fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
     if text(header::IF_RANGE).is_some_and(|given| given != etag) {
         return Asked::Whole;
     }
@@ -171,7 +218,11 @@ fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
             _ => return Asked::Whole,
         },
     };
-    if part.start < part.end { Asked::Part(part) } else { Asked::Nothing }
+    if part.start < part.end {
+        Asked::Part(part)
+    } else {
+        Asked::Nothing
+    }
 }
 
 #[cfg(test)]

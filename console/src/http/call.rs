@@ -67,7 +67,10 @@ impl Call {
     /// # Errors
     /// Where the API server cannot be asked.
     pub async fn has(&self, permission: Permission, target: &Target) -> Answer<bool> {
-        self.console.access.has(self.caller()?, permission, target).await
+        self.console
+            .access
+            .has(self.caller()?, permission, target)
+            .await
     }
 
     /// What stands in a header, where it is text.
@@ -91,15 +94,21 @@ pub fn read_json<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
         Ok(Json(value)) => Ok(value),
         Err(JsonRejection::JsonDataError(error)) => {
             let text = error.body_text();
-            let text = text.split_once("target type: ").map_or(text.as_str(), |(_, why)| why);
+            let text = text
+                .split_once("target type: ")
+                .map_or(text.as_str(), |(_, why)| why);
             Err(match text.split_once(": ") {
-                Some((path, why)) if !path.contains(' ') => Fault::field(format!("body.{path}"), why),
+                Some((path, why)) if !path.contains(' ') => {
+                    Fault::field(format!("body.{path}"), why)
+                }
                 _ => Fault::field("body", text),
             })
         }
         Err(JsonRejection::JsonSyntaxError(error)) => {
             let text = error.body_text();
-            let text = text.split_once("as JSON: ").map_or(text.as_str(), |(_, why)| why);
+            let text = text
+                .split_once("as JSON: ")
+                .map_or(text.as_str(), |(_, why)| why);
             Err(Fault::field("body", format!("it is no JSON: {text}")))
         }
         Err(_) => Err(Fault::field("body", "it cannot be read as JSON")),
@@ -109,8 +118,12 @@ pub fn read_json<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
 /// # Errors
 /// Where the body is said to be something else than JSON.
 pub fn expect_json(headers: &HeaderMap) -> Answer<()> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = given.and_then(|given| given.split(';').next()).map(str::trim);
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = given
+        .and_then(|given| given.split(';').next())
+        .map(str::trim);
     if essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
         Ok(())
     } else {
@@ -155,9 +168,17 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_body_is_told_by_field() {
-        let fault = |text: &'static str| read_json::<Grant>(&Bytes::from_static(text.as_bytes())).unwrap_err().0;
+        let fault = |text: &'static str| {
+            read_json::<Grant>(&Bytes::from_static(text.as_bytes()))
+                .unwrap_err()
+                .0
+        };
         let wrong = fault(r#"{"capabilities":[1]}"#);
-        assert_eq!(wrong.errors[0].field, "body.capabilities[0]", "{}", wrong.detail);
+        assert_eq!(
+            wrong.errors[0].field, "body.capabilities[0]",
+            "{}",
+            wrong.detail
+        );
         assert_eq!(fault("{").errors[0].field, "body");
         assert_eq!(fault(r#"{"capabilities":[],"x":1}"#).status, 400);
     }

@@ -32,10 +32,18 @@ pub async fn create(call: Call) -> Answer {
     let key = idempotency::key(&call)?;
     let name = match (&code.name, &key) {
         (Some(name), _) if !console_api::id::is_name(name) => {
-            return Err(Fault::field("body.name", "give the name of an object: lower-case letters, digits, dashes and dots"));
+            return Err(Fault::field(
+                "body.name",
+                "give the name of an object: lower-case letters, digits, dashes and dots",
+            ));
         }
         (Some(name), _) => Some(name.clone()),
-        (None, Some(key)) => Some(idempotency::name(PREFIX, &caller.who.user, key, &code.namespace)),
+        (None, Some(key)) => Some(idempotency::name(
+            PREFIX,
+            &caller.who.user,
+            key,
+            &code.namespace,
+        )),
         (None, None) => None,
     };
     let namespace = code.namespace.clone();
@@ -80,7 +88,11 @@ fn spec(code: NewCode) -> Answer<PairingCodeSpec> {
 pub async fn list(call: Call) -> Answer {
     let params = pages::params(&call.query, &[("status.phase", call.query.text("phase"))])?;
     let namespace = call.target.namespace.as_deref();
-    let found = call.caller()?.api.list::<PairingCode>(namespace, &params).await?;
+    let found = call
+        .caller()?
+        .api
+        .list::<PairingCode>(namespace, &params)
+        .await?;
     ok(&CodePage {
         next_cursor: pages::cursor(&found.metadata),
         codes: found.items.iter().filter_map(record::code).collect(),
@@ -96,7 +108,10 @@ pub async fn get(call: Call) -> Answer {
 pub async fn revoke(call: Call) -> Answer {
     let id = call.object()?;
     let params = DeleteParams::default();
-    call.caller()?.api.delete::<PairingCode>(id.namespace(), id.name(), &params).await?;
+    call.caller()?
+        .api
+        .delete::<PairingCode>(id.namespace(), id.name(), &params)
+        .await?;
     Ok(done())
 }
 
@@ -126,5 +141,7 @@ pub async fn material(call: Call) -> Answer {
 /// Whether it is the Secret of that code, and not just called so.
 fn is_of(secret: &Secret, id: &ObjectId) -> bool {
     let owners = secret.owner_references();
-    owners.iter().any(|owner| owner.kind == "PairingCode" && owner.name == id.name())
+    owners
+        .iter()
+        .any(|owner| owner.kind == "PairingCode" && owner.name == id.name())
 }

@@ -52,7 +52,11 @@ pub async fn delete(call: Call) -> Answer {
         }),
         ..DeleteParams::default()
     };
-    let deleted = call.caller()?.api.delete::<Device>(id.namespace(), id.name(), &params).await;
+    let deleted = call
+        .caller()?
+        .api
+        .delete::<Device>(id.namespace(), id.name(), &params)
+        .await;
     deleted.map_err(|fault| with_precondition(fault, version.is_some()))?;
     Ok(done())
 }
@@ -64,7 +68,11 @@ async fn patch(call: Call, spec: Value) -> Answer {
     if let Some(version) = &version {
         patch["metadata"] = json!({ "resourceVersion": version });
     }
-    let patched = call.caller()?.api.patch::<Device>(id.namespace(), id.name(), None, &patch).await;
+    let patched = call
+        .caller()?
+        .api
+        .patch::<Device>(id.namespace(), id.name(), None, &patch)
+        .await;
     let patched = patched.map_err(|fault| with_precondition(fault, version.is_some()))?;
     ok(&record::device(&patched).ok_or_else(Fault::internal)?)
 }
@@ -75,9 +83,18 @@ fn seen_version(call: &Call) -> Answer<Option<String>> {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();
-    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Fault::field("header.if-match", "give the resourceVersion of the device"));
+    let version = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    if version.is_empty()
+        || version.len() > 64
+        || !version.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
+        return Err(Fault::field(
+            "header.if-match",
+            "give the resourceVersion of the device",
+        ));
     }
     Ok(Some(version.to_owned()))
 }

@@ -136,7 +136,10 @@ impl Stream {
     /// Whether the caller may see what he saw.
     async fn may_see(&self) -> Answer<bool> {
         let call = &self.call;
-        if !call.has(Permission::ObservabilityRead, &call.target).await? {
+        if !call
+            .has(Permission::ObservabilityRead, &call.target)
+            .await?
+        {
             return Ok(false);
         }
         // More than before takes another stream, too: what was left out is not known any more.
@@ -146,5 +149,9 @@ impl Stream {
 
 fn denied() -> Option<Event> {
     let event = ConsoleEvent::Denied;
-    Some(Event::default().event(event.name()).data(event.data().ok()?))
+    Some(
+        Event::default()
+            .event(event.name())
+            .data(event.data().ok()?),
+    )
 }

@@ -25,7 +25,11 @@ pub fn key(call: &Call) -> Answer<Option<String>> {
         return Ok(None);
     };
     let text = value.to_str().ok().filter(|_| values.next().is_none());
-    let plain = |text: &&str| !text.is_empty() && text.len() <= MAX_KEY && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let plain = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= MAX_KEY
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     match text.filter(plain) {
         Some(text) => Ok(Some(text.to_owned())),
         None => Err(Fault::field(

@@ -35,16 +35,24 @@ pub async fn page(call: Call) -> Answer {
         pairings: call.has(Permission::PairingRead, &call.target).await?,
         ..See::default()
     };
-    call.console.index.heard_of(&page, clock::instant() + CATCH_UP_TIME).await;
+    call.console
+        .index
+        .heard_of(&page, clock::instant() + CATCH_UP_TIME)
+        .await;
     let scope = call.target.namespace.as_deref();
-    let inventory = call.console.index.inventory(scope, &filter, &page, see, now());
+    let inventory = call
+        .console
+        .index
+        .inventory(scope, &filter, &page, see, now());
     ok(&inventory.map_err(not_a_page)?)
 }
 
 fn not_a_page(error: PageError) -> Fault {
     match error {
         PageError::BadCursor(error) => Fault::field("query.cursor", error.to_string()),
-        PageError::Behind => Fault::unavailable("this gateway has not seen as much yet as the one before: try again"),
+        PageError::Behind => {
+            Fault::unavailable("this gateway has not seen as much yet as the one before: try again")
+        }
     }
 }
 
@@ -64,7 +72,9 @@ pub fn synced(call: &Call) -> Answer<()> {
     if call.console.index.is_synced() {
         Ok(())
     } else {
-        Err(Fault::unavailable("this gateway has just started and does not know all devices yet: try again"))
+        Err(Fault::unavailable(
+            "this gateway has just started and does not know all devices yet: try again",
+        ))
     }
 }
 
@@ -153,7 +163,12 @@ fn actions(trust: TrustDecision, rights: Rights) -> Vec<Action> {
         operate("rename", None),
         operate("grant", revoked),
         action("delete", Permission::DeviceDelete, rights.delete, None),
-        action("invoke", Permission::CapabilityInvoke, rights.invoke, of_invoke),
+        action(
+            "invoke",
+            Permission::CapabilityInvoke,
+            rights.invoke,
+            of_invoke,
+        ),
     ]
 }
 
@@ -177,13 +192,23 @@ mod tests {
         for action in &actions {
             assert_ne!(action.allowed, action.reason.is_some(), "{}", action.action);
         }
-        actions.into_iter().filter(|action| action.allowed).map(|action| action.action).collect()
+        actions
+            .into_iter()
+            .filter(|action| action.allowed)
+            .map(|action| action.action)
+            .collect()
     }
 
     #[test]
     fn what_can_be_done_depends_on_rights_and_on_state() {
-        assert_eq!(allowed(TrustDecision::Active, ALL), ["suspend", "revoke", "rename", "grant", "delete", "invoke"]);
-        assert_eq!(allowed(TrustDecision::Suspended, ALL), ["resume", "revoke", "rename", "grant", "delete"]);
+        assert_eq!(
+            allowed(TrustDecision::Active, ALL),
+            ["suspend", "revoke", "rename", "grant", "delete", "invoke"]
+        );
+        assert_eq!(
+            allowed(TrustDecision::Suspended, ALL),
+            ["resume", "revoke", "rename", "grant", "delete"]
+        );
         assert_eq!(allowed(TrustDecision::Revoked, ALL), ["rename", "delete"]);
         let none = Rights {
             operate: false,
@@ -191,6 +216,15 @@ mod tests {
             invoke: false,
         };
         assert_eq!(allowed(TrustDecision::Active, none), [""; 0]);
-        assert_eq!(allowed(TrustDecision::Active, Rights { invoke: true, ..none }), ["invoke"]);
+        assert_eq!(
+            allowed(
+                TrustDecision::Active,
+                Rights {
+                    invoke: true,
+                    ..none
+                }
+            ),
+            ["invoke"]
+        );
     }
 }

@@ -82,7 +82,10 @@ pub async fn list(call: Call) -> Answer {
         // It goes into a field selector, where a comma would begin another one.
         let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !capability.bytes().all(inside) {
-            return Err(Fault::field("query.capability", "give the name of a capability"));
+            return Err(Fault::field(
+                "query.capability",
+                "give the name of a capability",
+            ));
         }
     }
     let params = pages::params(
@@ -94,10 +97,18 @@ pub async fn list(call: Call) -> Answer {
         ],
     )?;
     let namespace = call.target.namespace.as_deref();
-    let found = call.caller()?.api.list::<CapabilityInvocation>(namespace, &params).await?;
+    let found = call
+        .caller()?
+        .api
+        .list::<CapabilityInvocation>(namespace, &params)
+        .await?;
     ok(&InvocationPage {
         next_cursor: pages::cursor(&found.metadata),
-        invocations: found.items.iter().filter_map(record::invocation_summary).collect(),
+        invocations: found
+            .items
+            .iter()
+            .filter_map(record::invocation_summary)
+            .collect(),
     })
 }
 
@@ -111,7 +122,11 @@ pub async fn get(call: Call) -> Answer {
     let mut following = call.console.index.follow_invocation(&id);
     loop {
         let found = look(&call, &id).await?;
-        let phase = found.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        let phase = found
+            .status
+            .as_ref()
+            .map(|status| status.phase)
+            .unwrap_or_default();
         if phase.is_terminal() || is_over(until) || call.console.stop.is_cancelled() {
             return ok(&record::invocation(&found).ok_or_else(Fault::internal)?);
         }
@@ -134,6 +149,10 @@ async fn look(call: &Call, id: &ObjectId) -> Answer<CapabilityInvocation> {
 pub async fn cancel(call: Call) -> Answer {
     let id = call.object()?;
     let patch = json!({ "spec": { "cancel": "Requested" } });
-    let patched: CapabilityInvocation = call.caller()?.api.patch(id.namespace(), id.name(), None, &patch).await?;
+    let patched: CapabilityInvocation = call
+        .caller()?
+        .api
+        .patch(id.namespace(), id.name(), None, &patch)
+        .await?;
     ok(&record::invocation(&patched).ok_or_else(Fault::internal)?)
 }

@@ -23,7 +23,9 @@ pub fn params(query: &Query, fields: &[(&str, Option<&str>)]) -> Answer<ListPara
     if let Some(cursor) = query.text("cursor") {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
         let token = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        let token = token.ok_or_else(|| Fault::field("query.cursor", "give the nextCursor of the page before"))?;
+        let token = token.ok_or_else(|| {
+            Fault::field("query.cursor", "give the nextCursor of the page before")
+        })?;
         params = params.continue_token(&token);
     }
     Ok(params)
@@ -31,6 +33,9 @@ pub fn params(query: &Query, fields: &[(&str, Option<&str>)]) -> Answer<ListPara
 
 /// For the next page.
 pub fn cursor(metadata: &ListMeta) -> Option<String> {
-    let token = metadata.continue_.as_deref().filter(|token| !token.is_empty())?;
+    let token = metadata
+        .continue_
+        .as_deref()
+        .filter(|token| !token.is_empty())?;
     Some(URL_SAFE_NO_PAD.encode(token))
 }

@@ -14,10 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use console_api::{
-    ObjectId,
-    invocation::NewInvocation,
-    pairing::NewCode,
-    problem::ProblemCode,
+    ObjectId, invocation::NewInvocation, pairing::NewCode, problem::ProblemCode,
     session::CSRF_HEADER,
 };
 use http::{HeaderMap, header, request::Parts};
@@ -44,7 +41,10 @@ use crate::{
 };
 
 /// An answer, whatever happens.
-#[expect(clippy::disallowed_methods, reason = "the edge, where it is observed how long an answer takes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge, where it is observed how long an answer takes"
+)]
 pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Response {
     let begun = std::time::Instant::now();
     let serving = serve(&console, id, request);
@@ -62,7 +62,9 @@ pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Res
         tracing::debug!(route = ?id, code = %fault.0.code, detail = fault.0.detail, "Refused");
         fault.into_response()
     });
-    console.metrics.answered(Some(id), Outcome::of(response.status()));
+    console
+        .metrics
+        .answered(Some(id), Outcome::of(response.status()));
     if bound == Bound::Short {
         console.metrics.took(id, begun.elapsed());
     }
@@ -129,19 +131,21 @@ async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer 
 async fn who(console: &Console, headers: &HeaderMap) -> Answer<(Caller, Option<Sealed>)> {
     let bearer = Token::of_headers(headers)
         .map_err(|error| Fault::new(ProblemCode::Unauthenticated, error.to_string()))?;
-    let (token, session) = match bearer {
-        // Who says who he is means it, whatever the browser adds.
-        Some(token) => (token, None),
-        None => {
-            let session = session_of(console, headers)?;
-            (session.token.clone(), Some(session))
-        }
+    // Who says who he is means it, whatever the browser adds.
+    let (token, session) = if let Some(token) = bearer {
+        (token, None)
+    } else {
+        let session = session_of(console, headers)?;
+        (session.token.clone(), Some(session))
     };
     let Some(who) = console.identities.of(&token).await? else {
         return Err(if session.is_some() {
             session_over()
         } else {
-            Fault::new(ProblemCode::Unauthenticated, "the cluster does not take this token: get a new one")
+            Fault::new(
+                ProblemCode::Unauthenticated,
+                "the cluster does not take this token: get a new one",
+            )
         });
     };
     let caller = Caller {
@@ -182,7 +186,10 @@ pub fn keys_missing() -> Fault {
 }
 
 fn session_over() -> Fault {
-    Fault::new(ProblemCode::SessionExpired, "the session is over: log in again")
+    Fault::new(
+        ProblemCode::SessionExpired,
+        "the session is over: log in again",
+    )
 }
 
 fn check_csrf(session: &Sealed, headers: &HeaderMap) -> Answer<()> {
@@ -208,7 +215,9 @@ async fn read_body(route: &Route, headers: &HeaderMap, body: Body) -> Answer<Byt
             format!("the body is {MAX_BODY} bytes long at most"),
         )
     };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
         return Err(too_large());
     }
@@ -248,31 +257,42 @@ async fn target(id: RouteId, parts: &mut Parts, query: &Query, body: &Bytes) -> 
             let invalid = |message: String| Fault::field("path.id", message);
             let params = RawPathParams::from_request_parts(parts, &()).await;
             let params = params.map_err(|_| invalid("it is no UTF-8".to_owned()))?;
-            let text = params.iter().find(|(name, _)| *name == "id").map(|(_, text)| text);
+            let text = params
+                .iter()
+                .find(|(name, _)| *name == "id")
+                .map(|(_, text)| text);
             let object = text.unwrap_or_default().parse::<ObjectId>();
-            object.map(|object| about(&object, None)).map_err(|error| invalid(error.to_string()))
+            object
+                .map(|object| about(&object, None))
+                .map_err(|error| invalid(error.to_string()))
         }
-        Scope::Body => match id {
-            RouteId::CodeCreate => {
-                let code: NewCode = read_json(body)?;
-                if !console_api::id::is_namespace(&code.namespace) {
-                    return Err(Fault::field("body.namespace", "give the name of a namespace"));
-                }
-                Ok(Target {
-                    namespace: Some(code.namespace),
-                    ..Target::default()
-                })
+        Scope::Body if id == RouteId::CodeCreate => {
+            let code: NewCode = read_json(body)?;
+            if !console_api::id::is_namespace(&code.namespace) {
+                return Err(Fault::field(
+                    "body.namespace",
+                    "give the name of a namespace",
+                ));
             }
-            _ => {
-                let invocation: NewInvocation = read_json(body)?;
-                Ok(about(&invocation.device, Some(invocation.capability)))
-            }
-        },
+            Ok(Target {
+                namespace: Some(code.namespace),
+                ..Target::default()
+            })
+        }
+        Scope::Body => {
+            let invocation: NewInvocation = read_json(body)?;
+            Ok(about(&invocation.device, Some(invocation.capability)))
+        }
     }
 }
 
 /// The answer, with the cookie sealed anew where it was used for long enough.
-fn resealed(console: &Console, id: RouteId, session: Option<Sealed>, mut response: Response) -> Response {
+fn resealed(
+    console: &Console,
+    id: RouteId,
+    session: Option<Sealed>,
+    mut response: Response,
+) -> Response {
     let now = now();
     let fresh = session.and_then(|session| life::refreshed(&session, now));
     let (Some(fresh), Some(keys)) = (fresh, console.keys.keys()) else {

@@ -89,7 +89,9 @@ const REQUESTS: &[Param] = &[
     NAMESPACE,
     Param {
         name: "phase",
-        kind: Kind::OneOf(&["Pending", "Approved", "Denied", "Issued", "Expired", "Failed"]),
+        kind: Kind::OneOf(&[
+            "Pending", "Approved", "Denied", "Issued", "Expired", "Failed",
+        ]),
         describes: "Only requests in this phase.",
     },
     LIMIT,
@@ -191,14 +193,20 @@ impl Query {
             if read.iter().any(|(name, _)| *name == param.name) {
                 return Err(Fault::field(field(), "give it once"));
             }
-            param.kind.check(&value).map_err(|message| Fault::field(field(), message))?;
+            param
+                .kind
+                .check(&value)
+                .map_err(|message| Fault::field(field(), message))?;
             read.push((param.name, value));
         }
         Ok(Self(read))
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn number(&self, name: &str) -> Option<u32> {
@@ -227,10 +235,17 @@ impl Kind {
         let fits = match self {
             Self::Namespace => id::is_namespace(value),
             Self::Name => id::is_name(value),
-            Self::Text(most) => !value.is_empty() && value.chars().count() <= most && !value.contains(char::is_control),
+            Self::Text(most) => {
+                !value.is_empty()
+                    && value.chars().count() <= most
+                    && !value.contains(char::is_control)
+            }
             Self::Number(least, most) => {
                 let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-                digits && value.parse().is_ok_and(|number: u32| (least..=most).contains(&number))
+                digits
+                    && value
+                        .parse()
+                        .is_ok_and(|number: u32| (least..=most).contains(&number))
             }
             Self::OneOf(values) => values.contains(&value),
         };
@@ -259,13 +274,18 @@ mod tests {
     use super::*;
     use crate::registry::Scope;
 
+    #[expect(clippy::unwrap_in_result, reason = "what is tried is a URI")]
     fn read(id: RouteId, uri: &str) -> Answer<Query> {
         Query::read(id, &uri.parse().unwrap())
     }
 
     #[test]
     fn what_a_route_takes_is_read() {
-        let query = read(RouteId::Inventory, "/?namespace=kitchen&presence=Offline&limit=7&text=a%20b").unwrap();
+        let query = read(
+            RouteId::Inventory,
+            "/?namespace=kitchen&presence=Offline&limit=7&text=a%20b",
+        )
+        .unwrap();
         assert_eq!(query.text("namespace"), Some("kitchen"));
         assert_eq!(query.value("presence"), Some(Presence::Offline));
         assert_eq!(query.number("limit"), Some(7));
@@ -291,25 +311,51 @@ mod tests {
             assert_eq!(fault.0.status, 400, "{uri}");
         }
         assert!(read(RouteId::Session, "/?x=1").is_err());
-        assert_eq!(read(RouteId::Inventory, &format!("/?text={}", "a".repeat(5000))).unwrap_err().0.status, 413);
+        assert_eq!(
+            read(RouteId::Inventory, &format!("/?text={}", "a".repeat(5000)))
+                .unwrap_err()
+                .0
+                .status,
+            413
+        );
     }
 
     #[test]
     fn the_words_of_a_parameter_are_those_of_the_api() {
-        let words = |id: RouteId, name: &str| {
-            let param = params(id).iter().find(|param| param.name == name).unwrap();
-            let Kind::OneOf(values) = param.kind else { panic!("{name} is no word") };
-            values.to_vec()
-        };
         fn all<T: Copy>(values: &[T], text: fn(T) -> &'static str) -> Vec<&'static str> {
             values.iter().map(|value| text(*value)).collect()
         }
-        assert_eq!(words(RouteId::Inventory, "trust"), all(Trust::ALL, Trust::as_str));
-        assert_eq!(words(RouteId::Inventory, "presence"), all(Presence::ALL, Presence::as_str));
-        assert_eq!(words(RouteId::Inventory, "kind"), all(ClientKind::ALL, ClientKind::as_str));
-        assert_eq!(words(RouteId::CodeList, "phase"), all(CodePhase::ALL, CodePhase::as_str));
-        assert_eq!(words(RouteId::RequestList, "phase"), all(RequestPhase::ALL, RequestPhase::as_str));
-        assert_eq!(words(RouteId::InvocationList, "phase"), all(Phase::ALL, Phase::as_str));
+        let words = |id: RouteId, name: &str| {
+            let param = params(id).iter().find(|param| param.name == name).unwrap();
+            let Kind::OneOf(values) = param.kind else {
+                panic!("{name} is no word")
+            };
+            values.to_vec()
+        };
+        assert_eq!(
+            words(RouteId::Inventory, "trust"),
+            all(Trust::ALL, Trust::as_str)
+        );
+        assert_eq!(
+            words(RouteId::Inventory, "presence"),
+            all(Presence::ALL, Presence::as_str)
+        );
+        assert_eq!(
+            words(RouteId::Inventory, "kind"),
+            all(ClientKind::ALL, ClientKind::as_str)
+        );
+        assert_eq!(
+            words(RouteId::CodeList, "phase"),
+            all(CodePhase::ALL, CodePhase::as_str)
+        );
+        assert_eq!(
+            words(RouteId::RequestList, "phase"),
+            all(RequestPhase::ALL, RequestPhase::as_str)
+        );
+        assert_eq!(
+            words(RouteId::InvocationList, "phase"),
+            all(Phase::ALL, Phase::as_str)
+        );
     }
 
     #[test]

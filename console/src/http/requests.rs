@@ -24,10 +24,18 @@ use crate::{
 pub async fn list(call: Call) -> Answer {
     let params = pages::params(&call.query, &[("status.phase", call.query.text("phase"))])?;
     let namespace = call.target.namespace.as_deref();
-    let found = call.caller()?.api.list::<PairingRequest>(namespace, &params).await?;
+    let found = call
+        .caller()?
+        .api
+        .list::<PairingRequest>(namespace, &params)
+        .await?;
     ok(&RequestPage {
         next_cursor: pages::cursor(&found.metadata),
-        requests: found.items.iter().filter_map(record::request_summary).collect(),
+        requests: found
+            .items
+            .iter()
+            .filter_map(record::request_summary)
+            .collect(),
     })
 }
 
@@ -50,7 +58,11 @@ async fn shown(call: &Call, request: &PairingRequest) -> Answer {
                 capability: None,
             };
             if call.has(Permission::CodesRead, &target).await? {
-                let found = call.caller()?.api.get::<PairingCode>(namespace, &code.name).await;
+                let found = call
+                    .caller()?
+                    .api
+                    .get::<PairingCode>(namespace, &code.name)
+                    .await;
                 match found {
                     Ok(code) => code.spec.grants,
                     // Codes go before the requests that came of them.
@@ -114,12 +126,22 @@ async fn decide(call: Call, decision: Decision) -> Answer {
         if *decided == decision {
             return shown(&call, &found).await;
         }
-        return Err(Fault::new(ProblemCode::Conflict, "it was decided already, and a decision is final"));
+        return Err(Fault::new(
+            ProblemCode::Conflict,
+            "it was decided already, and a decision is final",
+        ));
     }
     if status.phase.is_terminal() {
-        return Err(Fault::new(ProblemCode::Conflict, "it has ended: the device must ask again"));
+        return Err(Fault::new(
+            ProblemCode::Conflict,
+            "it has ended: the device must ask again",
+        ));
     }
     let patch = json!({ "status": { "approval": decision } });
-    let patched = call.caller()?.api.patch(id.namespace(), id.name(), Some("status"), &patch).await?;
+    let patched = call
+        .caller()?
+        .api
+        .patch(id.namespace(), id.name(), Some("status"), &patch)
+        .await?;
     shown(&call, &patched).await
 }

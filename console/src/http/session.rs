@@ -19,17 +19,22 @@ use crate::{
 
 pub async fn login(call: Call) -> Answer {
     let login: Login = call.read()?;
-    let token = Token::new(login.token).map_err(|error| Fault::field("body.token", error.to_string()))?;
+    let token =
+        Token::new(login.token).map_err(|error| Fault::field("body.token", error.to_string()))?;
     let console = &call.console;
     let keys = console.keys.keys().ok_or_else(keys_missing)?;
     let Some(who) = console.identities.of(&token).await? else {
-        return Err(Fault::new(ProblemCode::Unauthenticated, "the cluster does not take this token: get a new one"));
+        return Err(Fault::new(
+            ProblemCode::Unauthenticated,
+            "the cluster does not take this token: get a new one",
+        ));
     };
     console.rates.of_user(&who.user)?;
     let now = now();
     let session = life::begin(SessionId::random(), token, now);
     let sealed = seal::seal(&session, console.keys.sealing(&keys, now), seal::nonce());
-    let cookie = cookie::set(sealed).map_err(|error| Fault::new(ProblemCode::TooLarge, error.to_string()))?;
+    let cookie = cookie::set(sealed)
+        .map_err(|error| Fault::new(ProblemCode::TooLarge, error.to_string()))?;
     let mut response = ok(&shown(&who, Some(&session)))?;
     response.headers_mut().append(header::SET_COOKIE, cookie);
     Ok(response)
@@ -40,12 +45,20 @@ pub async fn logout(call: Call) -> Answer {
     let mut response = done();
     // Who sent a token of his own has no session that could end.
     if let Some(session) = &call.session {
-        call.console.logouts.add(session, now()).await.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "A logout could not be written down");
-            Fault::unavailable("the session goes on, for its end could not be written down: try again")
-        })?;
-        response.headers_mut().append(header::SET_COOKIE, cookie::removal());
+        call.console
+            .logouts
+            .add(session, now())
+            .await
+            .map_err(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "A logout could not be written down");
+                Fault::unavailable(
+                    "the session goes on, for its end could not be written down: try again",
+                )
+            })?;
+        response
+            .headers_mut()
+            .append(header::SET_COOKIE, cookie::removal());
     }
     Ok(response)
 }

@@ -102,7 +102,9 @@ impl Permission {
             Self::PairingIssue => "make pairing codes",
             Self::PairingRevoke => "take pairing codes back",
             Self::PairingReveal => "see the secret of a pairing code",
-            Self::TrustOperate => "suspend, resume, revoke, rename devices, and grant capabilities to them",
+            Self::TrustOperate => {
+                "suspend, resume, revoke, rename devices, and grant capabilities to them"
+            }
             Self::DeviceDelete => "delete devices",
             Self::InvocationRead => "see invocations and download what they put out",
             Self::CapabilityInvoke => "run a capability on a device",

@@ -132,10 +132,21 @@ const READ: Route = Route {
 };
 
 const fn read(path: &'static str, need: Need, scope: Scope, summary: &'static str) -> Route {
-    Route { path, need, scope, summary, ..READ }
+    Route {
+        path,
+        need,
+        scope,
+        summary,
+        ..READ
+    }
 }
 
-const fn change(path: &'static str, permission: Permission, scope: Scope, summary: &'static str) -> Route {
+const fn change(
+    path: &'static str,
+    permission: Permission,
+    scope: Scope,
+    summary: &'static str,
+) -> Route {
     Route {
         method: Verb::Post,
         path,
@@ -224,6 +235,7 @@ impl RouteId {
     ];
 
     /// Its row.
+    #[expect(clippy::too_many_lines, reason = "it is a table, with a row per route")]
     pub const fn route(self) -> Route {
         use Permission as P;
         use Scope::{Body, Nothing, Path, Query};
@@ -231,15 +243,40 @@ impl RouteId {
             Need::Permission(permission)
         }
         match self {
-            Self::Healthz => read(routes::HEALTHZ, Need::Nobody, Nothing, "Whether the console answers"),
+            Self::Healthz => read(
+                routes::HEALTHZ,
+                Need::Nobody,
+                Nothing,
+                "Whether the console answers",
+            ),
             Self::OpenApi => read(routes::OPENAPI, Need::Nobody, Nothing, "This document"),
-            Self::Login => change(routes::LOGIN, P::AccessRead, Nothing, "Make a session of a token")
-                .with_body()
-                .needs(Need::Token),
-            Self::Logout => change(routes::LOGOUT, P::AccessRead, Nothing, "End the session, at every gateway")
-                .needs(Need::Identity),
-            Self::Session => read(routes::SESSION, Need::Identity, Nothing, "Who the caller is"),
-            Self::Access => read(routes::ACCESS, with(P::AccessRead), Query, "What the caller may do"),
+            Self::Login => change(
+                routes::LOGIN,
+                P::AccessRead,
+                Nothing,
+                "Make a session of a token",
+            )
+            .with_body()
+            .needs(Need::Token),
+            Self::Logout => change(
+                routes::LOGOUT,
+                P::AccessRead,
+                Nothing,
+                "End the session, at every gateway",
+            )
+            .needs(Need::Identity),
+            Self::Session => read(
+                routes::SESSION,
+                Need::Identity,
+                Nothing,
+                "Who the caller is",
+            ),
+            Self::Access => read(
+                routes::ACCESS,
+                with(P::AccessRead),
+                Query,
+                "What the caller may do",
+            ),
             Self::Inventory => read(
                 routes::INVENTORY,
                 with(P::ObservabilityRead),
@@ -254,7 +291,12 @@ impl RouteId {
                 "All that is known of a device",
             )
             .shows_more(&[P::PairingRead, P::InvocationRead, P::EventsRead]),
-            Self::Instances => read(routes::INSTANCES, with(P::ObservabilityRead), Query, "What runs Fairlead"),
+            Self::Instances => read(
+                routes::INSTANCES,
+                with(P::ObservabilityRead),
+                Query,
+                "What runs Fairlead",
+            ),
             Self::Events => read(
                 routes::EVENTS,
                 with(P::ObservabilityRead),
@@ -263,17 +305,40 @@ impl RouteId {
             )
             .lasts(Bound::Stream)
             .shows_more(&[P::PairingRead, P::InvocationRead]),
-            Self::CodeCreate => change(routes::CODES, P::PairingIssue, Body, "Make a pairing code").with_body(),
-            Self::CodeList => read(routes::CODES, with(P::CodesRead), Query, "Pairing codes, without their secrets"),
-            Self::CodeGet => read(routes::CODE, with(P::CodesRead), Path, "A pairing code, without its secret"),
-            Self::CodeRevoke => change(routes::CODE, P::PairingRevoke, Path, "Take a pairing code back").deletes(),
+            Self::CodeCreate => {
+                change(routes::CODES, P::PairingIssue, Body, "Make a pairing code").with_body()
+            }
+            Self::CodeList => read(
+                routes::CODES,
+                with(P::CodesRead),
+                Query,
+                "Pairing codes, without their secrets",
+            ),
+            Self::CodeGet => read(
+                routes::CODE,
+                with(P::CodesRead),
+                Path,
+                "A pairing code, without its secret",
+            ),
+            Self::CodeRevoke => change(
+                routes::CODE,
+                P::PairingRevoke,
+                Path,
+                "Take a pairing code back",
+            )
+            .deletes(),
             Self::CodeMaterial => read(
                 routes::CODE_MATERIAL,
                 with(P::PairingReveal),
                 Path,
                 "The secret of a pairing code, for the person at the device",
             ),
-            Self::RequestList => read(routes::REQUESTS, with(P::PairingRead), Query, "Pairing requests"),
+            Self::RequestList => read(
+                routes::REQUESTS,
+                with(P::PairingRead),
+                Query,
+                "Pairing requests",
+            ),
             Self::RequestGet => read(
                 routes::REQUEST,
                 with(P::PairingRead),
@@ -281,29 +346,68 @@ impl RouteId {
                 "A pairing request, with everything that an approver compares",
             )
             .shows_more(&[P::CodesRead]),
-            Self::RequestApprove => {
-                change(routes::REQUEST_APPROVE, P::PairingDecide, Path, "Approve a pairing request").with_body()
+            Self::RequestApprove => change(
+                routes::REQUEST_APPROVE,
+                P::PairingDecide,
+                Path,
+                "Approve a pairing request",
+            )
+            .with_body(),
+            Self::RequestDeny => change(
+                routes::REQUEST_DENY,
+                P::PairingDecide,
+                Path,
+                "Deny a pairing request",
+            )
+            .with_body(),
+            Self::DeviceSuspend => change(
+                routes::DEVICE_SUSPEND,
+                P::TrustOperate,
+                Path,
+                "Cut a device off until it is resumed",
+            ),
+            Self::DeviceResume => change(
+                routes::DEVICE_RESUME,
+                P::TrustOperate,
+                Path,
+                "Let a suspended device back",
+            ),
+            Self::DeviceRevoke => change(
+                routes::DEVICE_REVOKE,
+                P::TrustOperate,
+                Path,
+                "Cut a device off for good",
+            ),
+            Self::DeviceRename => change(
+                routes::DEVICE_RENAME,
+                P::TrustOperate,
+                Path,
+                "Give a device another name for people",
+            )
+            .with_body(),
+            Self::DeviceGrant => change(
+                routes::DEVICE_GRANT,
+                P::TrustOperate,
+                Path,
+                "Say what a device may run",
+            )
+            .with_body(),
+            Self::DeviceDelete => {
+                change(routes::DEVICE, P::DeviceDelete, Path, "Delete a device").deletes()
             }
-            Self::RequestDeny => {
-                change(routes::REQUEST_DENY, P::PairingDecide, Path, "Deny a pairing request").with_body()
-            }
-            Self::DeviceSuspend => {
-                change(routes::DEVICE_SUSPEND, P::TrustOperate, Path, "Cut a device off until it is resumed")
-            }
-            Self::DeviceResume => change(routes::DEVICE_RESUME, P::TrustOperate, Path, "Let a suspended device back"),
-            Self::DeviceRevoke => change(routes::DEVICE_REVOKE, P::TrustOperate, Path, "Cut a device off for good"),
-            Self::DeviceRename => {
-                change(routes::DEVICE_RENAME, P::TrustOperate, Path, "Give a device another name for people")
-                    .with_body()
-            }
-            Self::DeviceGrant => {
-                change(routes::DEVICE_GRANT, P::TrustOperate, Path, "Say what a device may run").with_body()
-            }
-            Self::DeviceDelete => change(routes::DEVICE, P::DeviceDelete, Path, "Delete a device").deletes(),
-            Self::InvocationCreate => {
-                change(routes::INVOCATIONS, P::CapabilityInvoke, Body, "Run a capability on a device").with_body()
-            }
-            Self::InvocationList => read(routes::INVOCATIONS, with(P::InvocationRead), Query, "Invocations"),
+            Self::InvocationCreate => change(
+                routes::INVOCATIONS,
+                P::CapabilityInvoke,
+                Body,
+                "Run a capability on a device",
+            )
+            .with_body(),
+            Self::InvocationList => read(
+                routes::INVOCATIONS,
+                with(P::InvocationRead),
+                Query,
+                "Invocations",
+            ),
             Self::InvocationGet => read(
                 routes::INVOCATION,
                 with(P::InvocationRead),

@@ -12,7 +12,9 @@ fn target(namespace: Option<&str>, name: Option<&str>) -> Target {
 
 #[test]
 fn every_route_is_listed_once() {
-    let listed: Vec<_> = RouteId::ALL.map(|id| (id.route().method.as_str(), id.route().path)).into();
+    let listed: Vec<_> = RouteId::ALL
+        .map(|id| (id.route().method.as_str(), id.route().path))
+        .into();
     let unique: BTreeSet<_> = listed.iter().collect();
     assert_eq!(unique.len(), listed.len());
     let ids: std::collections::HashSet<_> = RouteId::ALL.into_iter().collect();
@@ -25,7 +27,10 @@ fn every_permission_is_used_by_a_route_and_has_a_name_of_its_own() {
         .into_iter()
         .flat_map(|id| {
             let route = id.route();
-            route.permission().into_iter().chain(route.shows_more.iter().copied())
+            route
+                .permission()
+                .into_iter()
+                .chain(route.shows_more.iter().copied())
         })
         .collect();
     assert_eq!(used, Permission::ALL.into_iter().collect());
@@ -35,7 +40,10 @@ fn every_permission_is_used_by_a_route_and_has_a_name_of_its_own() {
 
 #[test]
 fn only_what_tells_nothing_is_open_to_anybody() {
-    let open: Vec<_> = RouteId::ALL.into_iter().filter(|id| id.route().need == Need::Nobody).collect();
+    let open: Vec<_> = RouteId::ALL
+        .into_iter()
+        .filter(|id| id.route().need == Need::Nobody)
+        .collect();
     assert_eq!(open, [RouteId::Healthz, RouteId::OpenApi]);
 }
 
@@ -44,7 +52,10 @@ fn every_change_but_that_of_a_session_takes_a_permission() {
     for id in RouteId::ALL {
         let route = id.route();
         let of_session = matches!(id, RouteId::Login | RouteId::Logout);
-        assert!(!route.changes() || of_session || route.permission().is_some(), "{id:?}");
+        assert!(
+            !route.changes() || of_session || route.permission().is_some(),
+            "{id:?}"
+        );
     }
 }
 
@@ -52,7 +63,11 @@ fn every_change_but_that_of_a_session_takes_a_permission() {
 fn the_path_says_what_a_request_is_about_where_it_has_an_id() {
     for id in RouteId::ALL {
         let route = id.route();
-        assert_eq!(route.path.contains("{id}"), route.scope == Scope::Path, "{id:?}");
+        assert_eq!(
+            route.path.contains("{id}"),
+            route.scope == Scope::Path,
+            "{id:?}"
+        );
     }
 }
 
@@ -62,7 +77,10 @@ fn an_object_that_is_named_is_asked_for_by_name() {
     assert_eq!(one[0].verb, "get");
     assert_eq!(one[0].name.as_deref(), Some("lamp"));
     let all = Permission::ObservabilityRead.reviews(&target(None, None));
-    assert_eq!((all[0].verb, &all[0].name, &all[0].namespace), ("list", &None, &None));
+    assert_eq!(
+        (all[0].verb, &all[0].name, &all[0].namespace),
+        ("list", &None, &None)
+    );
 }
 
 #[test]

@@ -28,7 +28,10 @@ pub fn set(sealed: String) -> Result<HeaderValue, TooLarge> {
 
 /// `Set-Cookie` that takes it away.
 pub fn removal() -> HeaderValue {
-    let text = ours(String::new()).max_age(cookie::time::Duration::ZERO).build().to_string();
+    let text = ours(String::new())
+        .max_age(cookie::time::Duration::ZERO)
+        .build()
+        .to_string();
     HeaderValue::try_from(text).expect("a cookie without a value can stand in a header")
 }
 
@@ -63,7 +66,10 @@ mod tests {
         let value = set("v1.sealed".to_owned()).unwrap();
         assert!(value.is_sensitive());
         let text = value.to_str().unwrap();
-        assert!(text.starts_with("__Host-fairlead-session=v1.sealed;"), "{text}");
+        assert!(
+            text.starts_with("__Host-fairlead-session=v1.sealed;"),
+            "{text}"
+        );
         for attribute in ["HttpOnly", "SameSite=Strict", "Secure", "Path=/"] {
             assert!(text.contains(attribute), "{text}");
         }
@@ -86,9 +92,20 @@ mod tests {
             }
             headers
         };
-        assert_eq!(find(&headers(&["a=b; __Host-fairlead-session=x; c=d"])).as_deref(), Some("x"));
-        assert_eq!(find(&headers(&["a=b", "__Host-fairlead-session=x"])).as_deref(), Some("x"));
+        assert_eq!(
+            find(&headers(&["a=b; __Host-fairlead-session=x; c=d"])).as_deref(),
+            Some("x")
+        );
+        assert_eq!(
+            find(&headers(&["a=b", "__Host-fairlead-session=x"])).as_deref(),
+            Some("x")
+        );
         assert_eq!(find(&headers(&["a=b"])), None);
-        assert_eq!(find(&headers(&["__Host-fairlead-session=x; __Host-fairlead-session=y"])), None);
+        assert_eq!(
+            find(&headers(&[
+                "__Host-fairlead-session=x; __Host-fairlead-session=y"
+            ])),
+            None
+        );
     }
 }

@@ -34,7 +34,10 @@ mod tests {
 
     #[test]
     fn that_of_another_session_and_any_other_are_wrong() {
-        let (ours, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
+        let (ours, other) = (
+            SessionId::from_bytes([1; 16]),
+            SessionId::from_bytes([2; 16]),
+        );
         assert!(is_right(&ours, token(&ours).as_bytes()));
         assert!(!is_right(&ours, token(&other).as_bytes()));
         assert!(!is_right(&ours, b""));

@@ -36,7 +36,9 @@ pub struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("id", &hex::encode(self.id)).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &hex::encode(self.id))
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,8 @@ impl Key {
             secret.len()
         );
         // Apart, so that the id, which is in every cookie, tells nothing of the key.
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"fairlead console session v1").extract(secret);
+        let secret =
+            hkdf::Salt::new(hkdf::HKDF_SHA256, b"fairlead console session v1").extract(secret);
         let mut id = KeyId::default();
         let mut sealing = [0; 32];
         let expanded = secret
@@ -141,7 +144,8 @@ impl KeyRing {
             None => None,
         };
         *seen = Some((keys.current.id, since));
-        let settles = since.is_some_and(|since| since.saturating_add(SETTLE).is_ok_and(|end| now < end));
+        let settles =
+            since.is_some_and(|since| since.saturating_add(SETTLE).is_ok_and(|end| now < end));
         match &keys.previous {
             Some(previous) if settles => previous,
             _ => &keys.current,

@@ -32,25 +32,37 @@ pub fn begin(id: SessionId, token: Token, now: Timestamp) -> Sealed {
 /// Whether it goes on.
 pub fn is_alive(session: &Sealed, now: Timestamp) -> bool {
     // One that comes from the future is none: a clock was set back, and its ends cannot be believed.
-    let begun = session.seen_at.saturating_sub(SKEW).is_ok_and(|from| from <= now);
+    let begun = session
+        .seen_at
+        .saturating_sub(SKEW)
+        .is_ok_and(|from| from <= now);
     begun && now < absolute_end(session) && now < idle_end(session)
 }
 
 /// When it ends whatever is done.
 pub fn absolute_end(session: &Sealed) -> Timestamp {
-    let end = session.issued_at.saturating_add(ABSOLUTE).unwrap_or(Timestamp::MAX);
+    let end = session
+        .issued_at
+        .saturating_add(ABSOLUTE)
+        .unwrap_or(Timestamp::MAX);
     end.min(session.expires_at)
 }
 
 /// When it ends if nothing is asked until then.
 pub fn idle_end(session: &Sealed) -> Timestamp {
-    let end = session.seen_at.saturating_add(IDLE).unwrap_or(Timestamp::MAX);
+    let end = session
+        .seen_at
+        .saturating_add(IDLE)
+        .unwrap_or(Timestamp::MAX);
     end.min(session.expires_at)
 }
 
 /// The session as it is to be sealed anew; `None` while the cookie is new enough.
 pub fn refreshed(session: &Sealed, now: Timestamp) -> Option<Sealed> {
-    let due = session.seen_at.saturating_add(REFRESH).is_ok_and(|due| due <= now);
+    let due = session
+        .seen_at
+        .saturating_add(REFRESH)
+        .is_ok_and(|due| due <= now);
     due.then(|| Sealed {
         seen_at: now,
         ..session.clone()
@@ -66,7 +78,11 @@ mod tests {
     }
 
     fn session() -> Sealed {
-        begin(SessionId::from_bytes([7; 16]), Token::new("opaque").unwrap(), at(0))
+        begin(
+            SessionId::from_bytes([7; 16]),
+            Token::new("opaque").unwrap(),
+            at(0),
+        )
     }
 
     #[test]
@@ -90,7 +106,11 @@ mod tests {
         use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
         let claims = format!(r#"{{"exp":{}}}"#, at(600).as_second());
         let jwt = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
-        let session = begin(SessionId::from_bytes([7; 16]), Token::new(jwt).unwrap(), at(0));
+        let session = begin(
+            SessionId::from_bytes([7; 16]),
+            Token::new(jwt).unwrap(),
+            at(0),
+        );
         assert!(is_alive(&session, at(599)));
         assert!(!is_alive(&session, at(600)));
     }

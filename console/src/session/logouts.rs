@@ -73,13 +73,17 @@ impl Logouts {
     /// Whether it was logged out; `None` where that is not known yet.
     pub fn has(&self, session: &Sealed) -> Option<bool> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().map(|marks| marks.contains_key(&session.id.mark()))
+        known
+            .as_ref()
+            .map(|marks| marks.contains_key(&session.id.mark()))
     }
 
     /// Keeps what is known up to date until `stop`.
     pub async fn follow(&self, stop: CancellationToken) {
         let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
-        let mut events = watcher::watcher(self.maps.clone(), config).default_backoff().boxed();
+        let mut events = watcher::watcher(self.maps.clone(), config)
+            .default_backoff()
+            .boxed();
         let follow = async {
             let mut listed = Marks::new();
             while let Some(event) = events.next().await {
@@ -134,12 +138,15 @@ impl Logouts {
         }
         // Here it holds at once.
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_default().insert(mark, session.expires_at.as_second());
+        known
+            .get_or_insert_default()
+            .insert(mark, session.expires_at.as_second());
         Ok(())
     }
 
     async fn write(&self, mark: &str, ends: &str, over: &[String]) -> kube::Result<()> {
-        let mut data: BTreeMap<&str, Option<&str>> = over.iter().map(|mark| (mark.as_str(), None)).collect();
+        let mut data: BTreeMap<&str, Option<&str>> =
+            over.iter().map(|mark| (mark.as_str(), None)).collect();
         data.insert(mark, Some(ends));
         let patch = Patch::Merge(json!({ "data": data }));
         let params = PatchParams {
@@ -180,7 +187,9 @@ fn marks(map: ConfigMap) -> Marks {
 fn ended(marks: &Marks, now: Timestamp) -> Vec<String> {
     let ended_before = ended_before(now);
     let over = marks.iter().filter(|(_, ends)| **ends < ended_before);
-    over.map(|(mark, _)| mark.clone()).take(MOST_CLEARED).collect()
+    over.map(|(mark, _)| mark.clone())
+        .take(MOST_CLEARED)
+        .collect()
 }
 
 /// Clocks of gateways differ.

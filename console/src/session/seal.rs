@@ -65,9 +65,15 @@ pub fn seal(session: &Sealed, key: &Key, nonce: [u8; NONCE_LEN]) -> String {
 /// For everything that was not sealed with one of the keys.
 pub fn open(text: &str, keys: &Keys) -> Result<Sealed, OpenError> {
     let encoded = text.strip_prefix(VERSION).ok_or(OpenError::Malformed)?;
-    let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| OpenError::Malformed)?;
-    let (id, rest) = bytes.split_first_chunk::<ID_LEN>().ok_or(OpenError::Malformed)?;
-    let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Malformed)?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(encoded)
+        .map_err(|_| OpenError::Malformed)?;
+    let (id, rest) = bytes
+        .split_first_chunk::<ID_LEN>()
+        .ok_or(OpenError::Malformed)?;
+    let (nonce, rest) = rest
+        .split_first_chunk::<NONCE_LEN>()
+        .ok_or(OpenError::Malformed)?;
     let key = keys.by_id(*id).ok_or(OpenError::UnknownKey)?;
     let mut bytes = rest.to_vec();
     let plain = key

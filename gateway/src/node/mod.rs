@@ -307,7 +307,12 @@ fn spread(streams: usize, drain_within: Duration) -> Duration {
 
 fn own_lease(settings: &Settings) -> OwnLease {
     let mut annotations = vec![(ADVERTISE_ANNOTATION, settings.advertise.clone())];
-    annotations.extend(settings.console.clone().map(|console| (CONSOLE_ANNOTATION, console)));
+    annotations.extend(
+        settings
+            .console
+            .clone()
+            .map(|console| (CONSOLE_ANNOTATION, console)),
+    );
     OwnLease {
         namespace: settings.namespace.clone(),
         name: settings.gateway.clone(),

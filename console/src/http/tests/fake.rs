@@ -16,11 +16,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use super::super::router;
-use crate::{
-    Console, Limits, Parts,
-    metrics::Metrics,
-    session::keys::Keys,
-};
+use crate::{Console, Limits, Parts, metrics::Metrics, session::keys::Keys};
 
 /// Longest wait of a test: far longer than anything takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -68,21 +64,41 @@ impl Server {
     /// Sessions that are written down as over.
     pub fn logouts(&self) -> usize {
         let state = self.state.lock().unwrap();
-        let map = state.objects.values().find(|object| object["metadata"]["name"] == "fairlead-console-logouts");
+        let map = state
+            .objects
+            .values()
+            .find(|object| object["metadata"]["name"] == "fairlead-console-logouts");
         map.map_or(0, |map| map["data"].as_object().unwrap().len())
     }
 
     async fn answer(&self, gateway: bool, request: Request<Body>) -> Response<axum::body::Body> {
         let (parts, body) = request.into_parts();
-        let token = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let user = token.and_then(|token| token.strip_prefix("Bearer ")).map(str::to_owned);
+        let token = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let user = token
+            .and_then(|token| token.strip_prefix("Bearer "))
+            .map(str::to_owned);
         let path = parts.uri.path().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if gateway {
-            assert_eq!(user, None, "the gateway's client has a way of its own to say who it is");
-            self.state.lock().unwrap().of_gateway.push(format!("{} {path}", parts.method));
-            return self.to_gateway(&parts.method, &path, parts.uri.query().unwrap_or_default(), &body);
+            assert_eq!(
+                user, None,
+                "the gateway's client has a way of its own to say who it is"
+            );
+            self.state
+                .lock()
+                .unwrap()
+                .of_gateway
+                .push(format!("{} {path}", parts.method));
+            return self.to_gateway(
+                &parts.method,
+                &path,
+                parts.uri.query().unwrap_or_default(),
+                &body,
+            );
         }
         let Some(user) = user else {
             return status(401, "Unauthorized", "nobody");
@@ -90,7 +106,13 @@ impl Server {
         self.to_user(&user, &parts.method, &path, body)
     }
 
-    fn to_gateway(&self, method: &http::Method, path: &str, query: &str, body: &Value) -> Response<axum::body::Body> {
+    fn to_gateway(
+        &self,
+        method: &http::Method,
+        path: &str,
+        query: &str,
+        body: &Value,
+    ) -> Response<axum::body::Body> {
         if path.ends_with("/tokenreviews") {
             let token = body["spec"]["token"].as_str().unwrap();
             let known = ["ada", "bob"].contains(&token);
@@ -116,14 +138,22 @@ impl Server {
         self.write(method, path, body.clone())
     }
 
-    fn to_user(&self, user: &str, method: &http::Method, path: &str, mut body: Value) -> Response<axum::body::Body> {
+    fn to_user(
+        &self,
+        user: &str,
+        method: &http::Method,
+        path: &str,
+        mut body: Value,
+    ) -> Response<axum::body::Body> {
         if path.ends_with("/selfsubjectaccessreviews") {
             let mut state = self.state.lock().unwrap();
             state.reviews += 1;
             let asked = &body["spec"]["resourceAttributes"];
             let is_review = asked["resource"] == "selfsubjectaccessreviews";
             let allowed = is_review
-                || (user == "ada" && asked["namespace"] == "kitchen" && !state.without.contains(user));
+                || (user == "ada"
+                    && asked["namespace"] == "kitchen"
+                    && !state.without.contains(user));
             body["status"] = json!({ "allowed": allowed });
             return ok(&body);
         }
@@ -132,11 +162,19 @@ impl Server {
         self.write(method, path, body)
     }
 
-    fn write(&self, method: &http::Method, path: &str, mut body: Value) -> Response<axum::body::Body> {
+    fn write(
+        &self,
+        method: &http::Method,
+        path: &str,
+        mut body: Value,
+    ) -> Response<axum::body::Body> {
         let objects = &mut self.state.lock().unwrap().objects;
         match method.as_str() {
             "POST" => {
-                let name = body["metadata"]["name"].as_str().unwrap_or("made-up").to_owned();
+                let name = body["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or("made-up")
+                    .to_owned();
                 let at = format!("{path}/{name}");
                 if objects.contains_key(&at) {
                     return status(409, "AlreadyExists", "it is there");
@@ -148,9 +186,16 @@ impl Server {
             }
             "GET" if objects.contains_key(path) => ok(&objects[path]),
             // Of a collection.
-            "GET" if path.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => ok(&json!({
-                "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": [],
-            })),
+            "GET"
+                if path
+                    .rsplit('/')
+                    .next()
+                    .is_some_and(|last| last.ends_with('s')) =>
+            {
+                ok(&json!({
+                    "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": [],
+                }))
+            }
             _ => status(404, "NotFound", "there is no such object"),
         }
     }
@@ -204,7 +249,9 @@ pub async fn scene() -> Scene {
             tokio::task::yield_now().await;
         }
     };
-    timeout(DEADLINE, known).await.expect("the console learns what there is");
+    timeout(DEADLINE, known)
+        .await
+        .expect("the console learns what there is");
     Scene {
         router: router(Arc::clone(&console)),
         console,

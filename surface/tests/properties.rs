@@ -180,11 +180,12 @@ fn config() -> ProptestConfig {
 
 /// What is kept of a kind, by its name.
 fn kept(kind: &str) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(Path::new(CORPUS).join(kind)).unwrap();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    const READABLE: &str = "the corpus can be read";
+    let entries = fs::read_dir(Path::new(CORPUS).join(kind)).expect(READABLE);
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect(READABLE).path()).collect();
     files.sort();
     assert!(!files.is_empty(), "nothing is kept in {kind}");
-    let read = |file: PathBuf| (file.display().to_string(), fs::read(file).unwrap());
+    let read = |file: PathBuf| (file.display().to_string(), fs::read(file).expect(READABLE));
     files.into_iter().map(read).collect()
 }
 
@@ -193,7 +194,7 @@ fn try_bytes(name: &str, bytes: &[u8], inputs: &[Value]) {
     let Ok(schema) = Schema::parse(bytes) else {
         return;
     };
-    let again = Schema::parse(schema.text().as_bytes()).unwrap();
+    let again = Schema::parse(schema.text().as_bytes()).expect("its own text is a schema");
     assert_eq!(schema.text(), again.text(), "{name}");
     assert!(narrows(Some(&schema), Some(&again)), "{name}");
     for input in inputs {

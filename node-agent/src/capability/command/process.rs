@@ -753,7 +753,11 @@ mod tests {
                 let status = ExitStatus::from_raw(status);
                 let judged =
                     judge(cut, Ok(status), written, &job).and_then(|answer| match answer {
-                        Answer::Told(output) => terms.answers(output),
+                        Answer::Told(output) => {
+                            // Whatever is declared.
+                            serde_json::from_slice::<IgnoredAny>(&output).unwrap();
+                            terms.answers(output)
+                        }
                         Answer::File(_) => unreachable!("there is none"),
                     });
                 match judged {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rename {
     /// Up to 253 characters.
+    #[cfg_attr(feature = "openapi", schema(max_length = 253))]
     pub display_name: Option<String>,
 }
 
@@ -19,6 +20,7 @@ pub struct Rename {
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     /// All capabilities that it may run, 128 at most. What is not here is taken away.
+    #[cfg_attr(feature = "openapi", schema(max_items = 128))]
     pub capabilities: Vec<String>,
     /// By the name of a capability: `surfaceSha256` of what is granted under that name. A capability that is not here
     /// is granted as it was, or as the device declares it where it was not granted before.

@@ -104,7 +104,7 @@ mod schema {
                 .description(Some("Namespace and name of an object: NAMESPACE.NAME"))
                 .max_length(Some(super::MAX_NAMESPACE + 1 + super::MAX_NAME))
                 .pattern(Some(
-                    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+                    r"^(?!.*(\.\.|\.-|-\.))[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$",
                 ))
                 .examples([serde_json::json!("workshop.kiosk-7")])
                 .into()

@@ -88,9 +88,25 @@ pub struct Grants {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewCode {
     /// Where the devices will be. Up to 63 characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 63,
+            pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+        )
+    )]
     pub namespace: String,
     /// Name of the object. Absent: one is made up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 200,
+            pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+        )
+    )]
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<CodeFormat>,
@@ -98,12 +114,15 @@ pub struct NewCode {
     pub delivery: Option<Delivery>,
     /// How long it can be used: 30 to 86400 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 30, maximum = 86400))]
     pub ttl_seconds: Option<i64>,
     /// How many devices: 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub max_uses: Option<i64>,
     /// How many wrong tries: 1 to 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 20))]
     pub max_attempts: Option<i64>,
     /// The most that a device paired by it may get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -281,15 +300,28 @@ pub struct RequestPage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Approve {
     /// `specDigest` of what the approver saw. Another spec is not signed.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 64, max_length = 64, pattern = "^[0-9a-f]{64}$")
+    )]
     pub spec_digest: String,
     /// Name for the Device, instead of the requested one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 63,
+            pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+        )
+    )]
     pub device_name: Option<String>,
     /// What it gets, instead of what it declares. Never more than the code's ceiling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Grants>,
     /// Why, for the person at the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 512))]
     pub reason: Option<String>,
 }
 
@@ -299,5 +331,6 @@ pub struct Approve {
 #[serde(deny_unknown_fields)]
 pub struct Deny {
     /// Why, for the person at the device.
+    #[cfg_attr(feature = "openapi", schema(max_length = 512))]
     pub reason: String,
 }

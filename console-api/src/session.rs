@@ -16,6 +16,10 @@ pub const SESSION_COOKIE: &str = "__Host-fairlead-session";
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// A token that the cluster takes: of a ServiceAccount, or of the cluster's identity provider.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 12288, pattern = "^[-A-Za-z0-9._~+/=]+$")
+    )]
     pub token: String,
 }
 

@@ -147,8 +147,8 @@ fn operation(id: RouteId, schemas: &mut Schemas) -> Operation {
     for param in params(id) {
         operation = operation.parameter(in_query(param));
     }
-    for (name, describes) in headers(id) {
-        operation = operation.parameter(in_header(name, describes));
+    for (name, pattern, describes) in headers(id) {
+        operation = operation.parameter(in_header(name, pattern, describes));
     }
     match route.need {
         Need::Nobody | Need::Token => operation = operation.securities(Some([])),
@@ -217,13 +217,17 @@ fn in_query(param: &Param) -> Parameter {
         .build()
 }
 
-fn in_header(name: &str, describes: &str) -> Parameter {
+fn in_header(name: &str, pattern: &str, describes: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(describes))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some(pattern)),
+        ))
         .build()
 }
 
@@ -246,16 +250,21 @@ fn schema_of(kind: Kind) -> RefOr<Schema> {
     .into()
 }
 
-/// Headers that a route reads, beside those of the session.
-fn headers(id: RouteId) -> Vec<(&'static str, &'static str)> {
+/// Headers that a route reads: name, pattern, and what it is.
+fn headers(id: RouteId) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut headers = Vec::new();
     let route = id.route();
     if route.changes() && route.need != Need::Token {
-        headers.push((CSRF_HEADER, "With a session: its csrfToken."));
+        headers.push((
+            CSRF_HEADER,
+            ".*",
+            "With a session: its csrfToken.",
+        ));
     }
     match id {
         RouteId::CodeCreate | RouteId::InvocationCreate => headers.push((
             "idempotency-key",
+            "^[!-~]{1,128}$",
             "1 to 128 printable ASCII characters. A request that is sent again makes no second object.",
         )),
         RouteId::DeviceSuspend
@@ -263,9 +272,21 @@ fn headers(id: RouteId) -> Vec<(&'static str, &'static str)> {
         | RouteId::DeviceRevoke
         | RouteId::DeviceRename
         | RouteId::DeviceGrant
-        | RouteId::DeviceDelete => headers.push(("if-match", "The resourceVersion that was seen: another one is not changed.")),
-        RouteId::Events => headers.push(("last-event-id", "The id of the last event that was seen: the stream goes on after it.")),
-        RouteId::InvocationArtefact => headers.push(("range", "One range of bytes.")),
+        | RouteId::DeviceDelete => headers.push((
+            "if-match",
+            r#"^("[A-Za-z0-9]{1,64}"|[A-Za-z0-9]{1,64})$"#,
+            "The resourceVersion that was seen: another one is not changed.",
+        )),
+        RouteId::Events => headers.push((
+            "last-event-id",
+            "^[ -~]{1,256}$",
+            "The id of the last event that was seen: the stream goes on after it.",
+        )),
+        RouteId::InvocationArtefact => headers.push((
+            "range",
+            "^bytes=[0-9]{0,19}-[0-9]{0,19}$",
+            "One range of bytes.",
+        )),
         RouteId::Healthz
         | RouteId::OpenApi
         | RouteId::Login

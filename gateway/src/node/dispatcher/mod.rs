@@ -2,14 +2,17 @@
 //! reported once that is there.
 //!
 //! - here: what is open is compared with what is under way;
+//! - [`begin`]: what is not under way yet, and [`places`]: how much may be;
 //! - [`heard`]: what the device says;
 //! - [`done`]: what is due, and what was written.
 //!
 //! An invocation that is over within 100 ms costs one write and no read: the end is written to the version that the
 //! watch brought.
 
+mod begin;
 mod done;
 mod heard;
+mod places;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,7 +31,7 @@ use tokio::time::Instant;
 use self::done::Done;
 use super::{
     Shared,
-    flight::{Again, Awaited, Flight, State},
+    flight::{Again, Flight, State},
     outbox::Outbox,
     writes::Answer,
 };
@@ -36,8 +39,8 @@ use crate::{
     clock::now,
     domain::{
         device::{DeviceKey, KnownDevice},
-        dispatch::{self, Decision, FollowUp, Push},
-        grants::{self, Standing},
+        dispatch::{self, FollowUp, Push},
+        grants::Standing,
         invocation::OpenInvocation,
         register::{Declared, MAX_CONCURRENCY},
     },
@@ -175,75 +178,6 @@ impl Dispatcher {
         });
     }
 
-    /// Whether the device takes one more, of whatever capability.
-    fn has_place(&mut self, declared: &Declared, outbox: &Outbox) -> bool {
-        if outbox.room() <= RESERVED_ROOM {
-            self.wants_room = true;
-            return false;
-        }
-        self.flights.len() < MAX_FLIGHTS && self.places_left(declared) > 0
-    }
-
-    fn places_left(&self, declared: &Declared) -> usize {
-        let most = declared.concurrency.min(self.shared.settings.in_flight);
-        most.saturating_sub(self.carried().count())
-    }
-
-    /// Whether the device runs as many of its capability as it does at once. Those about which it asks a person do not
-    /// run; of those with one idempotency key, one does.
-    fn is_taken(&self, invocation: &OpenInvocation, declared: &Declared) -> bool {
-        if invocation.phase() != InvocationPhase::Queued || self.asking.contains(&invocation.uid) {
-            // The device has it.
-            return false;
-        }
-        if key_of(invocation).is_some_and(|key| self.knows_key(key))
-            && self.places_left(declared) > 1
-        {
-            // It waits on the device for the first one's end. The last place is for what runs.
-            return false;
-        }
-        let capability = &invocation.spec().capability;
-        let mut keys = BTreeSet::new();
-        let running = self
-            .carried()
-            .filter(|flight| !flight.asks)
-            .filter_map(|flight| flight.invocation.as_deref())
-            .filter(|other| other.spec().capability == *capability)
-            .filter(|other| key_of(other).is_none_or(|key| keys.insert(key)));
-        running.count() >= declared.concurrency_of(capability)
-    }
-
-    /// Whether the device knows the key from this stream.
-    fn knows_key(&self, key: &str) -> bool {
-        let known = self.flights.values().filter(|flight| flight.is_known());
-        known
-            .filter_map(|flight| flight.invocation.as_deref())
-            .any(|other| key_of(other) == Some(key))
-    }
-
-    fn carried(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.values().filter(|flight| flight.takes_place())
-    }
-
-    fn standing(
-        &mut self,
-        capability: &str,
-        device: &KnownDevice,
-        declared: &Declared,
-    ) -> Arc<Standing> {
-        if let Some(known) = self.standings.get(capability) {
-            return Arc::clone(known);
-        }
-        let found = grants::standing(capability, declared, &device.spec, &device.status);
-        let found = Arc::new(found);
-        if self.standings.len() >= MAX_STANDINGS {
-            self.standings.clear();
-        }
-        self.standings
-            .insert(capability.to_owned(), Arc::clone(&found));
-        found
-    }
-
     /// Drops what has left the index: it ended or was deleted, and whoever runs it need not go on.
     fn forget(&mut self, open: &[Arc<Entry>], outbox: &Outbox) {
         if self.flights.is_empty() && self.asking.is_empty() {
@@ -342,138 +276,6 @@ impl Dispatcher {
         }
     }
 
-    /// Looks after what waits for others. Returns when to look again.
-    fn hold(&mut self, entry: &Entry, outbox: &Outbox, now: Timestamp) -> Option<Timestamp> {
-        let may_be_known = self.may_have_been_given_up(&entry.invocation);
-        let decision = dispatch::hold(&entry.invocation, may_be_known, self.since, now);
-        let (is_act, is_said) = match &decision {
-            Decision::Nothing | Decision::Wait(_) => (false, false),
-            Decision::End(_) => (true, false),
-            Decision::Cancel(_) | Decision::Push(_) => (true, true),
-        };
-        if is_said && outbox.room() <= RESERVED_ROOM {
-            self.wants_room = true;
-            return None;
-        }
-        if is_act && self.flights.len() >= MAX_FLIGHTS {
-            // It is looked at again when one of them goes.
-            return None;
-        }
-        self.carry_out(decision, entry, outbox, now)
-    }
-
-    /// Returns when to look again.
-    fn begin(
-        &mut self,
-        entry: &Entry,
-        device: &KnownDevice,
-        declared: &Declared,
-        outbox: &Outbox,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let invocation = &entry.invocation;
-        let standing = self.standing(&invocation.spec().capability, device, declared);
-        let stream = dispatch::Stream {
-            declared,
-            standing: &standing,
-            since: self.since,
-        };
-        let decision = dispatch::decide(invocation, device, stream, now);
-        self.carry_out(decision, entry, outbox, now)
-    }
-
-    /// Returns when to look again.
-    fn carry_out(
-        &mut self,
-        decision: Decision,
-        entry: &Entry,
-        outbox: &Outbox,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let invocation = &entry.invocation;
-        let (until, cancel_sent, mediate) = match decision {
-            Decision::Nothing => return None,
-            Decision::Wait(until) => return Some(until),
-            Decision::Push(push) if self.may_have_been_given_up(invocation) => {
-                self.mark_first(entry, &push, now);
-                return Some(push.answer_by);
-            }
-            Decision::Push(push) => {
-                let (until, mediate) = (push.answer_by, push.mediate);
-                outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
-                self.shared.metrics.dispatched(entry.seen.elapsed());
-                (until, false, mediate)
-            }
-            Decision::Cancel(until) => {
-                outbox.push(cancel(&invocation.uid, &invocation.name));
-                (until, true, true)
-            }
-            Decision::End(end) => {
-                let known = Some(Arc::clone(invocation));
-                let state = State::Sent { mark_at: None };
-                let flight = Flight::new(&invocation.name, known, state);
-                self.flights.insert(invocation.uid.clone(), flight);
-                self.end(invocation.uid.clone(), Answer::Ours(end));
-                return None;
-            }
-        };
-        // What is only cancelled was not sent by this stream.
-        let mark_at = (invocation.phase() == InvocationPhase::Queued && !cancel_sent)
-            .then(|| Instant::now() + MARK_AFTER);
-        let mut flight = Flight::new(
-            &invocation.name,
-            Some(Arc::clone(invocation)),
-            State::Sent { mark_at },
-        );
-        flight.awaited = Some(Awaited {
-            sent: now,
-            until,
-            pushed: !cancel_sent,
-            cancel_sent,
-            again: Again::No,
-            mediate,
-        });
-        if self.asking.remove(&invocation.uid) {
-            heard::asks(&mut flight);
-        }
-        self.flights.insert(invocation.uid.clone(), flight);
-        Some(until)
-    }
-
-    /// Before the Device showed the session, others could take the device for absent, and end what was queued for it; the
-    /// news of that may be on their way. This gateway's clock may be behind that of the API server, so the order of the
-    /// writes counts, too.
-    fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
-        invocation.phase() == InvocationPhase::Queued
-            && self.shown.as_ref().is_none_or(|(at, version)| {
-                invocation.created <= *at || invocation.was_written_before(version)
-            })
-    }
-
-    /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait
-    /// for a write.
-    fn mark_first(&mut self, entry: &Entry, push: &Push, now: Timestamp) {
-        let invocation = &entry.invocation;
-        self.shared.metrics.dispatched(entry.seen.elapsed());
-        let state = State::Sent {
-            mark_at: Some(Instant::now()),
-        };
-        let known = Some(Arc::clone(invocation));
-        let mut flight = Flight::new(&invocation.name, known, state);
-        flight.awaited = Some(Awaited {
-            sent: now,
-            until: push.answer_by,
-            pushed: false,
-            cancel_sent: false,
-            again: Again::WhenMarked,
-            mediate: push.mediate,
-        });
-        if self.asking.remove(&invocation.uid) {
-            heard::asks(&mut flight);
-        }
-        self.flights.insert(invocation.uid.clone(), flight);
-    }
-
     /// When [`Self::tick`] and [`Self::look`] are due.
     pub fn due(&self) -> Option<Instant> {
         self.flights
@@ -502,12 +304,6 @@ impl Dispatcher {
             outbox.push(Event::ResultAck(node::ResultAck { uid }));
         }
     }
-}
-
-/// Its idempotency key. An empty one is none.
-fn key_of(invocation: &OpenInvocation) -> Option<&str> {
-    let key = invocation.spec().idempotency_key.as_deref();
-    key.filter(|key| !key.is_empty())
 }
 
 fn cancel(uid: &str, name: &str) -> Event {

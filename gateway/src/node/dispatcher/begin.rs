@@ -1,0 +1,185 @@
+//! What this stream has not carried yet: it is sent, or marked before that; it ends at once; or it waits for others.
+
+use std::sync::Arc;
+
+use crds::v1alpha1::capability_invocation::InvocationPhase;
+use jiff::Timestamp;
+use proto::node::gateway_event::Event;
+use tokio::time::Instant;
+
+use super::{
+    Dispatcher, MARK_AFTER, MAX_FLIGHTS, MAX_STANDINGS, RESERVED_ROOM, cancel, dispatch_of, heard,
+};
+use crate::{
+    domain::{
+        device::KnownDevice,
+        dispatch::{self, Decision, Push},
+        grants::{self, Standing},
+        invocation::OpenInvocation,
+        register::Declared,
+    },
+    index::invocations::Entry,
+    node::{
+        flight::{Again, Awaited, Flight, State},
+        outbox::Outbox,
+        writes::Answer,
+    },
+};
+
+impl Dispatcher {
+    /// Looks after what waits for others. Returns when to look again.
+    pub(super) fn hold(
+        &mut self,
+        entry: &Entry,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let may_be_known = self.may_have_been_given_up(&entry.invocation);
+        let decision = dispatch::hold(&entry.invocation, may_be_known, self.since, now);
+        let (is_act, is_said) = match &decision {
+            Decision::Nothing | Decision::Wait(_) => (false, false),
+            Decision::End(_) => (true, false),
+            Decision::Cancel(_) | Decision::Push(_) => (true, true),
+        };
+        if is_said && outbox.room() <= RESERVED_ROOM {
+            self.wants_room = true;
+            return None;
+        }
+        if is_act && self.flights.len() >= MAX_FLIGHTS {
+            // It is looked at again when one of them goes.
+            return None;
+        }
+        self.carry_out(decision, entry, outbox, now)
+    }
+
+    /// Returns when to look again.
+    pub(super) fn begin(
+        &mut self,
+        entry: &Entry,
+        device: &KnownDevice,
+        declared: &Declared,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let invocation = &entry.invocation;
+        let standing = self.standing(&invocation.spec().capability, device, declared);
+        let stream = dispatch::Stream {
+            declared,
+            standing: &standing,
+            since: self.since,
+        };
+        let decision = dispatch::decide(invocation, device, stream, now);
+        self.carry_out(decision, entry, outbox, now)
+    }
+
+    /// Returns when to look again.
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        entry: &Entry,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let invocation = &entry.invocation;
+        let (until, cancel_sent, mediate) = match decision {
+            Decision::Nothing => return None,
+            Decision::Wait(until) => return Some(until),
+            Decision::Push(push) if self.may_have_been_given_up(invocation) => {
+                self.mark_first(entry, &push, now);
+                return Some(push.answer_by);
+            }
+            Decision::Push(push) => {
+                let (until, mediate) = (push.answer_by, push.mediate);
+                outbox.push(Event::Dispatch(dispatch_of(invocation, push)));
+                self.shared.metrics.dispatched(entry.seen.elapsed());
+                (until, false, mediate)
+            }
+            Decision::Cancel(until) => {
+                outbox.push(cancel(&invocation.uid, &invocation.name));
+                (until, true, true)
+            }
+            Decision::End(end) => {
+                let known = Some(Arc::clone(invocation));
+                let state = State::Sent { mark_at: None };
+                let flight = Flight::new(&invocation.name, known, state);
+                self.flights.insert(invocation.uid.clone(), flight);
+                self.end(invocation.uid.clone(), Answer::Ours(end));
+                return None;
+            }
+        };
+        // What is only cancelled was not sent by this stream.
+        let mark_at = (invocation.phase() == InvocationPhase::Queued && !cancel_sent)
+            .then(|| Instant::now() + MARK_AFTER);
+        let mut flight = Flight::new(
+            &invocation.name,
+            Some(Arc::clone(invocation)),
+            State::Sent { mark_at },
+        );
+        flight.awaited = Some(Awaited {
+            sent: now,
+            until,
+            pushed: !cancel_sent,
+            cancel_sent,
+            again: Again::No,
+            mediate,
+        });
+        if self.asking.remove(&invocation.uid) {
+            heard::asks(&mut flight);
+        }
+        self.flights.insert(invocation.uid.clone(), flight);
+        Some(until)
+    }
+
+    /// Before the Device showed the session, others could take the device for absent, and end what was queued for it; the
+    /// news of that may be on their way. This gateway's clock may be behind that of the API server, so the order of the
+    /// writes counts, too.
+    pub(super) fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
+        invocation.phase() == InvocationPhase::Queued
+            && self.shown.as_ref().is_none_or(|(at, version)| {
+                invocation.created <= *at || invocation.was_written_before(version)
+            })
+    }
+
+    /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait
+    /// for a write.
+    fn mark_first(&mut self, entry: &Entry, push: &Push, now: Timestamp) {
+        let invocation = &entry.invocation;
+        self.shared.metrics.dispatched(entry.seen.elapsed());
+        let state = State::Sent {
+            mark_at: Some(Instant::now()),
+        };
+        let known = Some(Arc::clone(invocation));
+        let mut flight = Flight::new(&invocation.name, known, state);
+        flight.awaited = Some(Awaited {
+            sent: now,
+            until: push.answer_by,
+            pushed: false,
+            cancel_sent: false,
+            again: Again::WhenMarked,
+            mediate: push.mediate,
+        });
+        if self.asking.remove(&invocation.uid) {
+            heard::asks(&mut flight);
+        }
+        self.flights.insert(invocation.uid.clone(), flight);
+    }
+
+    fn standing(
+        &mut self,
+        capability: &str,
+        device: &KnownDevice,
+        declared: &Declared,
+    ) -> Arc<Standing> {
+        if let Some(known) = self.standings.get(capability) {
+            return Arc::clone(known);
+        }
+        let found = grants::standing(capability, declared, &device.spec, &device.status);
+        let found = Arc::new(found);
+        if self.standings.len() >= MAX_STANDINGS {
+            self.standings.clear();
+        }
+        self.standings
+            .insert(capability.to_owned(), Arc::clone(&found));
+        found
+    }
+}

@@ -4,7 +4,10 @@
 //! moment cannot know that it was replaced. What must happen once is guarded where it is written, by a precondition or
 //! by the name of the object.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use crds::names;
@@ -75,25 +78,31 @@ impl Election {
     /// Waits until this process holds the Lease.
     async fn elected(&self, leader: &Leader) -> LeaseManager {
         let mut standby = std::pin::pin!(tokio::time::sleep(STANDBY_AFTER));
+        let campaigns = AtomicBool::new(false);
         let mut manager = None;
         loop {
-            let tried = async {
-                let manager = match &manager {
-                    Some(manager) => manager,
-                    None => manager.insert(self.candidate().await?),
-                };
-                let holds = manager.changed().await.context("wait for the lease")?;
-                anyhow::Ok(holds && self.holds_it_alone().await?)
-            };
-            let tried = tokio::select! {
-                tried = tried => tried,
-                // Whoever leads, this one is as ready as a standby can be.
-                () = &mut standby, if !standby.is_elapsed() => {
-                    if manager.is_some() {
-                        tracing::info!(identity = self.identity, "Standing by");
-                        leader.stand_by();
+            let tried = {
+                let mut trying = std::pin::pin!(async {
+                    let manager = match &manager {
+                        Some(manager) => manager,
+                        None => manager.insert(self.candidate().await?),
+                    };
+                    campaigns.store(true, Ordering::Relaxed);
+                    let holds = manager.changed().await.context("wait for the lease")?;
+                    anyhow::Ok(holds && self.holds_it_alone().await?)
+                });
+                loop {
+                    tokio::select! {
+                        tried = &mut trying => break tried,
+                        // Whoever leads, this one is as ready as a standby can be. What is being tried goes on: it may
+                        // know already that it holds the Lease, and is told so once.
+                        () = &mut standby, if !standby.is_elapsed() => {
+                            if campaigns.load(Ordering::Relaxed) {
+                                tracing::info!(identity = self.identity, "Standing by");
+                                leader.stand_by();
+                            }
+                        }
                     }
-                    continue;
                 }
             };
             match tried {

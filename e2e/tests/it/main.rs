@@ -55,6 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut upheavals = upheaval::trials(&fixture);
     upheavals.extend(artefacts::trials(&fixture));
     upheavals.extend(entry::trials(&fixture));
+    upheavals.extend(renewal::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
     if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
         fixture.boot()?;

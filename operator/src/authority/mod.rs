@@ -6,6 +6,8 @@
 //! - `moments`: conversions of time, all in one place;
 //! - [`store`]: the Secrets and the ConfigMap that it lives in.
 
+#[cfg(debug_assertions)]
+mod brief;
 mod ca;
 pub mod chain;
 pub mod csr;

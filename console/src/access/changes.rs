@@ -24,15 +24,18 @@ use super::Access;
 /// The API server's authorizer learns of a change by a watch of its own, and maybe after us.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How many kinds are watched.
+pub(super) const KINDS: usize = 4;
+
 /// Until `stop`.
 pub async fn follow(client: Client, access: Arc<Access>, stop: CancellationToken) {
     let changed = Notify::new();
     let watches = async {
         tokio::join!(
-            watch::<Role>(client.clone(), &changed),
-            watch::<RoleBinding>(client.clone(), &changed),
-            watch::<ClusterRole>(client.clone(), &changed),
-            watch::<ClusterRoleBinding>(client.clone(), &changed),
+            watch::<Role>(client.clone(), &access, 0, &changed),
+            watch::<RoleBinding>(client.clone(), &access, 1, &changed),
+            watch::<ClusterRole>(client.clone(), &access, 2, &changed),
+            watch::<ClusterRoleBinding>(client.clone(), &access, 3, &changed),
         )
     };
     let forget = async {
@@ -50,7 +53,7 @@ pub async fn follow(client: Client, access: Arc<Access>, stop: CancellationToken
     }
 }
 
-async fn watch<K>(client: Client, changed: &Notify)
+async fn watch<K>(client: Client, access: &Access, number: usize, changed: &Notify)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -63,11 +66,13 @@ where
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {
                 is_told = false;
+                access.works(number, true);
                 changed.notify_one();
             }
             Ok(Event::Init | Event::InitApply(_)) => {}
             Err(error) => {
-                // What happened meanwhile is not known.
+                // What happens meanwhile is not known.
+                access.works(number, false);
                 changed.notify_one();
                 // Once, and not with every try.
                 if !std::mem::replace(&mut is_told, true) {

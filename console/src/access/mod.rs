@@ -7,7 +7,7 @@
 pub mod changes;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -36,8 +36,14 @@ pub struct Access {
     decisions: Cache<(Digest, Review), bool>,
     /// Counts the times that all was dropped: an answer to what was asked before is not remembered after.
     epoch: AtomicU64,
+    /// Whether each of the watches on roles and bindings works.
+    watching: [AtomicBool; changes::KINDS],
     metrics: Metrics,
 }
+
+/// Decisions are as good as when they were made, as long as this is the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Epoch(u64);
 
 impl Access {
     pub fn new(metrics: Metrics) -> Self {
@@ -47,6 +53,7 @@ impl Access {
                 .time_to_live(REMEMBERED)
                 .build(),
             epoch: AtomicU64::new(0),
+            watching: std::array::from_fn(|_| AtomicBool::new(false)),
             metrics,
         }
     }
@@ -55,6 +62,22 @@ impl Access {
     pub fn forget(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.decisions.invalidate_all();
+    }
+
+    /// `None` where roles may change unseen: then only time tells.
+    pub fn epoch(&self) -> Option<Epoch> {
+        let epoch = Epoch(self.epoch.load(Ordering::Acquire));
+        let sees_all = self
+            .watching
+            .iter()
+            .all(|works| works.load(Ordering::Acquire));
+        sees_all.then_some(epoch)
+    }
+
+    fn works(&self, watch: usize, works: bool) {
+        if let Some(watching) = self.watching.get(watch) {
+            watching.store(works, Ordering::Release);
+        }
     }
 
     /// Whether the caller has the permission.

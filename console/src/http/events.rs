@@ -9,7 +9,10 @@ use axum::response::{
     IntoResponse as _,
     sse::{Event, KeepAlive, Sse},
 };
-use console_api::event::{ConsoleEvent, LAST_EVENT_ID};
+use console_api::{
+    event::{ConsoleEvent, LAST_EVENT_ID},
+    problem::ProblemCode,
+};
 use futures::stream;
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -18,6 +21,7 @@ use tokio::{
 
 use super::{call::Call, inventory::synced};
 use crate::{
+    access::Epoch,
     changes::{EventId, Subscriber},
     clock::{self, now},
     guard::shares::Share,
@@ -28,8 +32,10 @@ use crate::{
     session::life,
 };
 
-/// How often it is looked whether the caller may still see it.
+/// How often it is looked whether the caller may still see it, where roles changed or may have changed unseen.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the API server is asked in any case: a token may have ended.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
 /// A connection through which nothing goes is closed by what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The client comes back after that, with `Last-Event-ID`: so that streams spread over gateways again.
@@ -49,6 +55,7 @@ pub async fn follow(mut call: Call) -> Answer {
     let of_user = call.console.subscribers.enter(user).ok_or_else(|| {
         Fault::unavailable("you have as many event streams at this gateway as you may: close one, or try another one")
     })?;
+    let epoch = call.console.access.epoch();
     let see = see(&call).await?;
     let scope = call.target.namespace.clone();
     let subscriber = call.console.index.changes().subscribe(from, scope, see);
@@ -59,6 +66,7 @@ pub async fn follow(mut call: Call) -> Answer {
         _of_user: of_user,
         see,
         look_at: now + LOOK_AGAIN,
+        asked: (epoch, now),
         ends_at: now + LONGEST,
         subscriber,
         call,
@@ -86,6 +94,8 @@ struct Stream {
     subscriber: Subscriber,
     see: See,
     look_at: Instant,
+    /// When the API server was asked last.
+    asked: (Option<Epoch>, Instant),
     ends_at: Instant,
     ended: bool,
     _counted: Open,
@@ -106,13 +116,13 @@ impl Stream {
                     if clock::instant() >= self.ends_at || self.is_over() {
                         return None;
                     }
-                    match self.may_see().await {
-                        // The API server cannot be asked. What was decided holds until it can, or until the end.
-                        Err(_) | Ok(true) => self.look_at = clock::instant() + LOOK_AGAIN,
-                        Ok(false) => {
+                    match self.look().await {
+                        Seen::Same => self.look_at = clock::instant() + LOOK_AGAIN,
+                        Seen::Less => {
                             self.ended = true;
                             return denied();
                         }
+                        Seen::Nobody => return None,
                     }
                 }
                 told = self.subscriber.next() => {
@@ -134,6 +144,24 @@ impl Stream {
     }
 
     /// Whether the caller may see what he saw.
+    async fn look(&mut self) -> Seen {
+        let (epoch, now) = (self.call.console.access.epoch(), clock::instant());
+        let (asked_in, asked_at) = self.asked;
+        if epoch.is_some() && epoch == asked_in && now < asked_at + ASK_AGAIN {
+            return Seen::Same;
+        }
+        match self.may_see().await {
+            Ok(true) => {
+                self.asked = (epoch, now);
+                Seen::Same
+            }
+            Ok(false) => Seen::Less,
+            Err(fault) if fault.0.code == ProblemCode::Unauthenticated => Seen::Nobody,
+            // The API server cannot be asked. What was decided holds until it can, or until the end.
+            Err(_) => Seen::Same,
+        }
+    }
+
     async fn may_see(&self) -> Answer<bool> {
         let call = &self.call;
         if !call
@@ -145,6 +173,14 @@ impl Stream {
         // More than before takes another stream, too: what was left out is not known any more.
         Ok(see(call).await? == self.see)
     }
+}
+
+/// What became of the rights of who follows.
+enum Seen {
+    Same,
+    Less,
+    /// The token is not taken any more.
+    Nobody,
 }
 
 fn denied() -> Option<Event> {

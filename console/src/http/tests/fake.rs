@@ -11,6 +11,7 @@ use axum::Router;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use object_store::ObjectStore;
 use runtime::shutdown::Supervisor;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
@@ -47,6 +48,12 @@ struct State {
 }
 
 impl Server {
+    /// Puts an object there.
+    pub fn put(&self, path: &str, object: Value) {
+        let objects = &mut self.state.lock().unwrap().objects;
+        objects.insert(path.to_owned(), object);
+    }
+
     /// How many access reviews it was asked for.
     pub fn reviews(&self) -> usize {
         self.state.lock().unwrap().reviews
@@ -225,6 +232,11 @@ fn client(server: &Arc<Server>, gateway: bool) -> kube::Client {
 
 /// A console that knows what there is.
 pub async fn scene() -> Scene {
+    scene_with(Limits::default(), None).await
+}
+
+/// The same, with these limits and that store of artefacts.
+pub async fn scene_with(limits: Limits, artefacts: Option<Arc<dyn ObjectStore>>) -> Scene {
     let server = Arc::new(Server::default());
     let keys = Arc::new(Keys::parse(&[vec![1; 32], Vec::new()]).unwrap());
     let (sender, mounted) = watch::channel(Some(Arc::clone(&keys)));
@@ -234,8 +246,8 @@ pub async fn scene() -> Scene {
         without_credentials: client(&server, false),
         namespace: "fairlead-system".to_owned(),
         keys: mounted,
-        artefacts: None,
-        limits: Limits::default(),
+        artefacts,
+        limits,
         metrics: Metrics::unread(),
     };
     let console = Console::start(parts, &supervisor.tasks());

@@ -9,9 +9,13 @@ use console_api::{
     session::{CSRF_HEADER, SESSION_COOKIE},
 };
 use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use object_store::{ObjectStoreExt as _, memory::InMemory};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
 
-use self::fake::{Scene, scene};
+use self::fake::{Scene, scene, scene_with};
 use super::*;
 use crate::{
     caller::Token,
@@ -512,5 +516,129 @@ async fn a_create_that_is_sent_twice_is_done_once() {
     assert_eq!(
         problem(ask(&scene, request, body).await).await.code,
         ProblemCode::Conflict
+    );
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back() {
+    let slow = crate::Limits {
+        requests_per_second_per_user: std::num::NonZeroU32::MIN,
+        ..crate::Limits::default()
+    };
+    let scene = scene_with(slow, None).await;
+    let mut last = None;
+    for _ in 0..10 {
+        let request = bearer(request(RouteId::Session, "kitchen"), "ada");
+        last = Some(ask(&scene, request, Body::empty()).await);
+    }
+    let response = last.unwrap();
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(problem(response).await.code, ProblemCode::TooManyRequests);
+    // Another one is not kept out.
+    let other = bearer(request(RouteId::Session, "kitchen"), "bob");
+    assert_eq!(
+        ask(&scene, other, Body::empty()).await.status(),
+        StatusCode::OK
+    );
+}
+
+/// All that a stream says until its end.
+async fn read_to_end(response: Response) -> String {
+    let mut body = response.into_body();
+    let mut said = String::new();
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap_or_default();
+        said.push_str(std::str::from_utf8(&data).unwrap());
+    }
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_loses_the_right_to_what_he_follows_is_told_and_the_stream_ends() {
+    let scene = scene().await;
+    let follow = bearer(request(RouteId::Events, "kitchen"), "ada");
+    let response = ask(&scene, follow, Body::empty()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    scene.server.take_away("ada");
+    scene.console.access.forget();
+    let said = read_to_end(response).await;
+    assert!(said.starts_with("event: hello"), "{said}");
+    assert!(said.contains("event: denied"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_session() {
+    let scene = scene().await;
+    let session = session("ada", now());
+    let follow =
+        request(RouteId::Events, "kitchen").header(header::COOKIE, cookie(&scene, &session));
+    let response = ask(&scene, follow, Body::empty()).await;
+    scene.console.logouts.add(&session, now()).await.unwrap();
+    let said = read_to_end(response).await;
+    assert!(
+        said.starts_with("event: hello") && !said.contains("denied"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_artefact_is_sent_whole_or_in_part_with_its_digest() {
+    let content = b"0123456789";
+    let store = InMemory::new();
+    let key = object_store::path::Path::from("artefacts/kitchen/thing");
+    store.put(&key, content.as_slice().into()).await.unwrap();
+    let scene = scene_with(crate::Limits::default(), Some(Arc::new(store))).await;
+    let sha256 = hex::encode(Sha256::digest(content));
+    scene.server.put(
+        "/apis/fairlead.dev/v1alpha1/namespaces/kitchen/capabilityinvocations/thing",
+        json!({
+            "metadata": { "name": "thing", "namespace": "kitchen" },
+            "spec": { "deviceRef": { "name": "lamp" }, "capability": "echo" },
+            "status": {
+                "phase": "Succeeded",
+                "artefact": { "key": key.as_ref(), "sizeBytes": 10, "sha256": sha256, "mediaType": "text/plain" },
+            },
+        }),
+    );
+    let get = || bearer(request(RouteId::InvocationArtefact, "kitchen"), "ada");
+    let whole = ask(&scene, get(), Body::empty()).await;
+    assert_eq!(whole.status(), StatusCode::OK);
+    let headers = whole.headers().clone();
+    assert_eq!(headers[header::CONTENT_LENGTH], "10");
+    assert_eq!(headers[header::CONTENT_DISPOSITION], "attachment");
+    assert!(
+        headers["repr-digest"]
+            .to_str()
+            .unwrap()
+            .starts_with("sha-256=:")
+    );
+    assert_eq!(to_bytes(whole).await, content.as_slice());
+    let part = ask(
+        &scene,
+        get().header(header::RANGE, "bytes=2-4"),
+        Body::empty(),
+    )
+    .await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.headers()[header::CONTENT_RANGE], "bytes 2-4/10");
+    assert_eq!(to_bytes(part).await, b"234".as_slice());
+    let none = ask(
+        &scene,
+        get().header(header::RANGE, "bytes=10-"),
+        Body::empty(),
+    )
+    .await;
+    assert_eq!(none.headers()[header::CONTENT_RANGE], "bytes */10");
+    assert_eq!(problem(none).await.code, ProblemCode::RangeNotSatisfiable);
+    let known = get().header(header::IF_NONE_MATCH, &headers[header::ETAG]);
+    assert_eq!(
+        ask(&scene, known, Body::empty()).await.status(),
+        StatusCode::NOT_MODIFIED
+    );
+    // Who may not see the invocation does not see what it put out.
+    let other = bearer(request(RouteId::InvocationArtefact, "kitchen"), "bob");
+    assert_eq!(
+        problem(ask(&scene, other, Body::empty()).await).await.code,
+        ProblemCode::Forbidden
     );
 }

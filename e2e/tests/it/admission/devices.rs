@@ -63,6 +63,13 @@ fn identity() -> Vec<Rule> {
                     .refused("staleAfterSeconds must be less than offlineAfterSeconds"),
                 OPERATOR.creates(device("x", &json!({ "certificate": { "ttlSeconds": 60 } }))).refused("ttlSeconds"),
                 OPERATOR.creates(device("x", &json!({ "grants": { "capabilities": ["Not a name"] } }))).refused("capabilities"),
+                OPERATOR
+                    .creates(device("x", &json!({ "grants": { "surfaces": { "a".repeat(64): KEY } } })))
+                    .refused("the name of a capability is 63 characters long at most"),
+                OPERATOR.creates(device("x", &json!({ "grants": { "surfaces": { "echo": "short" } } }))).refused("grants.surfaces"),
+                OPERATOR
+                    .creates(device("pinned", &json!({ "grants": { "surfaces": { "a".repeat(63): KEY } } })))
+                    .reads("/spec/grants/capabilities/0", "echo"),
                 OPERATOR.creates(device(&"x".repeat(64), &json!({}))).refused("63 characters long at most"),
                 OPERATOR.creates(device(&"x".repeat(63), &json!({ "publicKeySha256": KEY }))),
             ],
@@ -150,6 +157,24 @@ fn gateways_part() -> Vec<Rule> {
                 // A grant that was taken back does not keep a session from ending.
                 DORA.patches(KIOSK, spec(&json!({ "grants": { "capabilities": [] } }))),
                 GATEWAY.writes_status(KIOSK, &json!({ "presence": "Degraded" })).reads("/status/capabilities/0/granted", "Granted"),
+            ]),
+        ),
+        Rule::new(
+            "devices::what_is_not_declared_is_remembered_only_where_it_is_granted",
+            made([
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "undeclared": [{ "name": "shell", "accepted": { "execution": "Automatic" } }] }))
+                    .refused("only that is remembered which spec.grants of the device names"),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "undeclared": [{ "name": "echo" }, { "name": "shell" }] }))
+                    .refused("only that is remembered which spec.grants of the device names"),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "undeclared": [{ "name": "echo", "accepted": { "execution": "Mediated" } }] }))
+                    .reads("/status/undeclared/0/accepted/execution", "Mediated"),
+                // A grant that was taken back does not keep a session from ending.
+                DORA.patches(KIOSK, spec(&json!({ "grants": { "capabilities": [] } }))),
+                GATEWAY.writes_status(KIOSK, &json!({ "presence": "Degraded" })).reads("/status/undeclared/0/name", "echo"),
+                GATEWAY.writes_status(KIOSK, &json!({ "undeclared": null })),
             ]),
         ),
         Rule::new(
@@ -262,7 +287,7 @@ fn sessions() -> Vec<Rule> {
                 .refused("stays known"),
             OPERATOR
                 .writes_status_at(KIOSK, "", &Value::Null)
-                .refused("cannot be removed"),
+                .refused("status: Invalid value: the status of a device cannot be removed"),
             GATEWAY.writes_status(KIOSK, &session(json!({ "endedAt": LATER }))),
             GATEWAY
                 .writes_status(KIOSK, &session(json!({ "endedAt": null })))

@@ -92,12 +92,6 @@ fn changes() -> Vec<Rule> {
     let change = |spec: Value, message: &'static str| {
         PAUL.patches(RUN, json!({ "spec": spec })).refused(message)
     };
-    let fixed = |spec: Value| {
-        change(
-            spec,
-            "an invocation cannot be changed, only cancelled: make another one",
-        )
-    };
     // A schema cannot compare what has no type: here the policy speaks.
     let input = |input: Value| {
         change(
@@ -113,12 +107,12 @@ fn changes() -> Vec<Rule> {
                 input(json!({ "say": ["hello", 2] })),
                 input(Value::Null),
                 input(json!({ "more": true })),
-                fixed(json!({ "deviceRef": { "name": "press" } })),
-                fixed(json!({ "capability": "system.health" })),
-                fixed(json!({ "timeoutSeconds": 60 })),
-                fixed(json!({ "maxOutputBytes": 1 })),
-                fixed(json!({ "ttlSecondsAfterFinished": 0 })),
-                fixed(json!({ "whenOffline": "Queue" })),
+                change(json!({ "deviceRef": { "name": "press" } }), "spec.deviceRef: Invalid value: an invocation cannot be changed, only cancelled"),
+                change(json!({ "capability": "system.health" }), "spec.capability: Invalid value: an invocation cannot be changed, only cancelled"),
+                change(json!({ "timeoutSeconds": 60 }), "spec.timeoutSeconds: Invalid value: an invocation cannot be changed, only cancelled"),
+                change(json!({ "maxOutputBytes": 1 }), "spec.maxOutputBytes: Invalid value: an invocation cannot be changed, only cancelled"),
+                change(json!({ "ttlSecondsAfterFinished": 0 }), "spec.ttlSecondsAfterFinished: Invalid value: an invocation cannot be changed, only cancelled"),
+                change(json!({ "whenOffline": "Queue" }), "spec.whenOffline: Invalid value: an invocation cannot be changed, only cancelled"),
                 change(json!({ "idempotencyKey": "again" }), "spec.idempotencyKey: Invalid value: an invocation cannot"),
                 change(
                     json!({ "whenOffline": "Queue", "queueSeconds": 9 }),
@@ -158,7 +152,7 @@ fn ends() -> Vec<Rule> {
             "invocations::the_end_is_final",
             made([
                 GATEWAY.writes_status(RUN, &json!({ "phase": "Dispatched", "dispatchedAt": MOMENT })),
-                GATEWAY.writes_status(RUN, &json!({ "phase": "Queued" })).refused("cannot be queued again"),
+                GATEWAY.writes_status(RUN, &json!({ "phase": "Queued" })).refused("status.phase: Invalid value: an invocation that was dispatched cannot be queued again"),
                 GATEWAY.writes_status(RUN, &succeeded),
                 GATEWAY.writes_status(RUN, &json!({ "phase": "Failed" })).refused("an invocation that has ended stays as it ended: make another one"),
                 OPERATOR.writes_status(RUN, &json!({ "phase": "Unknown" })).refused("an invocation that has ended stays as it ended: make another one"),

@@ -214,10 +214,10 @@ fn history() -> Vec<Rule> {
             after_active([
                 OPERATOR
                     .writes_status(LOBBY, &json!({ "uses": 4 }))
-                    .refused("cannot exceed"),
+                    .refused("status.uses: Invalid value: uses cannot exceed spec.maxUses"),
                 OPERATOR
                     .writes_status(LOBBY, &json!({ "attempts": 6 }))
-                    .refused("cannot exceed"),
+                    .refused("status.attempts: Invalid value: attempts cannot exceed spec.maxAttempts"),
                 OPERATOR
                     .writes_status(LOBBY, &json!({ "attempts": -1 }))
                     .refused("status.attempts"),
@@ -236,7 +236,7 @@ fn history() -> Vec<Rule> {
                 OPERATOR.writes_status(LOBBY, &json!({ "phase": "Used", "passwordFile": null })),
                 OPERATOR
                     .writes_status(LOBBY, &json!({ "phase": "Active", "passwordFile": "AAAA" }))
-                    .refused("stays so"),
+                    .refused("status.phase: Invalid value: a code that is Used, Expired or Locked stays so"),
                 OPERATOR
                     .writes_status(LOBBY, &json!({ "passwordFile": "AAAA" }))
                     .refused("keeps no password file"),

@@ -87,11 +87,11 @@ fn origin() -> Vec<Rule> {
         Rule::new(
             "requests::a_spec_hangs_together",
             [
-                DORA.creates(one(&json!({ "keyCustody": "Device" }))).refused("keyCustody Device needs csr and publicKeySha256"),
+                DORA.creates(one(&json!({ "keyCustody": "Device" }))).refused("spec.keyCustody: Invalid value: keyCustody Device needs csr and publicKeySha256"),
                 DORA.creates(one(&json!({ "csr": "x" }))).refused("keyCustody Operator allows neither"),
                 GATEWAY
                     .creates(from_gateway(json!({ "pairingCodeRef": null })))
-                    .refused("method Pin or Qr needs pairingCodeRef"),
+                    .refused("spec.pairingCodeRef: Invalid value: method Pin or Qr needs pairingCodeRef"),
                 DORA.creates(one(&json!({ "expiresAt": "2030-01-01T00:00:00.5Z" }))).refused("spec.expiresAt"),
                 DORA.creates(one(&json!({ "expiresAt": "2030-01-01T01:00:00+01:00" }))).refused("spec.expiresAt"),
                 DORA.creates(one(&json!({ "expiresAt": MOMENT }))),
@@ -214,10 +214,10 @@ fn refusals() -> Vec<Rule> {
             [
                 DORA.creates(request("one")),
                 ADA.writes_status(ONE, &json!({ "approval": { "decision": "Denied" } })),
-                RITA.writes_status(ONE, &approved()).refused("final"),
-                ADA.writes_status(ONE, &json!({ "approval": null })).refused("final"),
-                ADA.writes_status(ONE, &json!({ "approval": { "reason": "on second thoughts" } })).refused("final"),
-                OPERATOR.writes_status(ONE, &approved()).refused("final"),
+                RITA.writes_status(ONE, &approved()).refused("status.approval: Invalid value: the decision on a pairing request is final"),
+                ADA.writes_status(ONE, &json!({ "approval": null })).refused("status.approval: Invalid value: the decision on a pairing request is final"),
+                ADA.writes_status(ONE, &json!({ "approval": { "reason": "on second thoughts" } })).refused("status.approval: Invalid value: the decision on a pairing request is final"),
+                OPERATOR.writes_status(ONE, &approved()).refused("status.approval: Invalid value: the decision on a pairing request is final"),
                 ADA.writes_status(ONE, &json!({ "phase": "Pending" })).reads("/status/approval/decidedBy", "ada"),
                 OPERATOR.writes_status(ONE, &json!({ "phase": "Denied" })).reads("/status/approval/decidedBy", "ada"),
             ],
@@ -295,14 +295,14 @@ fn life() -> Vec<Rule> {
                 OPERATOR.writes_status(ONE, &json!({ "phase": "Approved" })),
                 OPERATOR
                     .writes_status(ONE, &json!({ "phase": "Pending" }))
-                    .refused("is not pending again"),
+                    .refused("status.phase: Invalid value: a pairing request that was approved is not pending again"),
                 OPERATOR.writes_status(ONE, &issued),
                 OPERATOR
                     .writes_status(ONE, &json!({ "certificate": { "serial": "02" } }))
-                    .refused("is issued once"),
+                    .refused("status.certificate: Invalid value: the certificate of a pairing request is issued once"),
                 OPERATOR
                     .writes_status(ONE, &json!({ "certificate": null }))
-                    .refused("is issued once"),
+                    .refused("status.certificate: Invalid value: the certificate of a pairing request is issued once"),
                 OPERATOR
                     .writes_status(ONE, &json!({ "deviceRef": { "name": "other" } }))
                     .refused("cannot be changed"),

@@ -51,7 +51,7 @@ impl ControlPlaneClient {
 
     /// Waits until an invocation has ended, for so long at most.
     pub async fn wait(&self, id: &ObjectId, timeout: Duration) -> Result<Waited> {
-        let end = Instant::now() + timeout;
+        let end = deadline(timeout);
         loop {
             let next = Instant::now() + BETWEEN_POLLS;
             let left = end.saturating_duration_since(Instant::now());
@@ -91,9 +91,16 @@ impl ControlPlaneClient {
     }
 }
 
+/// The end of a wait. Who waits for ever waits for a year: a moment beyond all time is none.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_hours(24 * 365))
+}
+
 /// `?wait=` of so long, rounded up: the last part of a second is waited for, too.
 fn whole_seconds(patience: Duration) -> u32 {
-    let seconds = patience.as_secs() + u64::from(patience.subsec_nanos() > 0);
+    let seconds = patience
+        .as_secs()
+        .saturating_add(u64::from(patience.subsec_nanos() > 0));
     u32::try_from(seconds)
         .unwrap_or(u32::MAX)
         .min(MAX_WAIT_SECONDS)
@@ -102,6 +109,11 @@ fn whole_seconds(patience: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_ever_has_a_deadline_too() {
+        assert!(deadline(Duration::MAX) > deadline(Duration::from_hours(1)));
+    }
 
     #[test]
     fn a_wait_is_rounded_up_and_bounded() {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::{
     ControlPlaneClient,
     error::{Category, Result},
+    invocations::deadline,
     key::IdempotencyKey,
     transport::Ask,
 };
@@ -64,7 +65,7 @@ impl ControlPlaneClient {
 
     /// The same, once it is there: waits for so long for the operator to draw a code that was just made.
     pub async fn wait_for_code(&self, id: &ObjectId, timeout: Duration) -> Result<CodeMaterial> {
-        let end = Instant::now() + timeout;
+        let end = deadline(timeout);
         loop {
             match self.code_material(id).await {
                 Err(error) if error.category() == Category::Missing && Instant::now() < end => {

@@ -14,7 +14,7 @@ use axum::{
     response::Response,
 };
 use client::{Builder, ControlPlaneClient, Credentials, Retries, Timeouts};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -177,16 +177,16 @@ pub fn problem(status: u16, code: &str, retryable: bool) -> Response {
 
 /// These bytes, and then the connection breaks.
 pub fn broken_after(bytes: &'static [u8]) -> Body {
-    let chunks = [
-        Ok(Bytes::from_static(bytes)),
-        Err(std::io::Error::other("broken")),
-    ];
-    Body::from_stream(stream::iter(chunks))
+    let breaks = stream::once(async {
+        // The server writes out what it has before it looks again.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("broken"))
+    });
+    Body::from_stream(stream::iter([Ok(Bytes::from_static(bytes))]).chain(breaks))
 }
 
 /// These chunks, and then nothing more, for ever.
 pub fn held_open(chunks: Vec<String>) -> Body {
-    use futures::StreamExt as _;
     let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Infallible>));
     Body::from_stream(chunks.chain(stream::pending()))
 }

@@ -1,3 +1,22 @@
-//! `kubectl fairlead`.
+//! `kubectl fairlead`: pairs devices, shows them and runs capabilities on them, with the caller's own rights.
 
-fn main() {}
+mod app;
+mod args;
+mod attention;
+mod clock;
+mod cluster;
+mod commands;
+mod doctor;
+mod exit;
+mod grants;
+mod show;
+mod terminal;
+mod who_can;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    app::main(args::Args::parse())
+}

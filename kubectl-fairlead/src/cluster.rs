@@ -1,0 +1,183 @@
+//! The cluster, with the rights of the caller's kubeconfig and none beside them.
+
+use std::{fmt::Debug, path::PathBuf};
+
+use anyhow::Context as _;
+use crds::Guarded;
+use k8s_openapi::{NamespaceResourceScope, api::authentication::v1::SelfSubjectReview};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::watcher,
+};
+use serde::de::DeserializeOwned;
+
+/// Objects that are read at once.
+const PAGE: u32 = 500;
+/// Most objects that are read of one list: who has more narrows it.
+const MAX_OBJECTS: usize = 100_000;
+
+/// Where the program's own objects are.
+pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
+
+/// Which cluster, and which of its namespaces. Spelt as kubectl spells it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterArgs {
+    /// The kubeconfig [default: $KUBECONFIG, or ~/.kube/config].
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// The namespace [default: that of the context].
+    #[arg(short, long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+}
+
+/// A cluster and a namespace of it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    pub config: Config,
+    pub namespace: String,
+}
+
+impl ClusterArgs {
+    /// Reads the kubeconfig. Nothing is asked yet, but for what a plugin of it asks.
+    pub async fn connect(&self) -> anyhow::Result<Cluster> {
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = match &self.kubeconfig {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path)
+                    .with_context(|| format!("read {}", path.display()))?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await
+            }
+            None => Config::from_kubeconfig(&options).await,
+        }
+        .context("read the kubeconfig")?;
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config.clone()).context("prepare the connection")?;
+        Ok(Cluster {
+            client,
+            config,
+            namespace,
+        })
+    }
+}
+
+/// Objects of one namespace, or of all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Span {
+    One,
+    All,
+}
+
+impl Cluster {
+    /// Objects of the caller's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Objects of that span.
+    pub fn span<K>(&self, span: Span) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match span {
+            Span::One => self.api(),
+            Span::All => Api::all(self.client.clone()),
+        }
+    }
+
+    /// The user that the API server takes the caller for: policies demand that a decision says who made it.
+    pub async fn user(&self) -> anyhow::Result<String> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = reviews
+            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .await
+            .context("ask the API server who you are")?;
+        review
+            .status
+            .and_then(|status| status.user_info)
+            .and_then(|user| user.username)
+            .context("the API server does not say who you are")
+    }
+}
+
+/// A list as far as it can be read.
+#[derive(Debug)]
+pub struct Listed<K> {
+    pub objects: Vec<K>,
+    /// What is wrong with others, each in a line.
+    pub unreadable: Vec<String>,
+}
+
+/// All objects of a list, page by page. One that cannot be read does not hide the others.
+pub async fn list<K>(api: &Api<Guarded<K>>, fields: Option<&str>) -> kube::Result<Listed<K>>
+where
+    K: Clone + Debug + DeserializeOwned,
+    Guarded<K>: Clone + Debug + DeserializeOwned,
+{
+    let mut listed = Listed {
+        objects: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    let mut params = ListParams::default().limit(PAGE);
+    params.field_selector = fields.map(str::to_owned);
+    loop {
+        let page = api.list(&params).await?;
+        for Guarded(object) in page.items {
+            match object {
+                Ok(object) => listed.objects.push(object),
+                Err(invalid) => listed.unreadable.push(format!(
+                    "{} cannot be read: {invalid}",
+                    invalid.metadata.name.as_deref().unwrap_or("an object")
+                )),
+            }
+        }
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() || listed.objects.len() >= MAX_OBJECTS {
+            return Ok(listed);
+        }
+    }
+}
+
+/// Whether the API server says that the caller may not.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+/// What to tell a caller who may not watch; `None` for what is tried again by itself.
+pub fn forbids_watch(error: watcher::Error) -> Option<anyhow::Error> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => is_forbidden(&error).then(|| told(error)),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
+    }
+}
+
+/// Whether there is no such object, or no such kind.
+pub fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What to tell the caller. kube's own words repeat the whole answer of the API server.
+pub fn told(error: kube::Error) -> anyhow::Error {
+    if let kube::Error::Api(status) = &error
+        && !status.message.is_empty()
+    {
+        return anyhow::anyhow!("{}", status.message);
+    }
+    error.into()
+}

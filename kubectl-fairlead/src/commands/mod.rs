@@ -1,0 +1,12 @@
+//! One file per command: what it takes, what it asks, what it shows.
+
+pub mod artifact;
+pub mod decide;
+pub mod describe;
+pub mod devices;
+pub mod grant;
+pub mod invoke;
+pub mod pair;
+pub mod pending;
+pub mod request;
+pub mod trust;

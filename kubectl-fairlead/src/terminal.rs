@@ -1,0 +1,77 @@
+//! The person at this terminal: whether there is one, whether colours may be used, and what was answered.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+/// How what is printed may look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Colours {
+    On,
+    Off,
+}
+
+impl Colours {
+    /// For standard output.
+    pub fn of_stdout() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        decide(
+            io::stdout().is_terminal(),
+            variable("NO_COLOR").as_deref(),
+            variable("TERM").as_deref(),
+        )
+    }
+}
+
+/// Colours are for a person who looks, and did not ask for none (no-color.org).
+fn decide(terminal: bool, no_color: Option<&str>, term: Option<&str>) -> Colours {
+    let unwanted = no_color.is_some_and(|value| !value.is_empty()) || term == Some("dumb");
+    if terminal && !unwanted {
+        Colours::On
+    } else {
+        Colours::Off
+    }
+}
+
+/// Asks a question on standard error, and reads the answer from standard input, whatever that is. What is not a yes is
+/// a no, and so is the end of the input.
+pub async fn agrees(question: &str) -> io::Result<bool> {
+    let question = question.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut err = io::stderr().lock();
+        write!(err, "{question} [y/N] ")?;
+        err.flush()?;
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer)?;
+        if read == 0 {
+            writeln!(err)?;
+        }
+        Ok(is_yes(&answer))
+    })
+    .await
+    .unwrap_or_else(|_| Err(io::Error::other("nobody could be asked")))
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_a_person_who_looks_and_wants_them() {
+        assert_eq!(decide(true, None, Some("xterm")), Colours::On);
+        assert_eq!(decide(true, Some(""), None), Colours::On);
+        assert_eq!(decide(true, Some("1"), None), Colours::Off);
+        assert_eq!(decide(true, None, Some("dumb")), Colours::Off);
+        assert_eq!(decide(false, None, Some("xterm")), Colours::Off);
+    }
+
+    #[test]
+    fn what_is_no_yes_is_a_no() {
+        assert!(is_yes("y\n") && is_yes(" YES "));
+        for no in ["", "\n", "n", "yep", "j"] {
+            assert!(!is_yes(no), "{no:?}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ pub struct Findings {
     played: Duration,
     /// Agents whose state has a small disk of its own. None where root did not run this: then no disk was ever full.
     disks: usize,
+    /// Agents that died between the journal's write and an effect.
+    deaths: usize,
     invocations: usize,
     unknown: usize,
     twice: usize,
@@ -23,11 +25,12 @@ pub struct Findings {
 
 impl Findings {
     /// Nothing yet, of so many schedules.
-    pub fn of(schedules: u64, played: Duration, disks: usize) -> Self {
+    pub fn of(schedules: u64, played: Duration, disks: usize, deaths: usize) -> Self {
         Self {
             schedules,
             played,
             disks,
+            deaths,
             ..Self::default()
         }
     }
@@ -65,6 +68,7 @@ impl Findings {
             schedules,
             played,
             disks,
+            deaths,
             invocations,
             unknown,
             twice,
@@ -72,7 +76,7 @@ impl Findings {
             stuck,
         } = self;
         let figures = format!(
-            "schedules={schedules} invocations={invocations} effects_twice={twice} untrue_phases={untrue} stuck={stuck} unknown={unknown} disks={disks} seconds={:.0}",
+            "schedules={schedules} invocations={invocations} effects_twice={twice} untrue_phases={untrue} stuck={stuck} unknown={unknown} disks={disks} deaths={deaths} seconds={:.0}",
             played.as_secs_f64()
         );
         ensure!(

@@ -66,6 +66,8 @@ impl Agent {
             session.is_full = false;
         }
         for effect in effects {
+            #[cfg(debug_assertions)]
+            super::sabotage::may_die();
             match effect {
                 Effect::Wait(order) => self.jobs.wait(order),
                 Effect::Ask(order) => self.jobs.ask(order),

@@ -73,8 +73,8 @@ impl Agent {
     fn next_wake(&self) -> Option<Moment> {
         let again = self.again.as_ref().map(|(_, at)| *at);
         let last_words = self.stop_at.map(|at| at.after(LAST_WORDS));
-        // The plan's own moments are before those of a stop; once they are past, only the last words are waited for.
-        let wake = self.wake.filter(|at| *at > clock::now());
+        // Also where it is past by now: the journal may have taken longer than it was away. Each plan names a later one.
+        let wake = self.wake;
         let is_owed = self.journal.ledger().owed().next().is_some();
         let repeat = is_owed.then_some(self.repeat_at);
         [wake, again, repeat, last_words]

@@ -178,17 +178,20 @@ pub struct StreamCall {
 }
 
 impl StreamCall {
-    /// The next event that is no heartbeat; those are answered.
+    /// The next event that is no heartbeat; those are answered, and are no reason to wait for ever.
     pub async fn next(&mut self) -> FromDevice {
-        loop {
-            match self.any().await {
-                FromDevice::Heartbeat(_) => {
-                    self.send(FromGateway::HeartbeatAck(proto::node::HeartbeatAck {}))
-                        .await;
+        soon(async {
+            loop {
+                match self.any().await {
+                    FromDevice::Heartbeat(_) => {
+                        self.send(FromGateway::HeartbeatAck(proto::node::HeartbeatAck {}))
+                            .await;
+                    }
+                    event => return event,
                 }
-                event => return event,
             }
-        }
+        })
+        .await
     }
 
     pub async fn any(&mut self) -> FromDevice {

@@ -290,6 +290,38 @@ async fn what_is_dispatched_twice_runs_once_and_is_in_the_journal_before() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_passes_while_the_journal_is_written_is_kept_all_the_same() {
+    let authority = Authority::new("ours");
+    let mut gateway = Gateway::start(&authority, Manners::default()).await;
+    let device = Device::new(&authority, &[&gateway]);
+    let _process = device.start().await;
+    let mut stream = gateway.stream().await;
+    // Asked about before its time is over, or not; some of these are over when that is on the disk, and nothing else
+    // happens then.
+    for number in 0..40_u32 {
+        let (uid, remaining_ms) = (format!("u{number}"), number % 8);
+        let asked = Dispatch {
+            remaining_ms,
+            mediate: true,
+            ..dispatch(&uid, "asked")
+        };
+        stream.send(FromGateway::Dispatch(asked)).await;
+        loop {
+            match stream.next().await {
+                FromDevice::Result(result) if result.uid == uid => {
+                    assert_eq!(result.outcome(), Outcome::TimedOut, "{result:?}");
+                    break;
+                }
+                FromDevice::Result(_) | FromDevice::AwaitingMediation(_) => {}
+                other => unreachable!("{other:?}"),
+            }
+        }
+        ack(&stream, &uid).await;
+    }
+    assert_eq!(device.effects(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_result_is_sent_on_every_stream_until_it_is_acked() {
     let authority = Authority::new("ours");
     let mut gateway = Gateway::start(&authority, Manners::default()).await;

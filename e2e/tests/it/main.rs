@@ -20,6 +20,7 @@ mod smoke;
 mod standby;
 mod trust;
 mod upheaval;
+mod upkeep;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         agent::trials(fixture),
         mediation::trials(fixture),
         renewal::trials(fixture),
+        upkeep::trials(fixture),
         standby::trials(fixture),
     ]
     .into_iter()

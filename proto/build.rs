@@ -13,6 +13,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(FILES, ["."])?;
+    #[cfg(feature = "json")]
+    {
+        let mut json = pbjson_build::Builder::new();
+        for file in &descriptors.file {
+            json.register_file_descriptor(file.clone());
+        }
+        json.build(&[".fairlead.node.v1"])?;
+    }
     tonic_prost_build::configure()
         // Small buffers: see `SmallBufferCodec`.
         .codec_path("crate::SmallBufferCodec")

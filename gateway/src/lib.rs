@@ -6,7 +6,7 @@
 //! - [`tls`]: who gets past the handshake;
 //! - [`peer`]: who is at the other end of a connection;
 //! - [`stay`]: how long an enrollee may stay, and in whose place;
-//! - [`door`]: who may call what; [`inflow`]: the memory of what devices send;
+//! - [`json`]: for devices that cannot speak gRPC; [`door`]: who may call what; [`inflow`]: the memory of what devices send;
 //! - [`enrollment`]: turns one who knows a pairing code into one who holds a certificate.
 //!
 //! Behind it, for devices:
@@ -36,6 +36,7 @@ pub mod door;
 pub mod enrollment;
 pub mod index;
 pub mod inflow;
+pub mod json;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

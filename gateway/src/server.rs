@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
-use crate::{door::DoorLayer, listener::Limits};
+use crate::{door::DoorLayer, json::JsonLayer, listener::Limits};
 
 /// A device has one long call and a few short ones.
 const MAX_STREAMS: u32 = 8;
@@ -17,8 +17,8 @@ const WINDOW: u32 = 64 * 1024 - 1;
 const PING_AFTER: Duration = Duration::from_mins(1);
 const PING_TIME: Duration = Duration::from_secs(20);
 
-/// A server without services, and the door in front of those it will have.
-pub fn new(limits: Limits) -> Server<Stack<DoorLayer, Identity>> {
+/// A server without services, the door in front of those it will have, and in front of the door who translates JSON.
+pub fn new(limits: Limits) -> Server<Stack<DoorLayer, Stack<JsonLayer, Identity>>> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
@@ -26,5 +26,6 @@ pub fn new(limits: Limits) -> Server<Stack<DoorLayer, Identity>> {
         .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(PING_AFTER))
         .http2_keepalive_timeout(Some(PING_TIME))
+        .layer(JsonLayer::new(limits.message_memory))
         .layer(DoorLayer::new(limits.message_memory))
 }

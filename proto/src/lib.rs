@@ -14,6 +14,10 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 )]
 pub mod node {
     tonic::include_proto!("fairlead.node.v1");
+
+    // What the mapping does not know is refused, not passed over: who writes JSON by hand learns of a slip.
+    #[cfg(feature = "json")]
+    include!(concat!(env!("OUT_DIR"), "/fairlead.node.v1.serde.rs"));
 }
 
 /// The name that every gateway's certificate carries, whatever address it is reached at: a device may find its gateway

@@ -15,6 +15,7 @@ mod fixture;
 mod invocation;
 mod mediation;
 mod misbehaviour;
+mod node_json;
 mod renewal;
 mod smoke;
 mod standby;
@@ -37,6 +38,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         decision::trials(fixture),
         commands::trials(fixture),
         misbehaviour::trials(fixture),
+        node_json::trials(fixture),
         trust::trials(fixture),
         events::trials(fixture),
         agent::trials(fixture),

@@ -1,0 +1,3 @@
+module fairlead.dev/e2e/node-json
+
+go 1.24

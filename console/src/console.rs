@@ -11,11 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{self, Access},
-    caller::Identities,
-    guard::{bounds::Places, rates::Rates, shares::Shares},
+    caller::{Identities, Token, Who},
+    guard::{
+        bounds::Places,
+        rates::{Address, Rates},
+        shares::Shares,
+    },
     index::{self, Index},
     metrics::Metrics,
     openapi,
+    problem::Answer,
     session::{
         keys::{KeyRing, Keys},
         logouts::Logouts,
@@ -124,6 +129,19 @@ impl Console {
             document: Bytes::from(openapi::text()),
             stop,
         })
+    }
+
+    /// Whose token it is; `None` where the cluster does not take it.
+    ///
+    /// # Errors
+    /// Where the API server cannot be asked, or not now.
+    pub(crate) async fn who(
+        &self,
+        token: &Token,
+        address: Option<Address>,
+    ) -> Answer<Option<Arc<Who>>> {
+        let pace = || address.map_or(Ok(()), |address| self.rates.of_new_token(address));
+        self.identities.of(token, pace).await
     }
 
     /// Whether it knows what the cluster looks like.

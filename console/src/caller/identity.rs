@@ -47,15 +47,20 @@ impl Identities {
         }
     }
 
-    /// `None` for a token that the cluster does not take.
+    /// `None` for a token that the cluster does not take. `pace`: whether the API server may be asked, where it must be.
     ///
     /// # Errors
-    /// Where it cannot be asked.
-    pub async fn of(&self, token: &Token) -> Answer<Option<Arc<Who>>> {
+    /// Where it cannot be asked, or not now.
+    pub async fn of(
+        &self,
+        token: &Token,
+        pace: impl FnOnce() -> Answer<()>,
+    ) -> Answer<Option<Arc<Who>>> {
         let digest = token.digest();
         if let Some(known) = self.known.get(&digest) {
             return Ok(known);
         }
+        pace()?;
         let review = TokenReview {
             spec: TokenReviewSpec {
                 // No audience: that of the API server, for whom the token is used.

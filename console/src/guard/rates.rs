@@ -20,6 +20,8 @@ use crate::problem::{Answer, Fault};
 
 /// Most keys whose pace is known. Beyond it the places of all bound them.
 const MOST: usize = 65_536;
+/// One request of as many may bring a token that is not known. Each user brings one every ten seconds at most.
+const NEW_TOKENS: u32 = 10;
 /// As many seconds' worth may come at once.
 const BURST_SECONDS: u32 = 2;
 
@@ -42,6 +44,8 @@ impl From<IpAddr> for Address {
 /// Paces of addresses and identities.
 pub struct Rates {
     addresses: Pace<Address>,
+    /// Tokens of an address that nobody has asked about lately: each costs the API server a review.
+    tokens: Pace<Address>,
     users: Pace<String>,
 }
 
@@ -49,6 +53,9 @@ impl Rates {
     pub fn new(per_address: NonZeroU32, per_user: NonZeroU32) -> Self {
         Self {
             addresses: Pace::new(per_address),
+            tokens: Pace::new(
+                NonZeroU32::new(per_address.get() / NEW_TOKENS).unwrap_or(NonZeroU32::MIN),
+            ),
             users: Pace::new(per_user),
         }
     }
@@ -59,6 +66,14 @@ impl Rates {
         self.addresses
             .take(&address)
             .map_err(|seconds| limited(seconds, "this address"))
+    }
+
+    /// # Errors
+    /// Where the address brings too many tokens that are not known.
+    pub fn of_new_token(&self, address: Address) -> Answer<()> {
+        self.tokens.take(&address).map_err(|seconds| {
+            limited(seconds, "this address, with tokens that are not known here")
+        })
     }
 
     /// # Errors
@@ -122,6 +137,17 @@ mod tests {
         assert_eq!(problem.status, 429);
         assert_eq!(problem.retry_after_seconds, Some(1));
         assert!(rates.of_user("bob").is_ok());
+    }
+
+    #[test]
+    fn tokens_that_are_not_known_are_paced_more_slowly() {
+        let rates = Rates::new(rate(100), rate(1));
+        let address = Address::from(IpAddr::from([192, 0, 2, 1]));
+        let taken = (0..1000)
+            .filter(|_| rates.of_new_token(address).is_ok())
+            .count();
+        assert!((20..40).contains(&taken), "{taken}");
+        assert!(rates.of_address(address).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::query::Query;
 use crate::{
     Console,
     caller::Caller,
+    guard::rates::Address,
     problem::{Answer, Fault},
     registry::{Permission, RouteId, Target},
     session::Sealed,
@@ -32,6 +33,8 @@ pub struct Call {
     pub caller: Option<Caller>,
     /// The session that the request came with, where it came with one.
     pub session: Option<Sealed>,
+    /// Where it comes from.
+    pub address: Option<Address>,
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,

@@ -33,6 +33,7 @@ use crate::{
     guard::{
         bounds::{BODY_TIME, MAX_BODY, SHORT},
         origin,
+        rates::Address,
     },
     metrics::Outcome,
     problem::{Answer, Fault},
@@ -75,8 +76,12 @@ async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer 
     let route = id.route();
     let place = console.places.enter(route.bound)?;
     let (mut parts, body) = request.into_parts();
-    if let Some(Remote(address)) = parts.extensions.get() {
-        console.rates.of_address(address.ip().into())?;
+    let address = parts
+        .extensions
+        .get()
+        .map(|Remote(address)| Address::from(address.ip()));
+    if let Some(address) = address {
+        console.rates.of_address(address)?;
     }
     let query = Query::read(id, &parts.uri)?;
     if route.changes() {
@@ -85,7 +90,7 @@ async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer 
     let (caller, session) = match route.need {
         Need::Nobody | Need::Token => (None, None),
         Need::Identity | Need::Permission(_) => {
-            let (caller, session) = who(console, &parts.headers).await?;
+            let (caller, session) = who(console, &parts.headers, address).await?;
             (Some(caller), session)
         }
     };
@@ -107,6 +112,7 @@ async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer 
         target,
         caller,
         session: session.clone(),
+        address,
         query,
         headers: parts.headers,
         body,
@@ -128,7 +134,11 @@ async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer 
 }
 
 /// Who asks, and with which session.
-async fn who(console: &Console, headers: &HeaderMap) -> Answer<(Caller, Option<Sealed>)> {
+async fn who(
+    console: &Console,
+    headers: &HeaderMap,
+    address: Option<Address>,
+) -> Answer<(Caller, Option<Sealed>)> {
     let bearer = Token::of_headers(headers)
         .map_err(|error| Fault::new(ProblemCode::Unauthenticated, error.to_string()))?;
     // Who says who he is means it, whatever the browser adds.
@@ -138,7 +148,7 @@ async fn who(console: &Console, headers: &HeaderMap) -> Answer<(Caller, Option<S
         let session = session_of(console, headers)?;
         (session.token.clone(), Some(session))
     };
-    let Some(who) = console.identities.of(&token).await? else {
+    let Some(who) = console.who(&token, address).await? else {
         return Err(if session.is_some() {
             session_over()
         } else {

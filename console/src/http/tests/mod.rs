@@ -473,6 +473,22 @@ async fn bodies_are_bounded_and_must_be_json() {
 }
 
 #[tokio::test]
+async fn a_token_in_the_wrong_place_of_a_login_is_not_repeated() {
+    let scene = scene().await;
+    for body in [
+        r#""very-secret""#,
+        r#"{"token":["very-secret"]}"#,
+        r#"{"very-secret":1}"#,
+        "very-secret",
+    ] {
+        let response = ask(&scene, request(RouteId::Login, "kitchen"), Body::from(body)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{body}");
+        let said = String::from_utf8(to_bytes(response).await.to_vec()).unwrap();
+        assert!(!said.contains("very-secret"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn every_answer_tells_browsers_to_keep_and_to_load_nothing() {
     let scene = scene().await;
     let is_strict = |headers: &HeaderMap| {

@@ -9,6 +9,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 /// Version 1 of the protocol between devices and gateways.
 #[allow(
     clippy::pedantic,
+    clippy::use_self,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]

@@ -64,6 +64,15 @@ pub enum Fault {
     SlowWatch(usize, u64),
     /// A gateway misses what happens meanwhile, and lists anew then.
     Gap(usize, u64),
+    /// The same for the operator.
+    SlowOperator(u64),
+    OperatorGap(u64),
+    /// A program does nothing, and does not know it afterwards.
+    FreezeGateway(usize, u64),
+    FreezeOperator(u64),
+    FreezeAgent(usize, u64),
+    /// Somebody takes the trust in a device away, and gives it back.
+    Suspend(usize, u64),
     FullDisk(usize, u64),
     /// Somebody else writes to the Device, or to an invocation.
     Touch(usize),
@@ -80,6 +89,9 @@ pub struct Script {
     pub deaths: u64,
     /// One answer of the API server in so many is lost, after it was done.
     pub lost_answers: u64,
+    /// One message in so many of those that carry an invocation's life arrives again, later and on the same connection;
+    /// nought: none does.
+    pub repeats: u64,
     pub invocations: Vec<Invocation>,
     pub deeds: Vec<(u64, Deed)>,
     pub faults: Vec<(u64, Fault)>,
@@ -108,6 +120,7 @@ impl Script {
             rates,
             deaths: chance.pick(&[0, 400, 150, 60]),
             lost_answers: chance.pick(&[0, 30, 8]),
+            repeats: chance.pick(&[0, 0, 20, 4]),
             invocations: Vec::new(),
             deeds: Vec::new(),
             faults: Vec::new(),
@@ -119,6 +132,7 @@ impl Script {
             return Self {
                 deaths: 0,
                 lost_answers: 0,
+                repeats: 0,
                 is_calm: true,
                 ..script
             };
@@ -177,7 +191,7 @@ fn fault(chance: &mut Chance, devices: usize) -> Fault {
     let device = chance.index(devices);
     let short = chance.pick(&[50, 400, 2_000, 9_000]);
     let long = chance.pick(&[50, 1_000, 9_000, 22_000]);
-    match chance.below(24) {
+    match chance.below(34) {
         0..=3 => Fault::KillGateway(gateway, long),
         4 => Fault::KillOperator(long),
         5..=7 => Fault::KillAgent(device, long),
@@ -189,6 +203,12 @@ fn fault(chance: &mut Chance, devices: usize) -> Fault {
         18 => Fault::SlowWatch(gateway, short),
         19 | 20 => Fault::Gap(gateway, short),
         21 => Fault::FullDisk(device, short),
+        22 | 23 => Fault::FreezeGateway(gateway, long),
+        24 => Fault::FreezeOperator(long),
+        25 | 26 => Fault::FreezeAgent(device, long),
+        27 => Fault::SlowOperator(short),
+        28 | 29 => Fault::OperatorGap(short),
+        30 | 31 => Fault::Suspend(device, long),
         _ => Fault::Touch(device),
     }
 }

@@ -3,7 +3,8 @@
 //! One thread and one clock, which jumps from one happening to the next. All chance comes from the seed, so a seed is a
 //! history, and can be looked at again.
 //!
-//! - here: the queue, people, faults, and the API server's answers;
+//! - here: the queue, people, and the API server's answers;
+//! - [`faults`]: what goes wrong;
 //! - [`gateways`]: gateways and the operator, and what they see;
 //! - [`network`]: the connections of devices;
 //! - [`devices`]: agents, and what their capabilities do to the world.
@@ -19,6 +20,7 @@ macro_rules! tell {
 }
 
 mod devices;
+mod faults;
 mod gateways;
 mod network;
 
@@ -33,6 +35,7 @@ use jiff::{SignedDuration, Timestamp};
 use node_agent::agent::order::{Order, Why};
 use node_agent::host::clock::Moment;
 use pairing::key::KeyFingerprint;
+use proto::node::{DeviceEvent, GatewayEvent};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -71,6 +74,9 @@ enum Happening {
     GiveUp(u64),
     Up(u64),
     Down(u64),
+    /// A message that was there before arrives once more.
+    UpAgain(u64, Box<DeviceEvent>),
+    DownAgain(u64, Box<GatewayEvent>),
     Beat(u64),
     BrokenAtAgent(u64),
     BrokenAtGateway(u64),
@@ -79,6 +85,12 @@ enum Happening {
     Ends(usize, u64),
     DiskIsFree(usize),
     ApiIsBack,
+    /// The operator lists anew, as its watch was broken.
+    OperatorLists(u32),
+    /// It sees a renewal that it missed.
+    Renewed(u32, usize),
+    /// A device is trusted again.
+    Trust(usize),
     Reconnect,
     Wake,
 }
@@ -90,6 +102,8 @@ struct Host {
     slow_until: u64,
     /// It misses what happens until then.
     gap_until: u64,
+    /// It does nothing before.
+    frozen_until: u64,
 }
 
 struct Running {
@@ -113,6 +127,8 @@ struct Device {
     runs: BTreeMap<u64, Run>,
     /// When its agents were told to end, or ended.
     ends: Vec<Timestamp>,
+    /// Its agent does nothing before.
+    frozen_until: u64,
 }
 
 /// A capability that runs.
@@ -153,6 +169,9 @@ pub struct World {
     operator: Option<Operator>,
     operators: u32,
     operator_is_due: bool,
+    /// Until when it does nothing, sees nothing, or misses what happens.
+    operator_frozen_until: u64,
+    operator_slow_until: u64,
     effects: BTreeMap<String, Effect>,
     of_ids: BTreeMap<String, Effect>,
     /// When ends were written.
@@ -200,6 +219,8 @@ impl World {
             operator: None,
             operators: 0,
             operator_is_due: false,
+            operator_frozen_until: 0,
+            operator_slow_until: 0,
             effects: BTreeMap::new(),
             of_ids: BTreeMap::new(),
             written: BTreeMap::new(),
@@ -218,6 +239,7 @@ impl World {
                 running: None,
                 slow_until: 0,
                 gap_until: 0,
+                frozen_until: 0,
             });
             world.at(0, Happening::StartGateway(number));
         }
@@ -242,6 +264,7 @@ impl World {
                 link: None,
                 runs: BTreeMap::new(),
                 ends: Vec::new(),
+                frozen_until: 0,
             });
             world.at(5, Happening::StartAgent(number));
         }
@@ -280,9 +303,15 @@ impl World {
             {
                 let happening = entry.remove();
                 self.steps += 1;
-                self.happen(happening);
+                match self.frozen_until(&happening) {
+                    Some(until) => self.at(until, happening),
+                    None => self.happen(happening),
+                }
             }
             for number in 0..self.hosts.len() {
+                if self.hosts[number].frozen_until > self.now {
+                    continue;
+                }
                 let due = self.due(&self.hosts[number]);
                 let running = self.hosts[number].running.as_ref();
                 if running.is_some_and(|running| running.dirty)
@@ -371,6 +400,8 @@ impl World {
             Happening::GiveUp(link) => self.give_up(link),
             Happening::Up(link) => self.up(link),
             Happening::Down(link) => self.down(link),
+            Happening::UpAgain(link, event) => self.up_again(link, *event),
+            Happening::DownAgain(link, event) => self.down_again(link, *event),
             Happening::Beat(link) => self.beat(link),
             Happening::BrokenAtAgent(link) => self.broken_at_agent(link),
             Happening::BrokenAtGateway(link) => self.broken_at_gateway(link),
@@ -378,6 +409,9 @@ impl World {
             Happening::Ends(number, run) => self.ends(number, run),
             Happening::DiskIsFree(number) => self.devices[number].disk_is_full = false,
             Happening::ApiIsBack => self.api_is_back(),
+            Happening::OperatorLists(life) => self.operator_lists(life),
+            Happening::Renewed(life, number) => self.renewed(life, number),
+            Happening::Trust(number) => self.trust(number, "Active"),
             Happening::Reconnect => {
                 for number in 0..self.devices.len() {
                     if let Some(link) = self.devices[number].link {
@@ -442,82 +476,6 @@ impl World {
         });
         tell!(self, "somebody creates {name}: {spec}");
         self.api.put(&(Kind::Invocation, name), object);
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        tell!(self, "{fault:?}");
-        match fault {
-            Fault::KillGateway(number, millis) => self.kill_gateway(number, millis),
-            Fault::KillOperator(millis) => {
-                if self.operator.take().is_some() {
-                    self.at(self.now + millis, Happening::StartOperator);
-                }
-            }
-            Fault::KillAgent(number, millis) => self.kill_agent(number, millis),
-            Fault::StopAgent(number) => {
-                let end = self.time();
-                self.devices[number].ends.push(end);
-                let now = self.moment_of(number);
-                if let Some(life) = &mut self.devices[number].life {
-                    life.stop(now);
-                    let life = life.number;
-                    self.at(self.now, Happening::Turn(number, life));
-                }
-            }
-            Fault::Cut(number) => self.cut(number),
-            Fault::Stall(number, millis) => {
-                let until = self.now + millis;
-                let link = self.devices[number].link;
-                if let Some(link) = link.and_then(|link| self.links.get_mut(&link)) {
-                    link.stalled_until = until;
-                    let gateway = link.gateway;
-                    self.at(until, Happening::Wake);
-                    self.soil(gateway);
-                }
-            }
-            Fault::ApiAway(millis, silent) => {
-                self.api_away_until = self.now + millis;
-                self.api_is_silent = silent;
-                if let Some(operator) = &mut self.operator {
-                    operator.sight(None);
-                }
-                self.at(self.api_away_until, Happening::ApiIsBack);
-            }
-            Fault::SlowWatch(number, millis) => self.hosts[number].slow_until = self.now + millis,
-            Fault::Gap(number, millis) => {
-                let until = self.now + millis;
-                self.hosts[number].gap_until = until;
-                let life = self.hosts[number].life;
-                self.at(until, Happening::Relist(number, life));
-            }
-            Fault::FullDisk(number, millis) => {
-                self.devices[number].disk_is_full = true;
-                self.at(self.now + millis, Happening::DiskIsFree(number));
-            }
-            Fault::Touch(number) => {
-                let mut keys = vec![(Kind::Device, device_name(number))];
-                keys.extend(
-                    (0..self.script.invocations.len()).map(|n| (Kind::Invocation, name_of(n))),
-                );
-                for key in keys {
-                    if let Some(mut object) = self.api.get(&key) {
-                        let by = self.now.to_string();
-                        object["metadata"]["annotations"] = json!({ "touched": by });
-                        self.api.put(&key, object);
-                    }
-                }
-            }
-        }
-    }
-
-    fn api_is_back(&mut self) {
-        if self.now < self.api_away_until {
-            return;
-        }
-        let now = self.skewed(GATEWAYS);
-        if let Some(operator) = &mut self.operator {
-            operator.sight(Some(now));
-        }
     }
 
     // The API server's side of requests.

@@ -20,6 +20,7 @@ impl World {
         device.lives += 1;
         let life = device.lives;
         device.life = Some(Life::begin(life, make, &device.disk, now));
+        device.frozen_until = 0;
         tell!(self, "{} starts", device_name(number));
         self.at(self.now, Happening::Turn(number, life));
         self.after_ms(1, 200, Happening::Dial(number, life));

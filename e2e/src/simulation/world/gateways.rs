@@ -54,6 +54,7 @@ impl World {
             dirty: true,
         };
         host.running = Some(running);
+        host.frozen_until = 0;
         tell!(self, "{name} starts");
         self.relist(number, life);
         self.at(self.now, Happening::Lease(number, life));
@@ -102,7 +103,8 @@ impl World {
             .orphans
             .as_ref()
             .map(|_| (self.now / 1_000 + 1) * 1_000);
-        of_streams.chain(orphans).min()
+        let due = of_streams.chain(orphans).min();
+        due.map(|due| due.max(host.frozen_until))
     }
 
     /// Gives a gateway its turns until nothing moves any more.
@@ -274,16 +276,40 @@ impl World {
         if host.life != life || host.running.is_none() {
             return;
         }
-        if self.now >= self.api_away_until {
-            let now = self.skewed(GATEWAYS);
-            if let Some(operator) = &mut self.operator {
-                operator.renewed(&gateway_name(number), now);
-            }
+        if self.now >= self.api_away_until && self.operator.is_some() {
+            let operator = self.operators;
+            let at = self.operator_slow_until.max(self.now);
+            self.at(at, Happening::Renewed(operator, number));
         }
         self.at(self.now + LEASE_EVERY, Happening::Lease(number, life));
     }
 
     // The operator.
+
+    /// A renewal comes by a watch of its own.
+    pub(super) fn renewed(&mut self, life: u32, number: usize) {
+        let now = self.skewed(GATEWAYS);
+        if let Some(operator) = self.operator.as_mut().filter(|one| one.life == life) {
+            operator.renewed(&gateway_name(number), now);
+        }
+    }
+
+    /// What it missed it finds in the list; what it concludes from silence counts from here.
+    pub(super) fn operator_lists(&mut self, life: u32) {
+        if self.now < self.api_away_until {
+            let at = self.api_away_until + 100;
+            return self.at(at, Happening::OperatorLists(life));
+        }
+        let (now, changes, list) = (self.skewed(GATEWAYS), self.api.changes(), self.api.list());
+        if let Some(operator) = self.operator.as_mut().filter(|one| one.life == life) {
+            for change in list {
+                operator.see(change);
+            }
+            operator.seen = changes;
+            operator.sight(Some(now));
+            tell!(self, "the operator lists everything");
+        }
+    }
 
     pub(super) fn start_operator(&mut self) {
         if self.operator.is_some() {
@@ -303,6 +329,7 @@ impl World {
         operator.seen = self.api.changes();
         self.operator = Some(operator);
         self.operator_is_due = false;
+        self.operator_frozen_until = 0;
     }
 
     pub(super) fn see_operator(&mut self, life: u32) {
@@ -321,8 +348,14 @@ impl World {
             let at = self.api_away_until + 50;
             return self.at(at, Happening::SeeOperator(life));
         }
-        // A watch brings several at once, or one.
-        for _ in 0..=self.chance.below(3) {
+        // A watch brings several at once, or one; or none yet, and time goes on.
+        let is_slow = self.now < self.operator_slow_until;
+        let most = if is_slow {
+            0
+        } else {
+            self.chance.between(1, 4)
+        };
+        for _ in 0..most {
             let Some(change) = self.api.change(operator.seen) else {
                 break;
             };

@@ -19,6 +19,8 @@ const HEARTBEAT: u64 = 15_000;
 const MAX_UNANSWERED: u32 = 3;
 /// How long an agent waits for a welcome.
 const WELCOME: u64 = 10_000;
+/// How much later a message may come once more.
+const REPEATED_WITHIN: u64 = 3_000;
 
 impl World {
     pub(super) fn dial(&mut self, number: usize, life: u32) {
@@ -122,12 +124,48 @@ impl World {
         let Some(link) = self.links.get_mut(&of).filter(|link| !link.dead) else {
             return;
         };
-        let event = Some(event);
-        link.up.push_back(DeviceEvent { event });
+        let event = DeviceEvent { event: Some(event) };
+        link.up.push_back(event.clone());
         let took = self.chance.between(link.delay.0, link.delay.1);
         link.up_at = link.up_at.max(self.now + took);
         let at = link.up_at;
         self.at(at, Happening::Up(of));
+        let carries_life = matches!(
+            event.event,
+            Some(
+                device_event::Event::Accepted(_)
+                    | device_event::Event::AwaitingMediation(_)
+                    | device_event::Event::Result(_)
+            )
+        );
+        if carries_life && self.repeats() {
+            let later = at + self.chance.between(0, REPEATED_WITHIN);
+            self.at(later, Happening::UpAgain(of, Box::new(event)));
+        }
+    }
+
+    /// Whether a message comes twice. No connection does that by itself; who speaks may, and who hears must bear it.
+    fn repeats(&mut self) -> bool {
+        let repeats = self.script.repeats;
+        self.is_storm() && repeats > 0 && self.chance.one_in(repeats)
+    }
+
+    pub(super) fn up_again(&mut self, of: u64, event: DeviceEvent) {
+        let link = self.links.get_mut(&of).filter(|link| !link.dead);
+        if let Some(link) = link.filter(|link| link.up.len() < WINDOW) {
+            link.up.push_back(event);
+            let at = link.up_at.max(self.now);
+            self.at(at, Happening::Up(of));
+        }
+    }
+
+    pub(super) fn down_again(&mut self, of: u64, event: GatewayEvent) {
+        let link = self.links.get_mut(&of).filter(|link| !link.dead);
+        if let Some(link) = link.filter(|link| link.down.len() < WINDOW) {
+            link.down.push_back(event);
+            let at = link.down_at.max(self.now);
+            self.at(at, Happening::Down(of));
+        }
     }
 
     /// The gateway says something.
@@ -135,11 +173,23 @@ impl World {
         let Some(link) = self.links.get_mut(&of).filter(|link| !link.dead) else {
             return;
         };
-        link.down.push_back(event);
+        link.down.push_back(event.clone());
         let took = self.chance.between(link.delay.0, link.delay.1);
         link.down_at = link.down_at.max(self.now + took);
         let at = link.down_at;
         self.at(at, Happening::Down(of));
+        let carries_life = matches!(
+            event.event,
+            Some(
+                gateway_event::Event::Dispatch(_)
+                    | gateway_event::Event::Cancel(_)
+                    | gateway_event::Event::ResultAck(_)
+            )
+        );
+        if carries_life && self.repeats() {
+            let later = at + self.chance.between(0, REPEATED_WITHIN);
+            self.at(later, Happening::DownAgain(of, Box::new(event)));
+        }
     }
 
     pub(super) fn up(&mut self, of: u64) {

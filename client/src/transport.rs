@@ -11,7 +11,7 @@ use console_api::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use reqwest::Response;
 use serde::{Serialize, de::DeserializeOwned};
@@ -276,11 +276,6 @@ impl Inner {
         mut headers: HeaderMap,
         within: Option<Duration>,
     ) -> Result<Response> {
-        if ask.changes()
-            && let Ok(origin) = HeaderValue::from_str(&self.base.origin().ascii_serialization())
-        {
-            headers.insert(ORIGIN, origin);
-        }
         headers.extend(ask.headers.clone());
         let mut url = self.base.clone();
         url.set_path(&ask.path);

@@ -13,7 +13,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use client::{Builder, ControlPlaneClient, Credentials, Retries, Timeouts};
+use client::{Builder, ControlPlaneClient, Credentials, Retries, Roots, Timeouts};
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -87,6 +87,7 @@ impl Fake {
     /// A client that is in a hurry.
     pub fn builder(&self) -> Builder {
         ControlPlaneClient::builder(&self.address)
+            .roots(nobody())
             .credentials(Credentials::token("t0ken").unwrap())
             .retries(Retries {
                 attempts: 3,
@@ -105,6 +106,14 @@ impl Fake {
     pub fn client(&self) -> ControlPlaneClient {
         self.builder().build().unwrap()
     }
+}
+
+/// Over plain HTTP nobody need be believed. To read the hundred authorities of a machine takes the tests longer than all
+/// else that they do.
+fn nobody() -> Roots {
+    let certificate =
+        rcgen::generate_simple_self_signed(vec!["nobody.example".to_owned()]).unwrap();
+    Roots::Only(certificate.cert.pem().into_bytes())
 }
 
 fn router(stage: Arc<Mutex<Stage>>) -> Router {

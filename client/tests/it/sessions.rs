@@ -59,7 +59,11 @@ async fn the_token_is_sent_once_and_what_changes_something_carries_the_csrf_toke
         "it is for what changes something"
     );
     assert_eq!(change.header("x-csrf-token"), Some("csrf-of-one"));
-    assert_eq!(change.header("origin"), Some(fake.address.as_str()));
+    assert_eq!(
+        change.header("origin"),
+        None,
+        "browsers say that; a proxy before the console would make it wrong"
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use client::{Category, ControlPlaneClient, Credentials, Roots, api::ObjectId};
-use crds::names::{COMPONENT_GATEWAY, COMPONENT_LABEL, TRUST_BUNDLE};
+use crds::names::{COMPONENT_GATEWAY, COMPONENT_LABEL, CONSOLE_ANNOTATION, TRUST_BUNDLE};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use tokio::io::AsyncWriteExt as _;
@@ -17,9 +17,6 @@ use crate::{
     exit::Exit,
     show::note,
 };
-
-/// Annotation on the Lease of a gateway: the `HOST:PORT` of its console.
-const CONSOLE_ANNOTATION: &str = "fairlead.dev/console";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Get {

@@ -255,11 +255,7 @@ fn headers(id: RouteId) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut headers = Vec::new();
     let route = id.route();
     if route.changes() && route.need != Need::Token {
-        headers.push((
-            CSRF_HEADER,
-            ".*",
-            "With a session: its csrfToken.",
-        ));
+        headers.push((CSRF_HEADER, ".*", "With a session: its csrfToken."));
     }
     match id {
         RouteId::CodeCreate | RouteId::InvocationCreate => headers.push((

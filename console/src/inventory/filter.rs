@@ -107,9 +107,14 @@ fn contains(text: &str, sought: &str) -> bool {
     if !text.is_ascii() {
         return text.to_lowercase().contains(sought);
     }
-    let (text, sought) = (text.as_bytes(), sought.as_bytes());
-    text.windows(sought.len())
-        .any(|part| part.eq_ignore_ascii_case(sought))
+    let sought = sought.as_bytes();
+    let Some(first) = sought.first() else {
+        return true;
+    };
+    // Most places are told from it by their first byte.
+    text.as_bytes()
+        .windows(sought.len())
+        .any(|part| part[0].to_ascii_lowercase() == *first && part.eq_ignore_ascii_case(sought))
 }
 
 #[cfg(test)]

@@ -29,6 +29,14 @@ pub struct OpenInvocation {
     object: CapabilityInvocation,
 }
 
+/// When something was written, by this gateway's clock, which may be behind, and by the order of writes, which is not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Moment {
+    pub at: Timestamp,
+    /// The version that came of it.
+    pub version: String,
+}
+
 /// What a capability is given.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -147,6 +155,11 @@ impl OpenInvocation {
             (Some(mine), Some(theirs)) => mine < theirs,
             _ => false,
         }
+    }
+
+    /// Whether it may be older than what was written then.
+    pub fn may_be_older_than(&self, moment: &Moment) -> bool {
+        self.created <= moment.at || self.was_written_before(&moment.version)
     }
 }
 

@@ -153,15 +153,19 @@ impl Requests {
             .transpose()
     }
 
-    /// Writes pieces of the status of that version of a device.
-    pub async fn write_device(&self, device: &KnownDevice, pieces: &Pieces) -> Result<(), Error> {
+    /// Writes pieces of the status of that version of a device; returns the version that came of it.
+    pub async fn write_device(
+        &self,
+        device: &KnownDevice,
+        pieces: &Pieces,
+    ) -> Result<String, Error> {
         let patch = pieces.patch(&device.resource_version);
         let (namespace, name) = (&device.key.namespace, &device.key.name);
         let written = self
             .patch::<Device, _>(namespace, name, &Patch::Merge(patch), None)
             .await;
         self.metrics.wrote(Kind::Device, outcome(&written));
-        written.map(|_| ())
+        written
     }
 
     /// Writes the status of that version of an invocation; returns the version that came of it.

@@ -21,6 +21,7 @@ use crate::{
     clock::now,
     domain::{
         device::{DeviceKey, KnownDevice},
+        invocation::Moment,
         register::Declared,
         session::{self, Change},
     },
@@ -43,13 +44,19 @@ pub struct Session {
     wanted: Option<Instant>,
     attempt: Option<Attempt>,
     failures: u32,
-    /// The epoch that was written.
-    epoch: Option<i64>,
+    /// What was written of the start.
+    start: Option<Written>,
     /// The epoch that may have been written: a request whose answer was lost may have arrived.
     tried: Arc<AtomicI64>,
 }
 
-type Attempt = Pin<Box<dyn Future<Output = Result<Option<i64>, api::Error>> + Send>>;
+/// A write about a session.
+struct Written {
+    epoch: i64,
+    moment: Moment,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Option<Written>, api::Error>> + Send>>;
 
 impl Session {
     /// A session whose start is to be written.
@@ -60,19 +67,24 @@ impl Session {
             wanted: Some(Instant::now()),
             attempt: None,
             failures: 0,
-            epoch: None,
+            start: None,
             tried: Arc::default(),
         }
     }
 
     /// The epoch that the Device shows, once it does.
     pub fn epoch(&self) -> Option<i64> {
-        self.epoch
+        self.start.as_ref().map(|start| start.epoch)
+    }
+
+    /// Since when the Device shows the session, once it does: as the API server answered, for the index brings it later.
+    pub fn shown(&self) -> Option<&Moment> {
+        self.start.as_ref().map(|start| &start.moment)
     }
 
     /// What the device is told its epoch is: the one that is written, or about to be.
     pub fn likely_epoch(&self) -> i64 {
-        match (self.epoch, self.tried.load(Ordering::Acquire)) {
+        match (self.epoch(), self.tried.load(Ordering::Acquire)) {
             (Some(epoch), _) => epoch,
             (None, tried) if tried > 0 => tried,
             (None, _) => {
@@ -93,7 +105,7 @@ impl Session {
     /// Whether the Device shows something else than what is so. Only once it shows this session: before, the index
     /// lags behind our own write.
     pub fn differs(&self, device: &KnownDevice, declared: &Declared) -> bool {
-        self.epoch.is_some_and(|epoch| {
+        self.epoch().is_some_and(|epoch| {
             let change = Change::Update { declared, epoch };
             session::plan(device, &self.shared.settings.gateway, change, now()).is_some()
         })
@@ -115,7 +127,7 @@ impl Session {
             self.key.clone(),
             Arc::clone(declared),
         );
-        let (epoch, tried) = (self.epoch, Arc::clone(&self.tried));
+        let (epoch, tried) = (self.epoch(), Arc::clone(&self.tried));
         self.attempt = Some(Box::pin(async move {
             let change = match epoch {
                 None => Change::Start {
@@ -141,11 +153,12 @@ impl Session {
         self.settle(result);
     }
 
-    fn settle(&mut self, result: Result<Option<i64>, api::Error>) {
+    fn settle(&mut self, result: Result<Option<Written>, api::Error>) {
         match result {
             Ok(written) => {
                 self.failures = 0;
-                self.epoch = written.or(self.epoch);
+                // Of the same epoch as what is written later.
+                self.start = self.start.take().or(written);
             }
             // The watch says so too, and the stream is cut.
             Err(api::Error::Gone) => self.failures = 0,
@@ -208,13 +221,13 @@ pub async fn end(shared: &Shared, key: &DeviceKey, epoch: i64) {
     }
 }
 
-/// Writes one change; returns the epoch that it is about. `None`: there was nothing to write.
+/// Writes one change; returns what was written. `None`: there was nothing to write.
 async fn write(
     shared: &Shared,
     key: &DeviceKey,
     change: Change<'_>,
     tried: &AtomicI64,
-) -> Result<Option<i64>, api::Error> {
+) -> Result<Option<Written>, api::Error> {
     let _place = shared.requests.session_place().await;
     let mut known = shared.index.devices.get(key);
     for _ in 0..CONFLICTS {
@@ -227,7 +240,12 @@ async fn write(
         };
         tried.fetch_max(pieces.epoch, Ordering::AcqRel);
         match shared.requests.write_device(&device, &pieces).await {
-            Ok(()) => return Ok(Some(pieces.epoch)),
+            Ok(version) => {
+                return Ok(Some(Written {
+                    epoch: pieces.epoch,
+                    moment: Moment { at: now(), version },
+                }));
+            }
             // The index lags, or the operator wrote: look at what is there.
             Err(api::Error::Conflict) => {}
             Err(error) => return Err(error),

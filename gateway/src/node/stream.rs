@@ -287,6 +287,9 @@ impl<I> Stream<I> {
         self.uploads.look(&self.shared, &self.caller.key);
         self.tell_of_artefacts(None);
         self.leave_when_told();
+        if let Some(since) = self.session.shown() {
+            self.dispatcher.shown(since);
+        }
         let begins = match (self.leave_at, self.session.epoch()) {
             (Some(_), _) => Begins::Nothing,
             (None, None) => Begins::Known,

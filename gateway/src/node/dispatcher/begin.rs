@@ -135,9 +135,10 @@ impl Dispatcher {
     /// writes counts, too.
     pub(super) fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
         invocation.phase() == InvocationPhase::Queued
-            && self.shown.as_ref().is_none_or(|(at, version)| {
-                invocation.created <= *at || invocation.was_written_before(version)
-            })
+            && self
+                .shown
+                .as_ref()
+                .is_none_or(|shown| invocation.may_be_older_than(shown))
     }
 
     /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait

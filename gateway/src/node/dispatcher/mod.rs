@@ -41,7 +41,7 @@ use crate::{
         device::{DeviceKey, KnownDevice},
         dispatch::{self, FollowUp, Push},
         grants::Standing,
-        invocation::OpenInvocation,
+        invocation::{Moment, OpenInvocation},
         register::{Declared, MAX_CONCURRENCY},
     },
     index::invocations::Entry,
@@ -66,8 +66,8 @@ pub struct Dispatcher {
     device: DeviceKey,
     /// When the stream began.
     since: Timestamp,
-    /// When this gateway knew that the Device shows the session, and the Device's version then.
-    shown: Option<(Timestamp, String)>,
+    /// Since when the Device shows the session.
+    shown: Option<Moment>,
     /// By uid.
     flights: BTreeMap<String, Flight>,
     /// Uids of open invocations for which the device asks a person, before this stream carries them.
@@ -130,6 +130,12 @@ impl Dispatcher {
         self.standings = BTreeMap::new();
     }
 
+    /// The Device shows the session since then. Not since the version that the index has: that one lags, and what was
+    /// written between the two would count as newer than the session.
+    pub fn shown(&mut self, since: &Moment) {
+        self.shown.get_or_insert_with(|| since.clone());
+    }
+
     /// Compares what the index has with what is under way, and does what is to be done.
     pub fn look(
         &mut self,
@@ -139,10 +145,6 @@ impl Dispatcher {
         begins: Begins,
     ) {
         let now = now();
-        if begins == Begins::All {
-            self.shown
-                .get_or_insert_with(|| (now, device.resource_version.clone()));
-        }
         self.wants_room = false;
         self.flush(outbox);
         let open = self.shared.index.invocations.of(&self.device);

@@ -459,6 +459,26 @@ async fn one_that_waited_for_its_device_is_marked_before_it_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_written_before_the_session_is_marked_first_though_clock_and_watch_are_behind() {
+    let world = World::new().await;
+    world.cluster.hide("lamp-1");
+    let places = world.node.shared.requests.take_session_places();
+    let mut device = world.welcomed("lamp-1").await;
+    // By this gateway's clock it is made later than all that is.
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    device.heartbeat().await;
+    drop(places);
+    assert_eq!(device.dispatch().await.name, "say-hi");
+    assert_eq!(
+        world.cluster.invocation("say-hi")["status"]["phase"],
+        "Dispatched",
+        "whoever took the device for absent may have ended it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_waited_and_cannot_be_marked_is_not_sent() {
     let world = World::new().await;
     let mut device = world.welcomed("lamp-1").await;

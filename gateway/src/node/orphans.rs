@@ -12,7 +12,11 @@ use jiff::Timestamp;
 use super::{Shared, presence, writes};
 use crate::{
     clock::now,
-    domain::{device::KnownDevice, invocation::OpenInvocation, underway::Underway},
+    domain::{
+        device::{DeviceKey, KnownDevice},
+        invocation::OpenInvocation,
+        underway::Underway,
+    },
     index::watch::Synced,
 };
 use crds::v1alpha1::capability_invocation::InvocationPhase;
@@ -38,7 +42,10 @@ pub async fn end(shared: Arc<Shared>, synced: Synced) {
             .for_each_concurrent(AT_ONCE, |(device, epoch)| {
                 let shared = Arc::clone(&shared);
                 async move {
-                    mark(&shared, &device, began).await;
+                    mark(&shared, &device.key, |invocation| {
+                        may_be_sent(&device, began, invocation)
+                    })
+                    .await;
                     presence::end(&shared, &device.key, epoch).await;
                 }
             })
@@ -50,30 +57,36 @@ pub async fn end(shared: Arc<Shared>, synced: Synced) {
     }
 }
 
-/// Marks what was queued for the device while the earlier life held it.
-async fn mark(shared: &Shared, device: &KnownDevice, began: Timestamp) {
+/// Whether it was queued for the device while the earlier life held it. `began`: when this life did.
+fn may_be_sent(device: &KnownDevice, began: Timestamp, invocation: &OpenInvocation) -> bool {
     let session = device.status.session.as_ref();
     let connected = session.and_then(|session| Some(session.connected_at.as_ref()?.0));
-    let may_be_sent = |invocation: &OpenInvocation| {
-        invocation.phase() == InvocationPhase::Queued
-            && invocation.created <= began
-            && connected.is_none_or(|connected| connected <= invocation.created)
-    };
-    for entry in shared.index.invocations.of(&device.key) {
-        if !may_be_sent(&entry.invocation) {
+    invocation.created <= began && connected.is_none_or(|connected| connected <= invocation.created)
+}
+
+/// Marks what is queued for the device and may have been sent by a stream that is gone and said nothing of it.
+pub async fn mark(
+    shared: &Shared,
+    device: &DeviceKey,
+    may_be_sent: impl Fn(&OpenInvocation) -> bool,
+) {
+    for entry in shared.index.invocations.of(device) {
+        let invocation = &entry.invocation;
+        if invocation.phase() != InvocationPhase::Queued || !may_be_sent(invocation) {
             continue;
         }
         for _ in 0..MARK_TRIES {
-            if shared.live.contains(&device.key) {
+            if shared.live.contains(device) {
                 // Its own stream asks it.
                 return;
             }
             let underway = Underway {
-                sent: entry.invocation.created,
+                // Nobody knows when. What never was sent has its time still.
+                sent: now(),
                 asks: false,
                 progress: None,
             };
-            let marked = writes::mark(shared, Arc::clone(&entry.invocation), underway).await;
+            let marked = writes::mark(shared, Arc::clone(invocation), underway).await;
             if marked.is_ok() {
                 break;
             }

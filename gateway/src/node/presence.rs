@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -16,12 +16,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Shared, api, jitter::jitter};
+use super::{Shared, api, jitter::jitter, orphans};
 use crate::{
     clock::now,
     domain::{
         device::{DeviceKey, KnownDevice},
-        invocation::Moment,
+        invocation::{Moment, OpenInvocation},
         register::Declared,
         session::{self, Change},
     },
@@ -46,8 +46,16 @@ pub struct Session {
     failures: u32,
     /// What was written of the start.
     start: Option<Written>,
-    /// The epoch that may have been written: a request whose answer was lost may have arrived.
-    tried: Arc<AtomicI64>,
+    tried: Arc<Tried>,
+}
+
+/// What may have been written: a request whose answer was lost may have arrived.
+#[derive(Default)]
+struct Tried {
+    /// Nought where nothing was tried.
+    epoch: AtomicI64,
+    /// The Device showed a session that had not ended. What its gateway sent it may not have marked: it may be gone.
+    takes_over: AtomicBool,
 }
 
 /// A write about a session.
@@ -84,7 +92,7 @@ impl Session {
 
     /// What the device is told its epoch is: the one that is written, or about to be.
     pub fn likely_epoch(&self) -> i64 {
-        match (self.epoch(), self.tried.load(Ordering::Acquire)) {
+        match (self.epoch(), self.tried.epoch.load(Ordering::Acquire)) {
             (Some(epoch), _) => epoch,
             (None, tried) if tried > 0 => tried,
             (None, _) => {
@@ -182,11 +190,15 @@ impl Session {
     }
 
     /// Writes the end, if the session was ever written. Gives up when a newer stream of the device says more.
+    ///
+    /// Whoever sees the end takes what is queued for never sent. What this stream sent is marked by now; what the one
+    /// before it may have sent is marked here, if that one did not come to say so itself.
     pub async fn end(mut self) {
-        if self.tried.load(Ordering::Acquire) == 0 {
+        if self.tried.epoch.load(Ordering::Acquire) == 0 {
             // Nothing left this process: a device that came and went while it waited for its turn costs no write, unless
             // the stream before this one left its session open, for this one to say more.
             if let Some(epoch) = self.open_before() {
+                orphans::mark(&self.shared, &self.key, |_| true).await;
                 end(&self.shared, &self.key, epoch).await;
             }
             return;
@@ -195,7 +207,14 @@ impl Session {
         if self.attempt.is_some() {
             self.drive().await;
         }
-        let tried = self.tried.load(Ordering::Acquire);
+        if self.tried.takes_over.load(Ordering::Acquire) {
+            let shown = self.shown();
+            let is_older = |invocation: &OpenInvocation| {
+                shown.is_none_or(|shown| invocation.may_be_older_than(shown))
+            };
+            orphans::mark(&self.shared, &self.key, is_older).await;
+        }
+        let tried = self.tried.epoch.load(Ordering::Acquire);
         end(&self.shared, &self.key, tried).await;
     }
 }
@@ -203,7 +222,7 @@ impl Session {
 /// Writes the end of the session of that epoch, or of an earlier one of this gateway.
 pub async fn end(shared: &Shared, key: &DeviceKey, epoch: i64) {
     let give_up = Instant::now() + END_TIME;
-    let ignored = AtomicI64::default();
+    let ignored = Tried::default();
     let mut failures = 0;
     while !shared.live.contains(key) {
         match write(shared, key, Change::End { epoch }, &ignored).await {
@@ -226,9 +245,10 @@ async fn write(
     shared: &Shared,
     key: &DeviceKey,
     change: Change<'_>,
-    tried: &AtomicI64,
+    tried: &Tried,
 ) -> Result<Option<Written>, api::Error> {
     let _place = shared.requests.session_place().await;
+    let is_start = matches!(change, Change::Start { .. });
     let mut known = shared.index.devices.get(key);
     for _ in 0..CONFLICTS {
         let device = match known.take() {
@@ -238,7 +258,11 @@ async fn write(
         let Some(pieces) = session::plan(&device, &shared.settings.gateway, change, now()) else {
             return Ok(None);
         };
-        tried.fetch_max(pieces.epoch, Ordering::AcqRel);
+        tried.epoch.fetch_max(pieces.epoch, Ordering::AcqRel);
+        let before = device.status.session.as_ref();
+        if before.is_some_and(|session| session.ended_at.is_none()) {
+            tried.takes_over.fetch_or(is_start, Ordering::AcqRel);
+        }
         match shared.requests.write_device(&device, &pieces).await {
             Ok(version) => {
                 return Ok(Some(Written {

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::{
     READ, WRITE,
-    cluster::Fault,
-    world::{World, invocation, succeeded, uid},
+    cluster::{Cluster, Fault},
+    world::{GATEWAY, World, device, invocation, settings, succeeded, uid},
 };
 use crate::{
     domain::device::DeviceKey,
@@ -379,6 +379,46 @@ async fn a_session_ends_that_the_stream_after_it_never_took_over() {
             !cluster.device("lamp-1")["status"]["session"]["endedAt"].is_null()
         })
         .await;
+}
+
+/// Of a device that comes from a gateway that is gone, and leaves before it said what it has. `waits`: for the write of
+/// its session's start.
+async fn came_and_went(waits: bool) {
+    let cluster = Cluster::new();
+    let mut left_open = device("lamp-1");
+    left_open.status = Some(
+        serde_json::from_value(json!({
+            "session": { "gateway": GATEWAY, "epoch": 7, "connectedAt": "2026-01-01T00:00:00Z" },
+        }))
+        .unwrap(),
+    );
+    cluster.add_device(&left_open);
+    let mut sent = a_minute_ago(&invocation("say-hi", "lamp-1"));
+    sent.spec.timeout_seconds = 1;
+    cluster.add_invocation(&sent);
+    let world = World::at(cluster, settings()).await;
+    let places = waits.then(|| world.node.shared.requests.take_session_places());
+    drop(world.welcomed("lamp-1").await);
+    world.until_streams(0).await;
+    drop(places);
+    world
+        .cluster
+        .until("the session has ended", |cluster| {
+            let ended = !cluster.device("lamp-1")["status"]["session"]["endedAt"].is_null();
+            let phase = &cluster.invocation("say-hi")["status"]["phase"];
+            assert!(
+                !ended || phase == "Dispatched",
+                "whoever sees the end takes it for never sent"
+            );
+            ended
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_gateway_before_may_have_sent_is_marked_before_the_session_ends() {
+    came_and_went(false).await;
+    came_and_went(true).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,6 +191,7 @@ impl Stack {
             .await?;
         let store = store_in(folder);
         private::folder(&store)?;
+        let console_tls = console_certificate(folder)?;
         let mut started = Vec::new();
         for (number, place) in places.iter().enumerate() {
             let name = format!("gateway-{number}");
@@ -232,6 +233,8 @@ impl Stack {
                 ])
                 .arg("--console-keys-dir")
                 .arg(keys.folder())
+                .arg("--console-tls-dir")
+                .arg(&console_tls)
             })
             .await?;
             started.push(Gateway {
@@ -249,6 +252,15 @@ impl Stack {
             gateways: started,
             _mounts: vec![tls, setup, keys],
         })
+    }
+
+    /// The certificate of the consoles, PEM: whoever asks them must trust it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn console_ca(&self) -> anyhow::Result<Vec<u8>> {
+        std::fs::read(console_folder(&self.folder).join("tls.crt"))
+            .context("read the consoles' certificate")
     }
 
     /// The cluster that it runs against.
@@ -365,7 +377,7 @@ impl Gateway {
         &self.address
     }
 
-    /// `HOST:PORT` of its console: HTTPS, with the certificate that devices see, too.
+    /// `HOST:PORT` of its console: HTTPS, with the certificate of [`Stack::console_ca`].
     pub fn console(&self) -> &str {
         &self.console
     }
@@ -665,6 +677,25 @@ impl Drop for Pairing {
         // Nothing can be done about a failure here, and the folder goes with the run.
         let _ = std::fs::remove_file(&self.input);
     }
+}
+
+fn console_folder(folder: &Path) -> PathBuf {
+    folder.join("console-tls")
+}
+
+/// A certificate for where the consoles are: that of the gateways names what devices expect, and no address.
+fn console_certificate(folder: &Path) -> anyhow::Result<PathBuf> {
+    let folder = console_folder(folder);
+    private::folder(&folder)?;
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let made =
+        rcgen::generate_simple_self_signed(names).context("make the consoles' certificate")?;
+    private::write(&folder.join("tls.crt"), made.cert.pem().as_bytes())?;
+    private::write(
+        &folder.join("tls.key"),
+        made.signing_key.serialize_pem().as_bytes(),
+    )?;
+    Ok(folder)
 }
 
 fn store_in(folder: &Path) -> PathBuf {

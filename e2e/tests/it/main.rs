@@ -7,6 +7,7 @@ mod admission;
 mod agent;
 mod artefacts;
 mod commands;
+mod console;
 mod decision;
 mod door;
 mod entry;
@@ -37,6 +38,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         door::trials(fixture),
         decision::trials(fixture),
         commands::trials(fixture),
+        console::trials(fixture),
         misbehaviour::trials(fixture),
         node_json::trials(fixture),
         trust::trials(fixture),

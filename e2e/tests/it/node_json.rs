@@ -60,7 +60,9 @@ async fn speaks_json(scene: Scene) -> anyhow::Result<()> {
     .with_context(|| process.tail())?;
     let shown = devices.get(&device).await?.status.unwrap_or_default();
     ensure!(
-        shown.platform.is_some_and(|platform| platform.agent_version == "json/1"),
+        shown
+            .platform
+            .is_some_and(|platform| platform.agent_version == "json/1"),
         "what it said of itself is not shown"
     );
 
@@ -85,7 +87,9 @@ async fn speaks_json(scene: Scene) -> anyhow::Result<()> {
         .context("a suspended device keeps its stream")??;
     ensure!(!ended.success(), "it ended as if all were well");
     ensure!(
-        process.tail().contains("ended: PERMISSION_DENIED: this device is suspended"),
+        process
+            .tail()
+            .contains("ended: PERMISSION_DENIED: this device is suspended"),
         "{}",
         process.tail()
     );

@@ -40,7 +40,7 @@ pub struct KnownDevice {
     pub fingerprint: Option<KeyFingerprint>,
     pub being_deleted: bool,
     pub spec: DeviceSpec,
-    /// Without the certificate, which is the operator's, and without the renewal, which is long.
+    /// Without the certificates, which are the operator's, and without the renewal, which is long.
     pub status: DeviceStatus,
     /// Whether the renewal that it asked for last was issued or refused.
     pub is_renewal_answered: bool,
@@ -56,6 +56,7 @@ impl KnownDevice {
         } = device;
         let mut status = status.unwrap_or_default();
         status.certificate = None;
+        status.certificate_history = Vec::new();
         let is_renewal_answered = status
             .renewal
             .take()

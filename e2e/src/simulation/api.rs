@@ -194,6 +194,13 @@ impl Api {
         self.lock().put(key, object);
     }
 
+    /// Writes a Lease; returns its version, which the same counter numbers.
+    pub fn renew(&self) -> String {
+        let mut state = self.lock();
+        state.version += 1;
+        state.version.to_string()
+    }
+
     pub fn get(&self, key: &Key) -> Option<Value> {
         self.lock().objects.get(key).cloned()
     }

@@ -69,6 +69,7 @@ enum Happening {
     /// The operator's write arrives.
     End(u32, Box<Write>),
     Lease(usize, u32),
+    SeeLease(usize, u32, Box<serde_json::Value>),
     Dial(usize, u32),
     Arrive(u64),
     GiveUp(u64),
@@ -395,6 +396,7 @@ impl World {
             Happening::Relist(number, life) => self.relist(number, life),
             Happening::End(life, write) => self.end(life, *write),
             Happening::Lease(number, life) => self.lease(number, life),
+            Happening::SeeLease(number, life, lease) => self.see_lease(number, life, *lease),
             Happening::Dial(number, life) => self.dial(number, life),
             Happening::Arrive(link) => self.arrive(link),
             Happening::GiveUp(link) => self.give_up(link),

@@ -1,4 +1,4 @@
-//! Where the gateways are reached, from their Leases.
+//! Where the gateways are reached, and whether others may take one for gone, from their Leases.
 
 use std::{collections::BTreeMap, sync::RwLock};
 
@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 
 use super::{read, write};
+use crate::domain::invocation::{Moment, OpenInvocation};
 
 /// Most addresses that a device is told.
 const MAX_ADDRESSES: usize = 64;
@@ -24,12 +25,18 @@ pub struct Gateway {
     advertise: String,
     /// It counts as gone from then on.
     expires: Timestamp,
+    renewed: Moment,
+    /// Past it, whoever heard of that renewal soon may take it for gone before the news of the next one arrives.
+    late: Timestamp,
+    /// The last renewal that was late.
+    back: Option<Moment>,
 }
 
 impl Gateway {
     /// `None` for a Lease that says nothing of use.
     pub fn read(lease: Lease) -> Option<Self> {
         let spec = lease.spec?;
+        let renewed = spec.renew_time?.0;
         let duration = SignedDuration::from_secs(i64::from(spec.lease_duration_seconds?));
         let advertise = lease.metadata.annotations?.remove(ADVERTISE_ANNOTATION)?;
         (!advertise.is_empty() && advertise.len() <= MAX_ADDRESS).then_some(())?;
@@ -38,8 +45,27 @@ impl Gateway {
             advertise,
             // Twice as long as it is valid: a device loses little by an address where nobody answers, and much by the
             // lack of one because clocks differ.
-            expires: spec.renew_time?.0.checked_add(duration * 2).ok()?,
+            expires: renewed.checked_add(duration * 2).ok()?,
+            renewed: Moment {
+                at: renewed,
+                version: lease.metadata.resource_version.unwrap_or_default(),
+            },
+            // A third of it is for the news.
+            late: renewed.checked_add(duration * 2 / 3).ok()?,
+            back: None,
         })
+    }
+
+    /// The same, after what was known before.
+    fn after(mut self, known: &BTreeMap<String, Self>) -> Self {
+        self.back = known.get(&self.name).and_then(|before| {
+            if self.renewed.at >= before.late {
+                Some(self.renewed.clone())
+            } else {
+                before.back.clone()
+            }
+        });
+        self
     }
 }
 
@@ -64,8 +90,25 @@ impl Gateways {
         first.is_some_and(|first| first.name == name)
     }
 
+    /// Whether somebody may have taken this gateway for gone since the invocation was made, or does so now: it stood still,
+    /// or its Lease could not be renewed. It wrote the times of its renewals itself, so one clock counts. `false` where
+    /// its Lease was never seen.
+    pub fn may_have_been_gone(
+        &self,
+        own: &str,
+        invocation: &OpenInvocation,
+        now: Timestamp,
+    ) -> bool {
+        read(&self.0).get(own).is_some_and(|gateway| {
+            let back = gateway.back.as_ref();
+            gateway.late <= now || back.is_some_and(|back| invocation.may_be_older_than(back))
+        })
+    }
+
     pub fn insert(&self, gateway: Gateway) {
-        write(&self.0).insert(gateway.name.clone(), gateway);
+        let mut gateways = write(&self.0);
+        let gateway = gateway.after(&gateways);
+        gateways.insert(gateway.name.clone(), gateway);
     }
 
     pub fn remove(&self, name: &str) {
@@ -74,9 +117,10 @@ impl Gateways {
 
     /// Puts these in the place of all.
     pub fn replace(&self, gateways: impl IntoIterator<Item = Gateway>) {
-        *write(&self.0) = gateways
+        let mut known = write(&self.0);
+        *known = gateways
             .into_iter()
-            .map(|gateway| (gateway.name.clone(), gateway))
+            .map(|gateway| (gateway.name.clone(), gateway.after(&known)))
             .collect();
     }
 }
@@ -86,7 +130,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::fixtures::at;
+    use crate::domain::fixtures::{at, invocation_object};
 
     fn gateway(name: &str, renewed: i64) -> Option<Gateway> {
         Gateway::read(
@@ -120,6 +164,41 @@ mod tests {
             Gateways::default().addresses("own:7443", at(110)),
             ["own:7443"]
         );
+    }
+
+    #[test]
+    fn a_gateway_that_renews_late_may_have_been_taken_for_gone_before() {
+        let renewal = |version: &str, renewed| Gateway {
+            renewed: Moment {
+                at: at(renewed),
+                version: version.to_owned(),
+            },
+            ..gateway("own", renewed).unwrap()
+        };
+        let made = |version: &str, seconds| {
+            let mut made = invocation_object(at(seconds));
+            made.metadata.resource_version = Some(version.to_owned());
+            OpenInvocation::read(made).unwrap()
+        };
+        for by_list in [false, true] {
+            let gateways = Gateways::default();
+            let gone = |made: &_, now| gateways.may_have_been_gone("own", made, at(now));
+            assert!(!gone(&made("11", 100), 100), "its Lease is not seen yet");
+            gateways.insert(renewal("10", 100));
+            gateways.insert(renewal("20", 105));
+            assert!(!gone(&made("15", 103), 114));
+            assert!(gone(&made("21", 106), 115), "it is late");
+            let back = renewal("40", 130);
+            if by_list {
+                gateways.replace([back]);
+            } else {
+                gateways.insert(back);
+            }
+            gateways.insert(renewal("50", 135));
+            assert!(gone(&made("30", 120), 136));
+            assert!(gone(&made("39", 131), 136), "its clock is behind");
+            assert!(!gone(&made("41", 131), 136));
+        }
     }
 
     #[test]

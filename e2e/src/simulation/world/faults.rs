@@ -18,7 +18,8 @@ impl World {
         let until = match happening {
             Happening::SeeGateway(number, _)
             | Happening::Relist(number, _)
-            | Happening::Lease(number, _) => Some(self.hosts[*number].frozen_until),
+            | Happening::Lease(number, _)
+            | Happening::SeeLease(number, ..) => Some(self.hosts[*number].frozen_until),
             Happening::Arrive(link) | Happening::BrokenAtGateway(link) => at_gateway(link),
             Happening::Turn(number, _) | Happening::Dial(number, _) => {
                 Some(self.devices[*number].frozen_until)

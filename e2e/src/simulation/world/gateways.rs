@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use crds::names::{ADVERTISE_ANNOTATION, GATEWAY_LEASE_SECONDS};
 use futures::{FutureExt as _, Stream as _};
 use gateway::domain::device::{DeviceKey, KnownDevice};
 use gateway::domain::invocation::OpenInvocation;
-use gateway::index::Changed;
 use gateway::index::invocations::Listed;
+use gateway::index::{Changed, gateways};
 use gateway::node::Settings;
 use gateway::node::played::{CHOICES, Gateway, Turned};
 use proto::node::GatewayEvent;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Happening, Host, Running, World, device_name, gateway_name};
 use crate::simulation::api::{Change, Kind, NAMESPACE, Object};
@@ -25,6 +26,8 @@ const MOST_TURNS: usize = 20_000;
 /// How often a stream that only writes any more is looked at.
 const SETTLING: u64 = 200;
 const LEASE_EVERY: u64 = 5_000;
+/// How long a gateway's own renewal is on its way to it.
+const LEASE_NEWS: u64 = 20;
 
 impl World {
     pub(super) fn start_gateway(&mut self, number: usize) {
@@ -281,7 +284,35 @@ impl World {
             let at = self.operator_slow_until.max(self.now);
             self.at(at, Happening::Renewed(operator, number));
         }
+        if self.now >= self.api_away_until {
+            let name = gateway_name(number);
+            let lease = json!({
+                "metadata": {
+                    "name": name, "resourceVersion": self.api.renew(),
+                    "annotations": { ADVERTISE_ANNOTATION: format!("{name}.example:7443") },
+                },
+                "spec": {
+                    "leaseDurationSeconds": GATEWAY_LEASE_SECONDS,
+                    "renewTime": format!("{:.6}", self.skewed(number)),
+                },
+            });
+            let at = self.hosts[number].slow_until.max(self.now + LEASE_NEWS);
+            self.at(at, Happening::SeeLease(number, life, Box::new(lease)));
+        }
         self.at(self.now + LEASE_EVERY, Happening::Lease(number, life));
+    }
+
+    /// The gateway sees its own renewal.
+    pub(super) fn see_lease(&mut self, number: usize, life: u32, lease: Value) {
+        let host = &mut self.hosts[number];
+        if host.life == life
+            && let Some(running) = &mut host.running
+        {
+            let lease = serde_json::from_value(lease).ok();
+            if let Some(gateway) = lease.and_then(gateways::Gateway::read) {
+                running.gateway.index().gateways.insert(gateway);
+            }
+        }
     }
 
     // The operator.

@@ -11,6 +11,7 @@ use super::{
     Dispatcher, MARK_AFTER, MAX_FLIGHTS, MAX_STANDINGS, RESERVED_ROOM, cancel, dispatch_of, heard,
 };
 use crate::{
+    clock,
     domain::{
         device::KnownDevice,
         dispatch::{self, Decision, Push},
@@ -20,6 +21,7 @@ use crate::{
     },
     index::invocations::Entry,
     node::{
+        Shared,
         flight::{Again, Awaited, Flight, State},
         outbox::Outbox,
         writes::Answer,
@@ -131,14 +133,20 @@ impl Dispatcher {
     }
 
     /// Before the Device showed the session, others could take the device for absent, and end what was queued for it; the
-    /// news of that may be on their way. This gateway's clock may be behind that of the API server, so the order of the
-    /// writes counts, too.
+    /// news of that may be on their way. The same holds for what was made before this gateway renewed its Lease, where it
+    /// was late. This gateway's clock may be behind that of the API server, so the order of the writes counts, too.
     pub(super) fn may_have_been_given_up(&self, invocation: &OpenInvocation) -> bool {
+        let is_older = |shown| invocation.may_be_older_than(shown);
         invocation.phase() == InvocationPhase::Queued
-            && self
-                .shown
-                .as_ref()
-                .is_none_or(|shown| invocation.may_be_older_than(shown))
+            && (self.shown.as_ref().is_none_or(is_older) || self.may_have_been_gone(invocation))
+    }
+
+    fn may_have_been_gone(&self, invocation: &OpenInvocation) -> bool {
+        let Shared {
+            index, settings, ..
+        } = &*self.shared;
+        let gateways = &index.gateways;
+        gateways.may_have_been_gone(&settings.gateway, invocation, clock::now())
     }
 
     /// Writes that it is sent before it is: that fails where somebody ended it. One that waited for its device can wait

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::v1alpha1::capability_invocation::Cancel;
+use crds::{names::ADVERTISE_ANNOTATION, v1alpha1::capability_invocation::Cancel};
 use proto::node::{self, gateway_event::Event};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -13,7 +13,9 @@ use super::{
     world::{GATEWAY, World, device, invocation, settings, succeeded, uid},
 };
 use crate::{
+    clock::now,
     domain::device::DeviceKey,
+    index::gateways::Gateway,
     node::{
         api,
         metrics::{Kind, Outcome},
@@ -515,6 +517,33 @@ async fn what_was_written_before_the_session_is_marked_first_though_clock_and_wa
         world.cluster.invocation("say-hi")["status"]["phase"],
         "Dispatched",
         "whoever took the device for absent may have ended it"
+    );
+}
+
+/// The phase that something new has when the device hears of it. `renewed`: how long ago the gateway's Lease was.
+async fn phase_when_sent(renewed: Duration) -> Value {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    let lease = json!({
+        "metadata": { "name": GATEWAY, "annotations": { ADVERTISE_ANNOTATION: "a:7443" } },
+        "spec": { "leaseDurationSeconds": 15, "renewTime": format!("{:.6}", now() - renewed) },
+    });
+    let gateway = Gateway::read(serde_json::from_value(lease).unwrap()).unwrap();
+    world.node.shared.index.gateways.insert(gateway);
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    device.dispatch().await;
+    world.cluster.invocation("say-hi")["status"]["phase"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_others_may_take_for_gone_marks_before_it_sends() {
+    assert_eq!(phase_when_sent(Duration::from_secs(1)).await, Value::Null);
+    assert_eq!(
+        phase_when_sent(Duration::from_secs(11)).await,
+        "Dispatched",
+        "whoever took the gateway for gone may have ended it"
     );
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use client::api::ObjectId;
 use client::api::event::ConsoleEvent;
 use client::api::inventory::Presence;
 use client::api::invocation::{NewInvocation, Phase};
@@ -15,7 +16,7 @@ use client::api::query::{InventoryQuery, RequestsQuery, ScopeQuery};
 use client::api::session::CSRF_HEADER;
 use client::{Authentication, ControlPlaneClient, Credentials, Roots, Waited};
 use console::registry::{Need, RouteId, Scope};
-use e2e::stack::Stack;
+use e2e::stack::{Agent, Stack};
 use e2e::wait::until;
 use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -119,37 +120,53 @@ fn a_client(
         .build()?)
 }
 
+/// Every right that a role of ours gives.
+const EVERYTHING: [&str; 4] = [
+    "fairlead-viewer",
+    "fairlead-pairing-approver",
+    "fairlead-invoker",
+    "fairlead-device-administrator",
+];
+
+/// One person at two consoles.
+struct Desk {
+    scene: Scene,
+    client: ControlPlaneClient,
+    elsewhere: ControlPlaneClient,
+}
+
 async fn whole_way(scene: Scene) -> anyhow::Result<()> {
     let (urls, ca) = consoles(&scene).await?;
-    let token = token(
-        &scene,
-        "ada",
-        &[
-            "fairlead-viewer",
-            "fairlead-pairing-approver",
-            "fairlead-invoker",
-            "fairlead-device-administrator",
-        ],
-    )
-    .await?;
+    let token = token(&scene, "ada", &EVERYTHING).await?;
     may_reveal(&scene, "ada").await?;
     let [one, other] = urls.as_slice() else {
         bail!("not two gateways: {urls:?}")
     };
-    let client = a_client(one, &ca, &token, Authentication::Session)?;
-    let elsewhere = a_client(other, &ca, &token, Authentication::Token)?;
-    let here = ScopeQuery {
-        namespace: Some(scene.namespace.clone()),
+    let desk = Desk {
+        client: a_client(one, &ca, &token, Authentication::Session)?,
+        elsewhere: a_client(other, &ca, &token, Authentication::Token)?,
+        scene,
     };
-
     // The keys of sessions come a moment after the gateway.
     until("logins are taken", SOON, async || {
-        client.whoami().await?;
+        desk.client.whoami().await?;
         Ok(Some(()))
     })
     .await?;
+    let mut agent = desk.scene.agent("kiosk").await?;
+    pairs(&desk, &agent).await?;
+    agent.run()?;
+    let device = is_there(&desk).await?;
+    is_commanded(&desk, &device).await
+}
 
-    // A code, shown to who may see it.
+/// A code is made and shown; the device asks; the approver sees what it says and decides on just that.
+async fn pairs(desk: &Desk, agent: &Agent) -> anyhow::Result<()> {
+    let Desk {
+        scene,
+        client,
+        elsewhere,
+    } = desk;
     let code = client
         .create_code(&NewCode {
             namespace: scene.namespace.clone(),
@@ -157,9 +174,6 @@ async fn whole_way(scene: Scene) -> anyhow::Result<()> {
         })
         .await?;
     let material = client.wait_for_code(&code.id, SOON).await?;
-
-    // The device asks; the approver sees what it says and decides on just that.
-    let mut agent = scene.agent("kiosk").await?;
     let mut pairing = agent.pair(&material.uri, None)?;
     let requests = RequestsQuery {
         namespace: Some(scene.namespace.clone()),
@@ -191,15 +205,21 @@ async fn whole_way(scene: Scene) -> anyhow::Result<()> {
     client
         .approve(&request.id, &approve(detail.spec_digest))
         .await?;
-    pairing.paired(SOON).await?;
-    agent.run()?;
+    pairing.paired(SOON).await
+}
 
-    // It is there, in the inventory of either gateway.
+/// It is in the inventory of either gateway.
+async fn is_there(desk: &Desk) -> anyhow::Result<ObjectId> {
+    let Desk {
+        scene,
+        client,
+        elsewhere,
+    } = desk;
     let query = InventoryQuery {
         namespace: Some(scene.namespace.clone()),
         ..InventoryQuery::default()
     };
-    let device = until("the device is online at both consoles", SOON, async || {
+    until("the device is online at both consoles", SOON, async || {
         let (first, second) = (
             client.inventory(&query).await?,
             elsewhere.inventory(&query).await?,
@@ -213,9 +233,19 @@ async fn whole_way(scene: Scene) -> anyhow::Result<()> {
         };
         Ok(online(&first).filter(|id| online(&second).as_ref() == Some(id)))
     })
-    .await?;
+    .await
+}
 
-    // It is commanded at one gateway, and who follows at the other hears of it.
+/// At one gateway, and who follows at the other hears of it.
+async fn is_commanded(desk: &Desk, device: &ObjectId) -> anyhow::Result<()> {
+    let Desk {
+        scene,
+        client,
+        elsewhere,
+    } = desk;
+    let here = ScopeQuery {
+        namespace: Some(scene.namespace.clone()),
+    };
     let mut events = elsewhere.events(&here);
     let first = tokio::time::timeout(SOON, events.next())
         .await
@@ -261,7 +291,7 @@ async fn whole_way(scene: Scene) -> anyhow::Result<()> {
         .context("nobody tells of the end")??;
 
     // What can be done with it, and its past, are with it.
-    let detail = client.device(&device).await?;
+    let detail = client.device(device).await?;
     ensure!(
         detail
             .recent_invocations
@@ -277,8 +307,8 @@ async fn whole_way(scene: Scene) -> anyhow::Result<()> {
         "{:?}",
         detail.actions
     );
-    let suspended = client.suspend(&device, None).await?;
-    ensure!(suspended.id == device, "{suspended:?}");
+    let suspended = client.suspend(device, None).await?;
+    ensure!(suspended.id == *device, "{suspended:?}");
     Ok(())
 }
 
@@ -356,13 +386,7 @@ async fn refusals(scene: Scene) -> anyhow::Result<()> {
     let url = urls.first().context("there is no gateway")?;
     let http = web(&ca)?;
     let nobody = token(&scene, "nobody", &[]).await?;
-    let everything = [
-        "fairlead-viewer",
-        "fairlead-pairing-approver",
-        "fairlead-invoker",
-        "fairlead-device-administrator",
-    ];
-    let somebody = token(&scene, "somebody", &everything).await?;
+    let somebody = token(&scene, "somebody", &EVERYTHING).await?;
     for id in RouteId::ALL {
         let Need::Permission(permission) = id.route().need else {
             continue;

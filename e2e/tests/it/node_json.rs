@@ -140,22 +140,13 @@ impl Files {
 
 fn pem(chain: &[rustls::pki_types::CertificateDer<'static>]) -> String {
     use base64::Engine as _;
-    let engine = base64::engine::general_purpose::STANDARD;
-    chain
-        .iter()
-        .map(|der| {
-            let text = engine.encode(der);
-            let lines: Vec<&str> = text
-                .as_bytes()
-                .chunks(64)
-                .filter_map(|line| std::str::from_utf8(line).ok())
-                .collect();
-            format!(
-                "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-                lines.join("\n")
-            )
-        })
-        .collect()
+    let mut text = String::new();
+    for der in chain {
+        text += "-----BEGIN CERTIFICATE-----\n";
+        text += &base64::engine::general_purpose::STANDARD.encode(der);
+        text += "\n-----END CERTIFICATE-----\n";
+    }
+    text
 }
 
 /// Go is there: the control plane was built with it. Where it was not (`KUBEBUILDER_ASSETS`), this says so.

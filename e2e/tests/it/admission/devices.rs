@@ -11,6 +11,7 @@ pub fn rules() -> Vec<Rule> {
     let mut rules = identity();
     rules.extend(gateways_part());
     rules.extend(sessions());
+    rules.extend(certificates());
     rules.extend(renewals());
     rules
 }
@@ -78,16 +79,6 @@ fn identity() -> Vec<Rule> {
 }
 
 fn gateways_part() -> Vec<Rule> {
-    let of_generation = |generation: i64| {
-        json!({
-            "serial": "01", "fingerprint": KEY, "generation": generation, "notBefore": MOMENT, "notAfter": LATER,
-        })
-    };
-    let certificate = |generation: i64| json!({ "certificate": of_generation(generation) });
-    let history = |generations: &[i64]| {
-        let former: Value = generations.iter().copied().map(of_generation).collect();
-        json!({ "certificateHistory": former })
-    };
     let capability = |name: &str, granted: &str| json!({ "name": name, "granted": granted });
     let many: Vec<String> = (0..128)
         .map(|number| format!("capability-{number}"))
@@ -184,26 +175,62 @@ fn gateways_part() -> Vec<Rule> {
                 GATEWAY.writes_status(KIOSK, &json!({ "capabilities": all_granted })),
             ],
         ),
+    ]
+}
+
+fn of_generation(generation: i64) -> Value {
+    json!({
+        "serial": "01", "fingerprint": KEY, "generation": generation, "notBefore": MOMENT, "notAfter": LATER,
+    })
+}
+
+fn certificate(generation: i64) -> Value {
+    json!({ "certificate": of_generation(generation) })
+}
+
+fn certificates() -> Vec<Rule> {
+    let history = |generations: &[i64]| {
+        let former: Value = generations.iter().copied().map(of_generation).collect();
+        json!({ "certificateHistory": former })
+    };
+    vec![
         Rule::new(
             "devices::the_generation_of_a_certificate_never_goes_back",
             made([
                 OPERATOR.writes_status(KIOSK, &certificate(2)),
-                OPERATOR.writes_status(KIOSK, &certificate(1)).refused("never goes back"),
-                OPERATOR.writes_status(KIOSK, &json!({ "certificate": null })).refused("never goes back"),
+                OPERATOR
+                    .writes_status(KIOSK, &certificate(1))
+                    .refused("never goes back"),
+                OPERATOR
+                    .writes_status(KIOSK, &json!({ "certificate": null }))
+                    .refused("never goes back"),
                 OPERATOR.writes_status(KIOSK, &certificate(3)),
             ]),
         ),
         Rule::new(
             "devices::the_history_of_certificates_is_the_operators_and_short",
             made([
-                GATEWAY.writes_status(KIOSK, &history(&[1])).refused("not its trust or certificate"),
-                PAUL.writes_status(KIOSK, &history(&[1])).refused("by the operator and the gateways alone"),
+                GATEWAY
+                    .writes_status(KIOSK, &history(&[1]))
+                    .refused("not its trust or certificate"),
+                PAUL.writes_status(KIOSK, &history(&[1]))
+                    .refused("by the operator and the gateways alone"),
                 OPERATOR.writes_status(KIOSK, &history(&[2, 1])),
-                GATEWAY.writes_status(KIOSK, &json!({ "certificateHistory": null })).refused("not its trust or certificate"),
-                OPERATOR.writes_status(KIOSK, &history(&[6, 5, 4, 3, 2, 1])).refused("certificateHistory"),
-                OPERATOR.writes_status(KIOSK, &history(&[2, 2])).refused("certificateHistory"),
-                OPERATOR.writes_status(KIOSK, &history(&[6, 5, 4, 3, 2])).reads("/status/certificateHistory/4/generation", 2),
-                GATEWAY.writes_status(KIOSK, &json!({ "presence": "Online" })).reads("/status/certificateHistory/0/generation", 6),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "certificateHistory": null }))
+                    .refused("not its trust or certificate"),
+                OPERATOR
+                    .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2, 1]))
+                    .refused("certificateHistory"),
+                OPERATOR
+                    .writes_status(KIOSK, &history(&[2, 2]))
+                    .refused("certificateHistory"),
+                OPERATOR
+                    .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2]))
+                    .reads("/status/certificateHistory/4/generation", 2),
+                GATEWAY
+                    .writes_status(KIOSK, &json!({ "presence": "Online" }))
+                    .reads("/status/certificateHistory/0/generation", 6),
             ]),
         ),
     ]

@@ -18,7 +18,7 @@ use surface::Mismatch;
 use super::{
     device::KnownDevice,
     grants::{Permit, Standing},
-    invocation::{Input, OpenInvocation, after},
+    invocation::{Input, Moment, OpenInvocation, after},
     register::Declared,
     result::End,
 };
@@ -31,6 +31,19 @@ pub struct Stream<'a> {
     pub standing: &'a Standing,
     /// When it began. A device repeats first what nobody acked: what ended while it was away is known soon after.
     pub since: Timestamp,
+    /// Since when the Device shows it, once it does.
+    pub shown: Option<&'a Moment>,
+}
+
+impl Stream<'_> {
+    /// Whether a stream before this one may have sent it. By the order of writes, too: by a clock that is behind, what is
+    /// older than this stream was made after it began.
+    fn may_be_known(&self, invocation: &OpenInvocation) -> bool {
+        invocation.created < self.since
+            || self
+                .shown
+                .is_some_and(|shown| invocation.may_be_older_than(shown))
+    }
 }
 
 /// What to do with an invocation that this stream has not carried yet.
@@ -121,7 +134,7 @@ fn decide_queued(
     stream: Stream<'_>,
     now: Timestamp,
 ) -> Decision {
-    let may_be_known = invocation.created < stream.since;
+    let may_be_known = stream.may_be_known(invocation);
     if let Some(decision) = foregone(invocation, may_be_known, stream.since, now) {
         return decision;
     }
@@ -437,6 +450,7 @@ mod tests {
                     &minimal_device().status,
                 ),
                 since: at(0),
+                shown: None,
             },
             at(seconds),
         )
@@ -499,6 +513,7 @@ mod tests {
                 declared: &declared,
                 standing: &standing,
                 since: at(0),
+                shown: None,
             };
             assert_eq!(
                 code(decide(&minimal_invocation(), &device, stream, at(1))),
@@ -545,6 +560,7 @@ mod tests {
             declared: &declared,
             standing: &standing,
             since: at(0),
+            shown: None,
         };
         let invocation = invocation_with(|spec| spec.input = Some(input));
         decide(&invocation, &device, stream, at(1))
@@ -613,6 +629,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_before_the_session_may_be_known_though_the_clock_is_behind() {
+        let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));
+        let declared = declared(&["echo"]);
+        let standing = standing_of(&minimal_device(), &declared);
+        let decide = |version: &str| {
+            // By this clock the session began before the invocation was made.
+            let shown = Moment {
+                at: at(-3),
+                version: version.to_owned(),
+            };
+            let stream = Stream {
+                declared: &declared,
+                standing: &standing,
+                since: at(-3),
+                shown: Some(&shown),
+            };
+            decide(&cancelled, &minimal_device(), stream, at(1))
+        };
+        assert!(
+            matches!(decide("2"), Decision::Cancel(_)),
+            "it may run: a stream before may have sent it"
+        );
+        assert_eq!(
+            code(decide("1")),
+            (InvocationPhase::Cancelled, ErrorCode::Cancelled)
+        );
+    }
+
+    #[test]
     fn past_the_deadline_nothing_is_sent() {
         let invocation = minimal_invocation();
         assert!(matches!(decide_at(29, &invocation), Decision::Push(_)));
@@ -630,6 +675,7 @@ mod tests {
             declared: &declared,
             standing: &standing,
             since: at(100),
+            shown: None,
         };
         let decide_at =
             |seconds, invocation: &_| decide(invocation, &minimal_device(), stream, at(seconds));
@@ -657,6 +703,7 @@ mod tests {
                 declared: capabilities,
                 standing: &standing,
                 since: at(since),
+                shown: None,
             };
             decide(invocation, &device, stream, at(now))
         };
@@ -709,6 +756,7 @@ mod tests {
                 declared: &declared,
                 standing: &standing,
                 since: at(5),
+                shown: None,
             };
             let decision = decide(&invocation, &minimal_device(), stream, at(10));
             assert!(matches!(decision, Decision::Push(_)), "{decision:?}");
@@ -719,6 +767,7 @@ mod tests {
             declared: &declared,
             standing: &standing,
             since: at(5),
+            shown: None,
         };
         let mut suspended = minimal_device();
         suspended.spec.trust = TrustDecision::Suspended;

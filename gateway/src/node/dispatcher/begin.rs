@@ -69,6 +69,7 @@ impl Dispatcher {
             declared,
             standing: &standing,
             since: self.since,
+            shown: self.shown.as_ref(),
         };
         let decision = dispatch::decide(invocation, device, stream, now);
         self.carry_out(decision, entry, outbox, now)

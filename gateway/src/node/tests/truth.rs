@@ -424,6 +424,47 @@ async fn what_the_gateway_before_may_have_sent_is_marked_before_the_session_ends
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_stream_before_still_writes_of_is_marked_before_the_session_ends() {
+    let world = World::new().await;
+    let mut first = world.welcomed("lamp-1").await;
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    let dispatch = first.dispatch().await;
+    world.cluster.slow_down("say-hi");
+    first.result(succeeded(&dispatch, "1")).await;
+    world
+        .cluster
+        .until("its end is being written", |cluster| {
+            cluster.log_of("capabilityinvocations") == [WRITE]
+        })
+        .await;
+    drop(first);
+    world.until_streams(0).await;
+    world
+        .cluster
+        .edit("capabilityinvocations", "say-hi", |invocation| {
+            invocation["spec"]["cancel"] = json!("Requested");
+        });
+    let mut second = world.welcomed("lamp-1").await;
+    assert!(matches!(second.next().await, Ok(Event::Cancel(_))));
+    drop(second);
+    world
+        .cluster
+        .until("the session has ended", |cluster| {
+            let ended = !cluster.device("lamp-1")["status"]["session"]["endedAt"].is_null();
+            let phase = &cluster.invocation("say-hi")["status"]["phase"];
+            assert!(
+                !ended || !phase.is_null(),
+                "whoever sees the end takes it for never sent"
+            );
+            ended
+        })
+        .await;
+    world.cluster.until_phase("say-hi", "Succeeded").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_input_that_is_too_large_is_refused_and_takes_no_room() {
     let world = World::new().await;
     let mut device = world.welcomed("lamp-1").await;

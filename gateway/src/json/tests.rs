@@ -67,10 +67,10 @@ async fn translate(
     answer: impl Fn() -> Response<Body> + Send + Sync + 'static,
 ) -> (Result<Vec<u8>, Status>, Response<Body>) {
     let heard = Arc::new(Mutex::new(None));
-    let hears = Arc::clone(&heard);
+    let told = Arc::clone(&heard);
     let answer = Arc::new(answer);
     let service = service_fn(move |request: Request<Body>| {
-        let (hears, answer) = (Arc::clone(&hears), Arc::clone(&answer));
+        let (told, answer) = (Arc::clone(&told), Arc::clone(&answer));
         async move {
             let content_type = request.headers().get(CONTENT_TYPE).cloned();
             assert_eq!(content_type, Some(GRPC));
@@ -80,7 +80,7 @@ async fn translate(
                     .path()
                     .starts_with("/fairlead.node.v1.NodeService/")
             );
-            *hears.lock().unwrap() = Some(collect(request.into_body()).await);
+            *told.lock().unwrap() = Some(collect(request.into_body()).await);
             Ok::<_, Infallible>(answer())
         }
     });

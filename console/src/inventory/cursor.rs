@@ -29,7 +29,7 @@ pub struct Cursor {
     pub at: At,
 }
 
-/// See [`page`](super::page).
+/// See [`page()`](super::page()).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum At {
     /// In the order of attention, after that device.

@@ -128,6 +128,7 @@ mod tests {
             remote: ([192, 0, 2, 1], 1).into(),
             identity,
             admission,
+            hang_up: crate::hang_up::HangUp::default(),
         }
     }
 

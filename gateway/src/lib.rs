@@ -5,7 +5,7 @@
 //! - [`listener`]: accepts, and bounds everything that a stranger can hold;
 //! - [`tls`]: who gets past the handshake;
 //! - [`peer`]: who is at the other end of a connection;
-//! - [`stay`]: how long an enrollee may stay, and in whose place;
+//! - [`stay`]: how long an enrollee may stay, and in whose place; [`hang_up`]: and how a device is made to leave;
 //! - [`json`]: for devices that cannot speak gRPC; [`door`]: who may call what; [`inflow`]: the memory of what devices send;
 //! - [`enrollment`]: turns one who knows a pairing code into one who holds a certificate.
 //!
@@ -34,6 +34,7 @@ pub mod csr;
 pub mod domain;
 pub mod door;
 pub mod enrollment;
+pub mod hang_up;
 pub mod index;
 pub mod inflow;
 pub mod json;

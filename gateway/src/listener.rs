@@ -27,6 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
 use crate::{
+    hang_up::HangUp,
     limits::{Bucket, HeldPlace, Origin, Paces, Places},
     metrics::{Handshake, Kind, Metrics, Open},
     peer::{Admission, Identity, Peer},
@@ -322,8 +323,9 @@ impl Gate {
 
     /// Gives the peer what it may hold; `None` where there is not even a place for an answer.
     fn place(&self, identity: Identity, remote: SocketAddr) -> Option<(Arc<Peer>, Reserved)> {
+        let hang_up = HangUp::default();
         let placed = match &identity {
-            Identity::Device(certified) => self.place_device(certified.key),
+            Identity::Device(certified) => self.place_device(certified.key, &hang_up),
             Identity::Enrollee { .. } => self.place_stranger(remote),
         };
         let (admission, reserved) = placed
@@ -335,7 +337,7 @@ impl Gate {
                     _place: Some(place),
                     _of_device: None,
                     _open: self.metrics.connection(Kind::TurnedAway),
-                    end: Some(Box::pin(sleep(self.limits.turned_away_time))),
+                    end: Box::pin(sleep(self.limits.turned_away_time)),
                 };
                 Ok::<_, ()>((Admission::TurnedAway { why, retry_after }, reserved))
             })
@@ -345,6 +347,7 @@ impl Gate {
                 remote,
                 identity,
                 admission,
+                hang_up,
             }),
             reserved,
         ))
@@ -353,6 +356,7 @@ impl Gate {
     fn place_device(
         &self,
         key: KeyFingerprint,
+        hang_up: &HangUp,
     ) -> Result<(Admission, Reserved), (&'static str, Duration)> {
         // A device that was revoked still shakes hands; alone it must not take the places of all.
         let of_device = self
@@ -369,7 +373,7 @@ impl Gate {
             _place: Some(place),
             _of_device: Some(of_device),
             _open: self.metrics.connection(Kind::Device),
-            end: None,
+            end: Box::pin(hang_up.told()),
         };
         Ok((Admission::Device, reserved))
     }
@@ -395,7 +399,7 @@ impl Gate {
             _place: None,
             _of_device: None,
             _open: self.metrics.connection(Kind::Enrollee),
-            end: Some(Box::pin(stay.over())),
+            end: Box::pin(stay.over()),
         };
         Ok((Admission::Enrollee(stay), reserved))
     }
@@ -413,22 +417,19 @@ struct Reserved {
     _place: Option<OwnedSemaphorePermit>,
     _of_device: Option<HeldPlace<KeyFingerprint>>,
     _open: Open,
-    /// Devices may stay.
-    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Devices may stay until they are told otherwise.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl PeerStream {
     /// Asked on reading and on writing: HTTP/2 always waits for one of both, so this is where a connection notices
     /// that its time is up, even one that never reads what we write.
     fn check_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(end) = &mut self.reserved.end else {
-            return Ok(());
-        };
-        if end.as_mut().poll(cx).is_pending() {
+        if self.reserved.end.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
         // Whoever asks again gets the same answer; what has ended must not be polled.
-        self.reserved.end = Some(Box::pin(std::future::ready(())));
+        self.reserved.end = Box::pin(std::future::ready(()));
         Err(io::ErrorKind::TimedOut.into())
     }
 }

@@ -8,7 +8,7 @@ use rustls::{CertificateError, Error, ServerConnection, pki_types::CertificateDe
 use tonic::{Request, Status};
 use x509_parser::prelude::parse_x509_certificate;
 
-use crate::stay::Stay;
+use crate::{hang_up::HangUp, stay::Stay};
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Peer {
     pub remote: SocketAddr,
     pub identity: Identity,
     pub admission: Admission,
+    /// Ends the connection of a device.
+    pub hang_up: HangUp,
 }
 
 /// Who it is.

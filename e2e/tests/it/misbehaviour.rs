@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use crds::Device;
+use e2e::hang_up::overhear;
 use e2e::stack::Stack;
 use e2e::stranger::{DeviceStream, Shown, Stranger, channel, narrow_channel, register, success};
 use e2e::wait::until;
@@ -34,7 +35,7 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
             never_reads,
         ),
         fixture.trial(
-            "misbehaviour::a_giant_message_ends_its_stream_with_a_clear_status_and_no_other",
+            "misbehaviour::a_giant_message_ends_its_connection_with_a_clear_status_and_no_other",
             giant,
         ),
         fixture.trial(
@@ -107,7 +108,11 @@ async fn giant(scene: Scene) -> anyhow::Result<()> {
         let connection = stranger.connect(&gateways[0], shown).await?;
         DeviceStream::open(connection, &["echo"]).await
     };
-    let mut stream = connect().await?;
+    let shown = Shown::Issued(chain.clone());
+    let (connection, mut hang_up) = overhear(stranger.connect(&gateways[0], shown).await?);
+    let channel = channel(connection).await?;
+    let registration = register(channel.clone(), &["echo"]).await?;
+    let mut stream = DeviceStream::begin(channel, registration).await?;
     let output = json!("x".repeat(MAX_DEVICE_MESSAGE_BYTES));
     stream
         .say(success("not-asked-for", "giant", &output))
@@ -121,6 +126,7 @@ async fn giant(scene: Scene) -> anyhow::Result<()> {
         cut.code() == Code::InvalidArgument && cut.message().contains("too large"),
         "{cut}"
     );
+    hang_up.within(AT_ONCE).await?;
     session_ended(&scene, &loud).await?;
     answered(&scene, &bystander, &mut quiet, "afterwards").await?;
     // It may come back, and behave.

@@ -71,9 +71,11 @@ impl NodeService for Service {
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let device = peer::device(request)?;
+    let hang_up = peer::of(request)?.hang_up.clone();
     Ok(Caller {
         key: DeviceKey::new(&device.id.namespace, &device.id.device),
         fingerprint: device.key,
         not_after: device.not_after,
+        hang_up,
     })
 }

@@ -35,6 +35,7 @@ use crate::{
         register::{Declared, read_capabilities},
         session::moved_to,
     },
+    hang_up::HangUp,
     renewal::{Asking, NotRenewed},
 };
 
@@ -54,6 +55,8 @@ pub struct Caller {
     pub fingerprint: KeyFingerprint,
     /// Until when its certificate is valid: its stream lasts no longer.
     pub not_after: Timestamp,
+    /// Ends its connection.
+    pub hang_up: HangUp,
 }
 
 /// How a stream ends: by the device, or with a reason.
@@ -99,6 +102,7 @@ impl Arrival {
             Ok((handle, declared)) => Some(Box::new(Stream::new(*self, handle, declared))),
             Err(end) => {
                 self.shared.metrics.stream_ended(end.metric());
+                end.hang_up(&self.caller);
                 self.outbox.end(end.status());
                 None
             }
@@ -477,6 +481,7 @@ impl<I> Stream<I> {
         shared.metrics.streams.dec();
         shared.metrics.stream_ended(end.metric());
         end.log(&caller.key);
+        end.hang_up(&caller);
         outbox.end(end.status());
         drop(inbound);
         let settle = async {
@@ -515,6 +520,13 @@ impl End {
         match self {
             Self::Left => StreamEnd::Left,
             Self::Refused(refusal) => refusal.stream_end(),
+        }
+    }
+
+    /// Who sends what cannot be read is not read on. It may come back, and behave.
+    fn hang_up(&self, caller: &Caller) {
+        if let Self::Refused(Refusal::Malformed(_) | Refusal::Invalid(_)) = self {
+            caller.hang_up.soon();
         }
     }
 

@@ -86,6 +86,7 @@ impl World {
                 key: device_key(agent),
                 fingerprint: key_of(agent),
                 not_after: Timestamp::MAX,
+                hang_up: gateway::hang_up::HangUp::default(),
             };
             let declared = register::read(request).ok()?;
             running.dirty = true;

@@ -407,6 +407,7 @@ async fn an_idle_stream_is_small() {
         key: DeviceKey::new("kitchen", "lamp-1"),
         fingerprint: world::key_of("lamp-1"),
         not_after: jiff::Timestamp::MAX,
+        hang_up: crate::hang_up::HangUp::default(),
     };
     let decoder = SmallBufferCodec::<GatewayEvent, DeviceEvent>::default().decoder();
     let inbound = Streaming::new_request(decoder, axum::body::Body::empty(), None, None);

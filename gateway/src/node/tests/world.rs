@@ -25,6 +25,7 @@ use super::cluster::Cluster;
 use crate::{
     clock::now,
     domain::fixtures,
+    hang_up::HangUp,
     node::{Node, Settings},
     peer::{Admission, Certified, Identity, Peer},
     renewal::Renewals,
@@ -204,6 +205,7 @@ fn name_the_peer(mut request: Request<()>) -> Result<Request<()>, Status> {
         remote,
         identity,
         admission: Admission::Device,
+        hang_up: HangUp::default(),
     }));
     Ok(request)
 }

@@ -351,7 +351,8 @@ fn body(id: RouteId, namespace: &str) -> serde_json::Value {
     }
 }
 
-fn web(ca: &[u8]) -> anyhow::Result<reqwest::Client> {
+/// HTTP with what is trusted, and nothing that the client would do by itself.
+pub fn web(ca: &[u8]) -> anyhow::Result<reqwest::Client> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(ca) {
@@ -375,7 +376,8 @@ fn certificates(
     rustls::pki_types::CertificateDer::pem_slice_iter(pem)
 }
 
-async fn problem(response: reqwest::Response) -> anyhow::Result<Problem> {
+/// The envelope of an answer that says no.
+pub async fn problem(response: reqwest::Response) -> anyhow::Result<Problem> {
     let status = response.status();
     let text = response.text().await?;
     serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))

@@ -17,6 +17,7 @@ mod invocation;
 mod mediation;
 mod misbehaviour;
 mod node_json;
+mod oidc;
 mod renewal;
 mod smoke;
 mod standby;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut upheavals = upheaval::trials(&fixture);
     upheavals.extend(artefacts::trials(&fixture));
     upheavals.extend(entry::trials(&fixture));
+    upheavals.extend(oidc::trials(&fixture));
     upheavals.extend(renewal::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
     if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {

@@ -62,6 +62,9 @@ impl KnownDevice {
             .take()
             .is_some_and(|renewal| renewal.chain.is_some() || renewal.refused.is_some());
         spec.display_name = None;
+        // What is read has room for four of each, and most devices have one or two.
+        status.capabilities.shrink_to_fit();
+        status.conditions.shrink_to_fit();
         Some(Self {
             key: DeviceKey {
                 namespace: metadata.namespace?,

@@ -5,7 +5,7 @@
 
 use crds::{
     deadline::ANSWER_SECONDS,
-    names::MAX_INPUT_BYTES,
+    names::{MAX_INPUT_BYTES, MAX_OPEN_PER_DEVICE, MAX_OPEN_PER_NAMESPACE},
     v1alpha1::{
         capability_invocation::{ErrorCode, InvocationPhase},
         device::{Availability, TrustDecision},
@@ -59,6 +59,13 @@ pub enum Decision {
     Wait(Timestamp),
     /// Nothing.
     Nothing,
+}
+
+/// Of what there are too many older ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Excess {
+    OfDevice,
+    OfNamespace,
 }
 
 /// What is sent with an invocation.
@@ -124,6 +131,37 @@ pub fn hold(
         | InvocationPhase::Cancelled
         | InvocationPhase::Unknown => Decision::Nothing,
     }
+}
+
+/// Decides about an invocation that is one too many. It ends, unless a stream before this one, which began `since` then, may
+/// have sent it: that one waits, and is sent when there are fewer.
+pub fn turn_away(
+    invocation: &OpenInvocation,
+    excess: Excess,
+    may_be_known: bool,
+    since: Timestamp,
+    now: Timestamp,
+) -> Decision {
+    let decision = hold(invocation, may_be_known, since, now);
+    let is_unsent = !may_be_known && invocation.phase() == InvocationPhase::Queued;
+    if is_unsent && matches!(decision, Decision::Wait(_)) {
+        Decision::End(queue_full(invocation, excess))
+    } else {
+        decision
+    }
+}
+
+fn queue_full(invocation: &OpenInvocation, excess: Excess) -> End {
+    let message = match excess {
+        Excess::OfDevice => format!(
+            "Device {} has {MAX_OPEN_PER_DEVICE} older open invocations: wait until some have ended",
+            invocation.device.name
+        ),
+        Excess::OfNamespace => format!(
+            "the namespace has {MAX_OPEN_PER_NAMESPACE} older open invocations: wait until some have ended"
+        ),
+    };
+    End::failed(ErrorCode::QueueFull, message)
 }
 
 /// A stream before this one may have sent it and ended before that was said. Then the device knows, and tells first of
@@ -875,6 +913,38 @@ mod tests {
             unsent(&sent(&cancelled, 1), 2),
             Decision::Cancel(at(35)),
             "it may run"
+        );
+    }
+
+    #[test]
+    fn one_too_many_ends_unless_the_device_may_have_it() {
+        let turn_away = |invocation: &_, excess, may_be_known| {
+            super::turn_away(invocation, excess, may_be_known, at(0), at(1))
+        };
+        let queued = minimal_invocation();
+        for (excess, told) in [
+            (Excess::OfDevice, "has 256 older open invocations"),
+            (Excess::OfNamespace, "the namespace has 4096 older"),
+        ] {
+            let Decision::End(end) = turn_away(&queued, excess, false) else {
+                unreachable!("it is one too many")
+            };
+            let error = end.error.unwrap();
+            assert_eq!(error.code, ErrorCode::QueueFull);
+            assert!(error.message.contains(told), "{}", error.message);
+        }
+        let excess = Excess::OfDevice;
+        assert_eq!(turn_away(&queued, excess, true), Decision::Wait(at(30)));
+        let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));
+        assert_eq!(
+            code(turn_away(&cancelled, excess, false)),
+            (InvocationPhase::Cancelled, ErrorCode::Cancelled)
+        );
+        let dispatched = sent(&queued, 1);
+        assert_eq!(
+            turn_away(&dispatched, excess, false),
+            Decision::Wait(at(35)),
+            "somebody sent it"
         );
     }
 

@@ -122,11 +122,12 @@ pub fn read_capabilities(
     if bytes > MAX_SCHEMAS {
         return Err(Invalid::SchemasTooLong { bytes });
     }
-    capabilities
-        .into_iter()
-        .enumerate()
-        .map(|(index, capability)| read_capability(index, capability))
-        .collect()
+    // A collected result has room for four, and most devices have one or two.
+    let mut read = Vec::with_capacity(capabilities.len());
+    for (index, capability) in capabilities.into_iter().enumerate() {
+        read.push(read_capability(index, capability)?);
+    }
+    Ok(read)
 }
 
 /// An enum's number that is newer than this gateway is not guessed.

@@ -1,22 +1,23 @@
 //! Every open invocation, by device, in the order of creation.
 //!
 //! The watch's selector leaves out what has ended: an invocation that ends leaves the store. Of a device that has more
-//! open ones than it could run for a long time, the oldest are kept and the others known by name: what a tenant creates
-//! must not fill a gateway. They come to be kept, one by one, for a device that is served here.
+//! open ones than it may have, the oldest are kept and the others known by name: what a tenant creates must not fill a
+//! gateway. They come to be kept, one by one, for a device that is served here.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use crds::names::{MAX_OPEN_PER_DEVICE, MAX_OPEN_PER_NAMESPACE};
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{read, write};
-use crate::domain::{device::DeviceKey, invocation::OpenInvocation};
+use super::{crowd::Crowd, read, write};
+use crate::domain::{device::DeviceKey, dispatch::Excess, invocation::OpenInvocation};
 
-/// Most open invocations of a device that are kept.
-const MOST_KEPT: usize = 256;
+/// Most open invocations of a device that are kept: as many as it may have, and some of those beyond, to be ended.
+const MOST_KEPT: usize = MAX_OPEN_PER_DEVICE + 16;
 /// Most others of a device whose names are known. What is beyond them is not looked at until the watch begins anew: it
 /// ends at its deadline.
 const MOST_NAMED: usize = 4096;
@@ -27,6 +28,25 @@ pub struct Entry {
     pub invocation: Arc<OpenInvocation>,
     /// When it was first heard of.
     pub seen: Instant,
+}
+
+/// Those of a device that are kept, in the order of creation.
+#[derive(Debug, Default)]
+pub struct Open {
+    pub entries: Vec<Arc<Entry>>,
+    /// How many of them are within the bound of the namespace.
+    within: usize,
+}
+
+impl Open {
+    /// Which bound the one in that place is beyond.
+    pub fn excess(&self, place: usize) -> Option<Excess> {
+        if place >= MAX_OPEN_PER_DEVICE {
+            Some(Excess::OfDevice)
+        } else {
+            (place >= self.within).then_some(Excess::OfNamespace)
+        }
+    }
 }
 
 /// Open invocations.
@@ -44,6 +64,7 @@ pub struct Listed(Store);
 #[derive(Default)]
 struct Store {
     devices: HashMap<DeviceKey, OfDevice>,
+    namespaces: HashMap<String, Crowd<Order>>,
     heard: u64,
 }
 
@@ -66,18 +87,22 @@ struct Known {
 }
 
 impl Invocations {
-    /// Those of a device that are kept, in the order of creation. Where there are others and room for them, it is said
-    /// that they are wanted.
-    pub fn of(&self, device: &DeviceKey) -> Vec<Arc<Entry>> {
+    /// Those of a device that are kept. Where there are others and room for them, it is said that they are wanted.
+    pub fn of(&self, device: &DeviceKey) -> Open {
         let store = read(&self.store);
         let Some(of) = store.devices.get(device) else {
-            return Vec::new();
+            return Open::default();
         };
         if of.next_other().is_some() {
             lock(&self.wanted).insert(device.clone());
             self.wants.notify_one();
         }
-        of.kept.values().cloned().collect()
+        let crowd = store.namespaces.get(&device.namespace);
+        let is_within = |order: &&Order| !crowd.is_some_and(|crowd| crowd.is_beyond(**order));
+        Open {
+            entries: of.kept.values().cloned().collect(),
+            within: of.kept.keys().take_while(is_within).count(),
+        }
     }
 
     /// The one with that uid, if it is kept.
@@ -160,8 +185,10 @@ impl Store {
             .is_some_and(|known| known.uid != invocation.uid)
         {
             // Deleted and made anew between two events.
-            of.remove(&invocation.name);
+            let (device, name) = (invocation.device.clone(), invocation.name.clone());
+            self.remove(&device, &name);
         }
+        let of = self.devices.entry(invocation.device.clone()).or_default();
         let known = of.known.entry(invocation.name.clone()).or_insert_with(|| {
             before.unwrap_or_else(|| Known {
                 uid: invocation.uid.clone(),
@@ -170,22 +197,40 @@ impl Store {
             })
         });
         let (order, seen) = (known.order, known.seen);
-        of.place(order, seen, invocation);
+        let namespace = invocation.device.namespace.clone();
+        let forgotten = of.place(order, seen, invocation);
+        let crowd = self
+            .namespaces
+            .entry(namespace)
+            .or_insert_with(|| Crowd::new(MAX_OPEN_PER_NAMESPACE));
+        crowd.insert(order);
+        if let Some(forgotten) = forgotten {
+            crowd.remove(forgotten);
+        }
     }
 
     fn remove(&mut self, device: &DeviceKey, name: &str) {
         let Some(of) = self.devices.get_mut(device) else {
             return;
         };
-        of.remove(name);
+        let removed = of.remove(name);
         if of.known.is_empty() {
             self.devices.remove(device);
+        }
+        if let Some(order) = removed
+            && let Some(crowd) = self.namespaces.get_mut(&device.namespace)
+        {
+            crowd.remove(order);
+            if crowd.is_empty() {
+                self.namespaces.remove(&device.namespace);
+            }
         }
     }
 }
 
 impl OfDevice {
-    fn place(&mut self, order: Order, seen: Instant, invocation: OpenInvocation) {
+    /// Returns which one is forgotten in its place.
+    fn place(&mut self, order: Order, seen: Instant, invocation: OpenInvocation) -> Option<Order> {
         // Nothing overtakes what is older and not kept.
         let is_older_than_others = self
             .others
@@ -208,18 +253,20 @@ impl OfDevice {
         } else {
             self.others.insert(order, invocation.name);
         }
-        if self.others.len() > MOST_NAMED
-            && let Some((_, name)) = self.others.pop_last()
-        {
-            self.known.remove(&name);
+        if self.others.len() <= MOST_NAMED {
+            return None;
         }
+        let (order, name) = self.others.pop_last()?;
+        self.known.remove(&name);
+        Some(order)
     }
 
-    fn remove(&mut self, name: &str) {
-        if let Some(known) = self.known.remove(name) {
-            self.kept.remove(&known.order);
-            self.others.remove(&known.order);
-        }
+    /// Returns the place that it had.
+    fn remove(&mut self, name: &str) -> Option<Order> {
+        let Known { order, .. } = self.known.remove(name)?;
+        self.kept.remove(&order);
+        self.others.remove(&order);
+        Some(order)
     }
 
     fn next_other(&self) -> Option<&String> {
@@ -253,7 +300,8 @@ mod tests {
 
     fn names(invocations: &Invocations) -> Vec<String> {
         let of = invocations.of(&lamp());
-        of.iter()
+        of.entries
+            .iter()
             .map(|entry| entry.invocation.name.clone())
             .collect()
     }
@@ -314,7 +362,41 @@ mod tests {
         let invocations = Invocations::default();
         invocations.insert(invocation("a", 1));
         invocations.remove(&lamp(), "a");
-        assert!(read(&invocations.store).devices.is_empty());
+        let store = read(&invocations.store);
+        assert!(store.devices.is_empty() && store.namespaces.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_beyond_a_bound_is_so_until_there_is_room() {
+        let invocations = Invocations::default();
+        let bed = |number: usize| {
+            let mut other = invocation(&format!("b{number}"), 1);
+            other.device = DeviceKey::new("kitchen", format!("bed-{}", number / 200));
+            other
+        };
+        for number in 0..MAX_OPEN_PER_NAMESPACE - 2 {
+            invocations.insert(bed(number));
+        }
+        for (name, created) in [("a", 2), ("b", 3), ("c", 4)] {
+            invocations.insert(invocation(name, created));
+        }
+        let excess = || {
+            let of = invocations.of(&lamp());
+            [0, 1, 2].map(|place| of.excess(place))
+        };
+        assert_eq!(excess(), [None, None, Some(Excess::OfNamespace)]);
+        invocations.insert(bed(MAX_OPEN_PER_NAMESPACE));
+        let beyond = Some(Excess::OfNamespace);
+        assert_eq!(excess(), [None, beyond, beyond], "what is older is before");
+        for number in [0, 1] {
+            let gone = bed(number);
+            invocations.remove(&gone.device, &gone.name);
+        }
+        assert_eq!(excess(), [None, None, None]);
+
+        let of = too_many().of(&lamp());
+        assert_eq!(of.excess(MAX_OPEN_PER_DEVICE - 1), None);
+        assert_eq!(of.excess(MAX_OPEN_PER_DEVICE), Some(Excess::OfDevice));
     }
 
     /// `MOST_KEPT` and ten more, the newest first.

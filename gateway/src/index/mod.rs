@@ -1,11 +1,12 @@
 //! What the gateway knows of the cluster: three watches that feed three stores, read without asking the API server.
 //!
 //! - [`devices`]: every Device;
-//! - [`invocations`]: every open invocation, by device;
+//! - [`invocations`]: every open invocation, by device; `crowd`: those of a namespace;
 //! - [`gateways`]: the Leases of the gateways.
 //!
 //! [`watch`] feeds them. The stores say what changed and hand out what is; they decide nothing and write nothing.
 
+mod crowd;
 pub mod devices;
 pub mod gateways;
 pub mod invocations;

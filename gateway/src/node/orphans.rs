@@ -70,7 +70,7 @@ pub async fn mark(
     device: &DeviceKey,
     may_be_sent: impl Fn(&OpenInvocation) -> bool,
 ) {
-    for entry in shared.index.invocations.of(device) {
+    for entry in shared.index.invocations.of(device).entries {
         let invocation = &entry.invocation;
         if invocation.phase() != InvocationPhase::Queued || !may_be_sent(invocation) {
             continue;

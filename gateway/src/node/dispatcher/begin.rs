@@ -14,9 +14,9 @@ use crate::{
     clock,
     domain::{
         device::KnownDevice,
-        dispatch::{self, Decision, Push},
+        dispatch::{self, Decision, Excess, Push},
         grants::{self, Standing},
-        invocation::OpenInvocation,
+        invocation::{OpenInvocation, after},
         register::Declared,
     },
     index::invocations::Entry,
@@ -38,6 +38,36 @@ impl Dispatcher {
     ) -> Option<Timestamp> {
         let may_be_known = self.may_have_been_given_up(&entry.invocation);
         let decision = dispatch::hold(&entry.invocation, may_be_known, self.since, now);
+        self.act(decision, entry, outbox, now)
+    }
+
+    /// Looks after what is one too many. Returns when to look again.
+    pub(super) fn turn_away(
+        &mut self,
+        entry: &Entry,
+        excess: Excess,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let may_be_known = self.may_have_been_given_up(&entry.invocation);
+        let decision =
+            dispatch::turn_away(&entry.invocation, excess, may_be_known, self.since, now);
+        let look_at = self.act(decision, entry, outbox, now);
+        match excess {
+            Excess::OfDevice => look_at,
+            // That those of other devices have ended is not heard of here.
+            Excess::OfNamespace => look_at.map(|at| at.min(after(now, 1))),
+        }
+    }
+
+    /// Carries out what was decided of one that is not sent now, where there is room for that.
+    fn act(
+        &mut self,
+        decision: Decision,
+        entry: &Entry,
+        outbox: &Outbox,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let (is_act, is_said) = match &decision {
             Decision::Nothing | Decision::Wait(_) => (false, false),
             Decision::End(_) => (true, false),

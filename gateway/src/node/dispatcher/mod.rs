@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use crds::{names::MAX_OPEN_PER_DEVICE, v1alpha1::capability_invocation::InvocationPhase};
+use crds::v1alpha1::capability_invocation::InvocationPhase;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use proto::node::{self, gateway_event::Event};
@@ -148,17 +148,20 @@ impl Dispatcher {
         self.wants_room = false;
         self.flush(outbox);
         let open = self.shared.index.invocations.of(&self.device);
-        self.forget(&open, outbox);
+        self.forget(&open.entries, outbox);
         let mut look_at = None;
         // In order: what cannot be sent yet holds up what comes after it.
         let mut held_up = false;
         // What is older is yet to be sent: it is being marked.
         let mut is_behind = false;
-        for (place, entry) in open.iter().enumerate() {
+        for (place, entry) in open.entries.iter().enumerate() {
             let wait = if self.flights.contains_key(&entry.invocation.uid) {
                 self.follow(entry, outbox, now, is_behind)
-            } else if !begins.takes(entry.invocation.phase()) || place >= MAX_OPEN_PER_DEVICE {
+            } else if !begins.takes(entry.invocation.phase()) {
                 None
+            } else if let Some(excess) = open.excess(place) {
+                // Nothing that comes after it is sent either: it is beyond, too.
+                self.turn_away(entry, excess, outbox, now)
             } else {
                 held_up = held_up || !self.has_place(declared, outbox);
                 // What is marked first itself may be marked meanwhile.

@@ -1,6 +1,7 @@
 //! What waits in the gateway, because its device is busy or was away: it is cancelled and ends in time all the same, nobody's
 //! silence keeps it waiting, and it is sent in order.
 
+use crds::names::MAX_OPEN_PER_DEVICE;
 use proto::node::{self, device_event, gateway_event::Event};
 use serde_json::{Value, json};
 
@@ -59,6 +60,30 @@ async fn one_that_waits_for_a_place_is_cancelled_at_once() {
         requests_for(&world, "b"),
         ["PATCH capabilityinvocations/b/status"]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_beyond_the_bound_of_a_device_end_and_the_others_wait() {
+    let (world, mut device) = busy().await;
+    // More than are kept, so that some are known by name alone for a while.
+    let (most, too_many) = (MAX_OPEN_PER_DEVICE, 40);
+    for number in 0..most + too_many {
+        add(&world, &format!("n{number:03}"), 600, None);
+    }
+    let first = device.dispatch().await;
+    assert_eq!(first.name, "n000");
+    for number in most..most + too_many {
+        let over = world
+            .cluster
+            .until_phase(&format!("n{number}"), "Failed")
+            .await;
+        assert_eq!(code(&over), "QueueFull");
+    }
+    device.result(succeeded(&first, "1")).await;
+    assert_eq!(device.ack().await, first.uid);
+    assert_eq!(device.dispatch().await.name, "n001");
+    let last = format!("n{}", most - 1);
+    assert_eq!(requests_for(&world, &last), Vec::<String>::new());
 }
 
 /// In real time, for deadlines are.

@@ -3,6 +3,7 @@
 //! - [`pipeline`]: bounds, rates, who, CSRF, rights, in that order, for every route;
 //! - [`query`]: the parameters of every route, which the document shows too;
 //! - [`call`]: what a handler gets;
+//! - [`unread`]: the body of a request that is answered before it was read;
 //! - a file per group of routes: what answers.
 
 mod access;
@@ -20,6 +21,7 @@ mod pipeline;
 pub mod query;
 mod requests;
 mod session;
+mod unread;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,7 +33,7 @@ use axum::{
 };
 use console_api::problem::ProblemCode;
 
-use self::call::Call;
+use self::{call::Call, unread::Unread};
 use crate::{
     Console,
     guard::headers,
@@ -66,8 +68,9 @@ pub fn router(console: Arc<Console>) -> Router {
         .with_state(console)
 }
 
-async fn no_route(State(console): State<Arc<Console>>) -> Response {
+async fn no_route(State(console): State<Arc<Console>>, request: Request) -> Response {
     console.metrics.answered(None, Outcome::Refused);
+    discard(request).await;
     Fault::new(
         ProblemCode::NotFound,
         "there is no such route: /openapi.json has all of them",
@@ -75,13 +78,19 @@ async fn no_route(State(console): State<Arc<Console>>) -> Response {
     .into_response()
 }
 
-async fn no_method(State(console): State<Arc<Console>>) -> Response {
+async fn no_method(State(console): State<Arc<Console>>, request: Request) -> Response {
     console.metrics.answered(None, Outcome::Refused);
+    discard(request).await;
     Fault::new(
         ProblemCode::MethodNotAllowed,
         "the route does not have that method: /openapi.json has all of them",
     )
     .into_response()
+}
+
+async fn discard(request: Request) {
+    let (parts, body) = request.into_parts();
+    Unread::new(&parts, body).discard().await;
 }
 
 async fn with_headers(mut response: Response) -> Response {

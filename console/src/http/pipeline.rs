@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::to_bytes,
     extract::{FromRequestParts as _, RawPathParams, Request},
     response::{IntoResponse as _, Response},
 };
@@ -25,6 +25,7 @@ use super::{
     call::{Call, expect_json, read_json},
     handle,
     query::Query,
+    unread::Unread,
 };
 use crate::{
     Console,
@@ -48,7 +49,9 @@ use crate::{
 )]
 pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Response {
     let begun = std::time::Instant::now();
-    let serving = serve(&console, id, request);
+    let (parts, body) = request.into_parts();
+    let mut body = Unread::new(&parts, body);
+    let serving = serve(&console, id, parts, &mut body);
     let bound = id.route().bound;
     let result = match bound {
         Bound::Short => timeout(SHORT, serving).await.unwrap_or_else(|_| {
@@ -69,13 +72,13 @@ pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Res
     if bound == Bound::Short {
         console.metrics.took(id, begun.elapsed());
     }
+    body.discard().await;
     response
 }
 
-async fn serve(console: &Arc<Console>, id: RouteId, request: Request) -> Answer {
+async fn serve(console: &Arc<Console>, id: RouteId, mut parts: Parts, body: &mut Unread) -> Answer {
     let route = id.route();
     let place = console.places.enter(route.bound)?;
-    let (mut parts, body) = request.into_parts();
     let address = parts
         .extensions
         .get()
@@ -214,7 +217,7 @@ fn check_csrf(session: &Sealed, headers: &HeaderMap) -> Answer<()> {
     ))
 }
 
-async fn read_body(route: &Route, headers: &HeaderMap, body: Body) -> Answer<Bytes> {
+async fn read_body(route: &Route, headers: &HeaderMap, body: &mut Unread) -> Answer<Bytes> {
     if !route.takes_body {
         return Ok(Bytes::new());
     }
@@ -231,7 +234,7 @@ async fn read_body(route: &Route, headers: &HeaderMap, body: Body) -> Answer<Byt
     if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
         return Err(too_large());
     }
-    match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+    match timeout(BODY_TIME, to_bytes(body.take(), MAX_BODY)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
         Ok(Err(_)) => Err(Fault::field("body", "it did not arrive whole")),

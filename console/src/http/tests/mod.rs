@@ -3,11 +3,14 @@
 
 mod fake;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Body;
 use console_api::{
     problem::{Problem, ProblemCode},
     session::{CSRF_HEADER, SESSION_COOKIE},
 };
+use futures::StreamExt as _;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use object_store::{ObjectStoreExt as _, memory::InMemory};
@@ -470,6 +473,54 @@ async fn bodies_are_bounded_and_must_be_json() {
     )
     .await;
     assert_eq!(problem(response).await.code, ProblemCode::InvalidRequest);
+}
+
+/// A body of four parts, and how many of them were read.
+fn counted() -> (Body, Arc<AtomicUsize>) {
+    let read = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&read);
+    let parts = futures::stream::iter(0..4).map(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, std::convert::Infallible>("{}")
+    });
+    (Body::from_stream(parts), read)
+}
+
+#[tokio::test]
+async fn what_a_peer_still_sends_when_it_is_refused_is_read_or_it_may_not_see_why() {
+    let scene = scene().await;
+    let create = || request(RouteId::CodeCreate, "kitchen");
+    let of_ada = || bearer(create(), "ada");
+    for (why, request) in [
+        ("nobody asks", create()),
+        (
+            "a query that it does not take",
+            of_ada().uri("/console/v1/pairing/codes?x=1"),
+        ),
+        ("no route", of_ada().uri("/none")),
+        ("no method", of_ada().method("PUT")),
+    ] {
+        let (body, read) = counted();
+        let refused = ask(&scene, request, body).await;
+        assert!(refused.status().is_client_error(), "{why}");
+        assert_eq!(read.load(Ordering::Relaxed), 4, "{why}");
+    }
+    // Neither asks for it.
+    for (why, request) in [
+        (
+            "streams end one by one",
+            create().version(http::Version::HTTP_2),
+        ),
+        (
+            "it waits for a 100",
+            create().header(header::EXPECT, "100-continue"),
+        ),
+    ] {
+        let (body, read) = counted();
+        let refused = ask(&scene, request, body).await;
+        assert!(refused.status().is_client_error(), "{why}");
+        assert_eq!(read.load(Ordering::Relaxed), 0, "{why}");
+    }
 }
 
 #[tokio::test]

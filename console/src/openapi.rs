@@ -270,7 +270,7 @@ fn headers(id: RouteId) -> Vec<(&'static str, &'static str, &'static str)> {
         | RouteId::DeviceGrant
         | RouteId::DeviceDelete => headers.push((
             "if-match",
-            r#"^("[A-Za-z0-9]{1,64}"|[A-Za-z0-9]{1,64})$"#,
+            r#"^("[1-9][0-9]{0,18}"|[1-9][0-9]{0,18})$"#,
             "The resourceVersion that was seen: another one is not changed.",
         )),
         RouteId::Events => headers.push((
@@ -389,9 +389,14 @@ fn answers(id: RouteId, schemas: &mut Schemas) -> Vec<(&'static str, Response)> 
             vec![("200", json(schemas.of::<Invocation>()))]
         }
         RouteId::InvocationArtefact => {
-            let bytes = || ObjectBuilder::new().schema_type(Type::String).into();
-            let whole = said("The whole", "*/*", bytes());
-            let part = said("The range", "*/*", bytes());
+            // Any bytes. A part of JSON is none.
+            let bytes = |describes: &str| {
+                ResponseBuilder::new()
+                    .description(describes)
+                    .content("*/*", Content::default())
+                    .build()
+            };
+            let (whole, part) = (bytes("The whole"), bytes("The range"));
             vec![
                 (
                     "200",

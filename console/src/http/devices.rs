@@ -87,16 +87,19 @@ fn seen_version(call: &Call) -> Answer<Option<String>> {
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
         .unwrap_or(text);
-    if version.is_empty()
-        || version.len() > 64
-        || !version.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    {
+    if !is_version(version) {
         return Err(Fault::field(
             "header.if-match",
-            "give the resourceVersion of the device",
+            "give the resourceVersion of the device, which is a number",
         ));
     }
     Ok(Some(version.to_owned()))
+}
+
+/// The API server fails at anything else, and takes 0 for none.
+fn is_version(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits && !text.starts_with('0') && text.parse::<u64>().is_ok()
 }
 
 fn with_precondition(fault: Fault, asked: bool) -> Fault {
@@ -107,4 +110,28 @@ fn with_precondition(fault: Fault, asked: bool) -> Fault {
         );
     }
     fault
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_object_can_have_is_no_version() {
+        for version in ["1", "42", "18446744073709551615"] {
+            assert!(is_version(version), "{version}");
+        }
+        for other in [
+            "",
+            "0",
+            "007",
+            "-1",
+            "+1",
+            "1.0",
+            "abc",
+            "18446744073709551616",
+        ] {
+            assert!(!is_version(other), "{other}");
+        }
+    }
 }

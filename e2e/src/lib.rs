@@ -5,8 +5,9 @@
 //! checkout ships; [`secret_mount`] plays the kubelet; [`stack`] runs our programs on all that; [`demo`] tells their
 //! story to a person, with the figures of [`measure`] and their [`floor`]; [`stranger`] is a peer that need not play by the
 //! rules, [`hang_up`] hears how its connection ends, [`authority`] gives it certificates, [`approval`] a code
-//! and somebody who approves; [`figures`] measures many devices, [`faults`] does to programs what happens to programs, and
-//! [`simulation`] to all of what decides in them, in one thread.
+//! and somebody who approves; [`live_console`] is for what asks a console from outside; [`figures`] measures many
+//! devices, [`faults`] does to programs what happens to programs, and [`simulation`] to all of what decides in them, in
+//! one thread.
 //! [`process`], [`ports`], [`wait`], [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
 //! ports, files for one reader.
 //!
@@ -23,6 +24,7 @@ pub mod figures;
 pub mod floor;
 pub mod hang_up;
 pub mod install;
+pub mod live_console;
 pub mod measure;
 pub mod ports;
 pub mod private;

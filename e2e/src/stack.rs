@@ -166,6 +166,21 @@ impl Stack {
         operators: usize,
         places: &[Place],
     ) -> anyhow::Result<Self> {
+        Self::start_with_flags(cluster, programs, folder, operators, places, &[]).await
+    }
+
+    /// The same, with further flags for the gateways.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub async fn start_with_flags(
+        cluster: &Cluster,
+        programs: &Programs,
+        folder: &Path,
+        operators: usize,
+        places: &[Place],
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         private::folder(folder)?;
         let first = &places.first().context("a stack needs a gateway")?.advertise;
         let operators = start_operators(cluster, programs, folder, operators, first).await?;
@@ -235,6 +250,7 @@ impl Stack {
                 .arg(keys.folder())
                 .arg("--console-tls-dir")
                 .arg(&console_tls)
+                .args(flags.iter().copied())
             })
             .await?;
             started.push(Gateway {

@@ -10,6 +10,7 @@ use crate::stack::{Programs, Stack};
 mod agent;
 mod artefact;
 mod crowd;
+mod events;
 mod fleet;
 mod invocations;
 mod load;
@@ -81,6 +82,12 @@ enum Figure {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
         seconds: u64,
     },
+    /// Time from a change in Kubernetes to the subscriber of a console, and to a bare watch
+    Events {
+        /// How many changes
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=250))]
+        count: u16,
+    },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
         /// How many devices
@@ -123,6 +130,7 @@ impl Arguments {
             Figure::Outage { rounds, seconds } => {
                 outage::measure(&mut control_plane, &mut stack, rounds.into(), seconds).await
             }
+            Figure::Events { count } => events::measure(&cluster, &mut stack, count).await,
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await
             }

@@ -1,4 +1,4 @@
-//! The person at this terminal: whether there is one, whether colours may be used, and what was answered.
+//! The person at this terminal: whether there is one, whether colours may be used, what was answered, and Ctrl-C.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -36,13 +36,13 @@ fn decide(terminal: bool, no_color: Option<&str>, term: Option<&str>) -> Colours
 pub async fn agrees(question: &str) -> io::Result<bool> {
     let question = question.to_owned();
     tokio::task::spawn_blocking(move || {
-        let mut err = io::stderr().lock();
-        write!(err, "{question} [y/N] ")?;
-        err.flush()?;
+        // Never locked for longer than a line: who presses Ctrl-C instead of answering is told something there, too.
+        write!(io::stderr(), "{question} [y/N] ")?;
+        io::stderr().flush()?;
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer)?;
         if read == 0 {
-            writeln!(err)?;
+            writeln!(io::stderr())?;
         }
         Ok(is_yes(&answer))
     })
@@ -52,6 +52,33 @@ pub async fn agrees(question: &str) -> io::Result<bool> {
 
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// Ctrl-C, from when it is first listened for: what is pressed between two looks is not lost. Until then it ends the
+/// process, as it does every program; from then on it does so no more, and somebody must look.
+pub struct Interrupts(Listener);
+
+#[cfg(unix)]
+type Listener = tokio::signal::unix::Signal;
+#[cfg(windows)]
+type Listener = tokio::signal::windows::CtrlC;
+
+impl Interrupts {
+    pub fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        let listener = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        #[cfg(windows)]
+        let listener = tokio::signal::windows::ctrl_c()?;
+        Ok(Self(listener))
+    }
+
+    /// The next one, or one that was not looked at yet.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // Nobody can be heard any more.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +92,24 @@ mod tests {
         assert_eq!(decide(true, Some("1"), None), Colours::Off);
         assert_eq!(decide(true, None, Some("dumb")), Colours::Off);
         assert_eq!(decide(false, None, Some("xterm")), Colours::Off);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_was_pressed_before_anybody_looked_is_heard_and_once() {
+        use std::time::Duration;
+
+        let mut interrupts = Interrupts::listen().unwrap();
+        let pressed = std::process::Command::new("kill")
+            .args(["-INT", &std::process::id().to_string()])
+            .status()
+            .unwrap();
+        assert!(pressed.success());
+        tokio::time::timeout(Duration::from_secs(10), interrupts.next())
+            .await
+            .unwrap();
+        let again = tokio::time::timeout(Duration::from_millis(50), interrupts.next()).await;
+        assert!(again.is_err());
     }
 
     #[test]

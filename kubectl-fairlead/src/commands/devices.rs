@@ -19,6 +19,7 @@ use crate::{
     cluster::{Cluster, Span, forbids_watch, list, told},
     exit::Exit,
     show::{Many, Shown, age, note, out, table::Table},
+    terminal::Interrupts,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -79,10 +80,11 @@ async fn watch(
         watcher::Config::default(),
     );
     let mut events = pin!(events.default_backoff());
+    let mut interrupts = Interrupts::listen()?;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+            () = interrupts.next() => return Ok(Exit::Interrupted),
         };
         let (device, gone) = match event {
             None => return Ok(Exit::Failed),

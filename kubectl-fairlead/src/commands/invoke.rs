@@ -18,16 +18,19 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     cluster::{Cluster, forbids_watch, told},
     exit::Exit,
     show::{Format, Many, Shown, harmless, note, out},
+    terminal::Interrupts,
 };
 
 /// Most bytes that are read of an input: white space goes, and what is left must fit.
 const MAX_FILE: u64 = 4 * MAX_INPUT_BYTES as u64;
+/// How long the API server may take to make an invocation.
+const MAKE: Duration = Duration::from_secs(30);
 /// The cluster writes an end by itself so long after the deadline, where nobody else does.
 const AFTER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -61,10 +64,13 @@ impl Invoke {
     pub async fn run(self, cluster: &Cluster, shown: Shown) -> anyhow::Result<Exit> {
         let input = self.read_input()?;
         let user = cluster.user().await?;
+        // From before it is made: what is pressed meanwhile cancels it, too.
+        let interrupts = Interrupts::listen()?;
         let invocations: Api<CapabilityInvocation> = cluster.api();
-        let made = invocations
-            .create(&PostParams::default(), &self.object(input, user))
+        let object = self.object(input, user);
+        let made = timeout(MAKE, invocations.create(&PostParams::default(), &object))
             .await
+            .context("the API server has not answered, and it may have been made: kubectl get inv")?
             .map_err(told)
             .with_context(|| format!("run {} on {}", self.capability, self.device))?;
         let name = made.name_any();
@@ -77,7 +83,7 @@ impl Invoke {
             return Ok(Exit::Done);
         }
         let patience = Duration::from_secs((self.timeout + self.queue.unwrap_or(0)).unsigned_abs());
-        match follow(cluster, &name, patience + AFTER_DEADLINE).await? {
+        match follow(cluster, &name, patience + AFTER_DEADLINE, interrupts).await? {
             Followed::Ended(ended) => finish(&ended, shown),
             Followed::Open => {
                 note(&format!("{name} goes on: kubectl get inv {name}"));
@@ -157,7 +163,12 @@ enum Followed {
 }
 
 /// Tells how it goes until it has ended. The first Ctrl-C cancels it and waits for what became of it; the second leaves.
-async fn follow(cluster: &Cluster, name: &str, patience: Duration) -> anyhow::Result<Followed> {
+async fn follow(
+    cluster: &Cluster,
+    name: &str,
+    patience: Duration,
+    mut interrupts: Interrupts,
+) -> anyhow::Result<Followed> {
     let end = Instant::now() + patience;
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let changes = watcher(cluster.api::<Guarded<CapabilityInvocation>>(), config);
@@ -168,18 +179,16 @@ async fn follow(cluster: &Cluster, name: &str, patience: Duration) -> anyhow::Re
         let change = tokio::select! {
             change = changes.try_next() => change,
             () = sleep_until(end) => return Ok(Followed::Open),
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 if cancelled {
                     return Ok(Followed::Left);
                 }
                 cancelled = true;
                 note("cancelling; Ctrl-C again leaves it alone");
-                let patch = json!({ "spec": { "cancel": "Requested" } });
-                let invocations: Api<CapabilityInvocation> = cluster.api();
-                if let Err(error) = invocations.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                    note(&format!("{name} could not be cancelled: {:#}", told(error)));
+                tokio::select! {
+                    () = cancel(cluster, name) => continue,
+                    () = interrupts.next() => return Ok(Followed::Left),
                 }
-                continue;
             }
         };
         match change {
@@ -203,6 +212,17 @@ async fn follow(cluster: &Cluster, name: &str, patience: Duration) -> anyhow::Re
                 }
             }
         }
+    }
+}
+
+async fn cancel(cluster: &Cluster, name: &str) {
+    let patch = Patch::Merge(json!({ "spec": { "cancel": "Requested" } }));
+    let invocations: Api<CapabilityInvocation> = cluster.api();
+    let patched = invocations
+        .patch(name, &PatchParams::default(), &patch)
+        .await;
+    if let Err(error) = patched {
+        note(&format!("{name} could not be cancelled: {:#}", told(error)));
     }
 }
 

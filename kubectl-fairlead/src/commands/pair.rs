@@ -4,7 +4,8 @@
 //! make the code ──▶ show it ──▶ wait for a request that proves it ──▶ show who came ──▶ y/N ──▶ approve
 //!                                                                       └──▶ wait for Issued, then for Online
 //! ```
-//! Who stops before anybody came takes the code back: none is left lying about.
+//! Who stops before anybody came takes the code back: none is left lying about. Who stops later leaves the request as it
+//! is then.
 
 use std::{pin::pin, time::Duration};
 
@@ -26,7 +27,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     decide::{GrantArgs, approval, decide},
@@ -37,9 +38,11 @@ use crate::{
     cluster::{Cluster, forbids_watch, is_forbidden, is_missing, told},
     exit::Exit,
     show::{note, out},
-    terminal::agrees,
+    terminal::{Interrupts, agrees},
 };
 
+/// How long the API server may take to make a code.
+const MAKE: Duration = Duration::from_secs(30);
 /// How long the operator may take to draw a code.
 const DRAW: Duration = Duration::from_secs(30);
 /// How long it may take from the approval to the certificate.
@@ -68,9 +71,13 @@ pub struct Pair {
 impl Pair {
     pub async fn run(self, cluster: &Cluster) -> anyhow::Result<Exit> {
         let codes: Api<PairingCode> = cluster.api();
-        let code = codes
-            .create(&PostParams::default(), &self.code())
+        // From before there is a code: who stops while it is made takes it back, too.
+        let mut interrupts = Interrupts::listen()?;
+        let code = timeout(MAKE, codes.create(&PostParams::default(), &self.code()))
             .await
+            .context(
+                "the API server has not answered: look for a code with kubectl get pairingcodes",
+            )?
             .map_err(told)
             .context("make a pairing code")?
             .name_any();
@@ -80,7 +87,7 @@ impl Pair {
         };
         let request = tokio::select! {
             request = arrival => request,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 take_back(&codes, &code).await;
                 return Ok(Exit::Interrupted);
             }
@@ -96,22 +103,30 @@ impl Pair {
                 return Err(error);
             }
         };
-        self.decided(cluster, &request).await
-    }
-
-    async fn decided(&self, cluster: &Cluster, request: &PairingRequest) -> anyhow::Result<Exit> {
         let name = request.name_any();
-        note(&request::shown(request, now()));
-        let answer = tokio::select! {
-            answer = agrees("The same words at the device? Approve?") => answer?,
-            _ = tokio::signal::ctrl_c() => false,
+        note(&request::shown(&request, now()));
+        let (answer, otherwise) = tokio::select! {
+            answer = agrees("The same words at the device? Approve?") => (answer?, Exit::NotApproved),
+            () = interrupts.next() => (false, Exit::Interrupted),
         };
         if !answer {
             note(&format!(
                 "not approved; it waits. To deny it: kubectl fairlead deny {name}"
             ));
-            return Ok(Exit::NotApproved);
+            return Ok(otherwise);
         }
+        tokio::select! {
+            exit = self.approved(cluster, &request) => exit,
+            () = interrupts.next() => {
+                note(&format!("left alone: kubectl get pairingrequest {name}"));
+                Ok(Exit::Interrupted)
+            }
+        }
+    }
+
+    /// From the yes to a device that is there.
+    async fn approved(&self, cluster: &Cluster, request: &PairingRequest) -> anyhow::Result<Exit> {
+        let name = request.name_any();
         let decision = approval(request, self.name.clone(), self.grants.grants(), None)?;
         decide(cluster, request, decision).await?;
         note("approved; waiting for the certificate");

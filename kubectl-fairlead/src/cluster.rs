@@ -1,6 +1,6 @@
 //! The cluster, with the rights of the caller's kubeconfig and none beside them.
 
-use std::{fmt::Debug, path::PathBuf};
+use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf};
 
 use anyhow::Context as _;
 use crds::Guarded;
@@ -8,6 +8,7 @@ use k8s_openapi::{NamespaceResourceScope, api::authentication::v1::SelfSubjectRe
 use kube::{
     Api, Client, Config, Resource,
     api::{ListParams, PostParams},
+    client::AuthError,
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
@@ -63,7 +64,9 @@ impl ClusterArgs {
             .namespace
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config.clone()).context("prepare the connection")?;
+        let client = Client::try_from(config.clone())
+            .map_err(told)
+            .context("prepare the connection")?;
         Ok(Cluster {
             client,
             config,
@@ -172,12 +175,69 @@ pub fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// What to tell the caller. kube's own words repeat the whole answer of the API server.
+/// What to tell the caller. kube's own words repeat the whole answer of the API server, and all that a plugin for
+/// credentials printed: a token may be in that.
 pub fn told(error: kube::Error) -> anyhow::Error {
     if let kube::Error::Api(status) = &error
         && !status.message.is_empty()
     {
         return anyhow::anyhow!("{}", status.message);
     }
-    error.into()
+    let mut causes = successors(Some(&error as &(dyn Error + 'static)), |&cause| {
+        cause.source()
+    });
+    match causes.find_map(|cause| cause.downcast_ref::<AuthError>()) {
+        // Its command line, as kube tells it, begins with the variables that it is given.
+        Some(AuthError::AuthExecRun { cmd: _, out }) => anyhow::anyhow!(
+            "the plugin of the kubeconfig ended with {}: run it by itself to see what it says",
+            out.status
+        ),
+        Some(AuthError::AuthExecParse(_)) => {
+            anyhow::anyhow!("what the plugin of the kubeconfig printed are no credentials")
+        }
+        Some(_) | None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What somebody is told whose kubeconfig names a plugin that runs this.
+    fn told_of(script: &str) -> String {
+        let kubeconfig: Kubeconfig = serde_json::from_value(json!({
+            "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {"exec": {
+                "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+                "command": "/bin/sh", "args": ["-c", script], "env": [{"name": "A", "value": "SECRET"}],
+            }}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }))
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, serde_json::to_vec(&kubeconfig).unwrap()).unwrap();
+        let args = ClusterArgs {
+            kubeconfig: Some(path),
+            context: None,
+            namespace: None,
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let error = runtime.block_on(args.connect()).err().unwrap();
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn what_a_plugin_printed_is_not_told() {
+        let failed = told_of("echo SECRET; echo SECRET >&2; exit 3");
+        assert!(failed.contains("ended with exit status: 3"), "{failed}");
+        let unreadable = told_of("echo '{SECRET: ['");
+        assert!(unreadable.contains("no credentials"), "{unreadable}");
+        for text in [failed, unreadable] {
+            assert!(!text.contains("SECRET"), "{text}");
+        }
+    }
 }

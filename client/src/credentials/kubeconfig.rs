@@ -74,12 +74,12 @@ fn without_secrets(error: &kube::Error) -> Error {
     }
 }
 
-/// What a plugin printed may be a token, and kube's own words would show it.
+/// What a plugin printed may be a token, and kube's own words would show it. They also begin with the variables that the
+/// plugin is given, so not even its name is taken from them.
 fn of_auth(error: &AuthError) -> Error {
     Error::Credentials(match error {
-        AuthError::AuthExecRun { cmd, out } => {
-            let cmd = cmd.split_whitespace().next().unwrap_or_default();
-            format!("the plugin {cmd} ended with {}", out.status)
+        AuthError::AuthExecRun { cmd: _, out } => {
+            format!("the plugin of the kubeconfig ended with {}", out.status)
         }
         AuthError::AuthExecParse(_) => "what the plugin printed cannot be read".to_owned(),
         AuthError::AuthExecStart(error) => format!("start the plugin: {error}"),
@@ -160,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_failing_plugin_prints_is_not_in_the_error() {
-        let plugin = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, 'echo s3cret; exit 3'], interactiveMode: Never}}";
+        let plugin = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, 'echo s3cret; exit 3'], env: [{name: A, value: s3cret}], interactiveMode: Never}}";
         let error = credentials(plugin).await.unwrap_err();
         assert!(error.to_string().contains("plugin"), "{error}");
         assert!(

@@ -130,17 +130,23 @@ fn yaml(value: &Value) -> anyhow::Result<String> {
     })
 }
 
-/// What somebody wrote into an object and that is shown in a terminal: control characters would be orders to that.
+/// What somebody wrote into an object and that is shown in a terminal: control characters would be orders to that, and
+/// what has no width or turns the direction of writing would let one name look like another.
 pub fn harmless(text: &str) -> String {
     text.chars()
         .map(|character| {
-            if character.is_control() {
+            if misleads(character) {
                 '\u{fffd}'
             } else {
                 character
             }
         })
         .collect()
+}
+
+fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -192,5 +198,6 @@ mod tests {
     #[test]
     fn a_host_name_gives_no_orders_to_the_terminal() {
         assert_eq!(harmless("kiosk\u{1b}[2J\n"), "kiosk\u{fffd}[2J\u{fffd}");
+        assert_eq!(harmless("a\u{202e}b\u{200b}ü"), "a\u{fffd}b\u{fffd}ü");
     }
 }

@@ -7,14 +7,18 @@ use std::{
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use clap_complete::{Generator as _, Shell};
 
 use crate::{
     args::{Args, Artifact, Command, Completions, WhoCan},
     commands, doctor,
     exit::Exit,
-    show::Shown,
+    show::{Shown, out},
     who_can,
 };
+
+/// The file that this program is.
+const FILE: &str = "kubectl-fairlead";
 
 /// The program, but for the reading of its arguments.
 pub fn main(args: Args) -> ExitCode {
@@ -80,16 +84,62 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// What a shell reads to complete the file that kubectl runs.
+fn script(shell: Shell) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), FILE, &mut text);
+    let text = String::from_utf8(text)?;
+    // Of a name with a hyphen, clap_complete makes for bash one word where a subcommand is found and another one where it
+    // is looked for: below the first word, nothing would be completed.
+    Ok(if shell == Shell::Bash {
+        text.replace("kubectl__subcmd__fairlead", "kubectl__fairlead")
+    } else {
+        text
+    })
+}
+
 fn completions(wanted: &Completions) -> anyhow::Result<Exit> {
-    let mut command = Args::command();
-    // What the shell completes is the file that kubectl runs.
-    let name = "kubectl-fairlead";
+    let script = script(wanted.shell)?;
     match &wanted.to {
         Some(folder) => {
-            clap_complete::generate_to(wanted.shell, &mut command, name, folder)
-                .with_context(|| format!("write into {}", folder.display()))?;
+            let path = folder.join(wanted.shell.file_name(FILE));
+            std::fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
         }
-        None => clap_complete::generate(wanted.shell, &mut command, name, &mut io::stdout()),
+        None => out(&script)?,
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_knows_what_every_subcommand_takes() {
+        let text = script(Shell::Bash).unwrap();
+        let states: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'))
+            .filter(|state| !state.is_empty())
+            .collect();
+        assert!(states.len() > 15, "{states:?}");
+        for state in states {
+            assert!(
+                text.contains(&format!("\n        {state})\n")),
+                "{state} is reached and leads nowhere"
+            );
+        }
+    }
+
+    #[test]
+    fn a_script_is_under_the_name_that_its_shell_looks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = Completions {
+            shell: Shell::Zsh,
+            to: Some(folder.path().to_owned()),
+        };
+        completions(&wanted).unwrap();
+        let written = std::fs::read_to_string(folder.path().join("_kubectl-fairlead")).unwrap();
+        assert!(written.starts_with("#compdef kubectl-fairlead"));
+    }
 }

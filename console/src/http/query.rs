@@ -269,6 +269,9 @@ mod tests {
         inventory::{ClientKind, Presence, Trust},
         invocation::Phase,
         pairing::{CodePhase, RequestPhase},
+        query::{
+            CodesQuery, InventoryQuery, InvocationsQuery, RequestsQuery, ScopeQuery, WaitQuery,
+        },
     };
 
     use super::*;
@@ -318,6 +321,65 @@ mod tests {
                 .status,
             413
         );
+    }
+
+    /// Of a query with nothing left out.
+    fn names(query: impl serde::Serialize) -> Vec<String> {
+        let Ok(serde_json::Value::Object(written)) = serde_json::to_value(query) else {
+            unreachable!("a query is a struct")
+        };
+        written.keys().cloned().collect()
+    }
+
+    #[test]
+    fn what_clients_write_is_what_the_routes_take() {
+        let text = || Some("a".to_owned());
+        let inventory = InventoryQuery {
+            namespace: text(),
+            trust: Some(Trust::Trusted),
+            presence: Some(Presence::Online),
+            client_kind: Some(ClientKind::Node),
+            labels: text(),
+            text: text(),
+            limit: Some(1),
+            cursor: text(),
+        };
+        let codes = CodesQuery {
+            namespace: text(),
+            phase: Some(CodePhase::Active),
+            limit: Some(1),
+            cursor: text(),
+        };
+        let requests = RequestsQuery {
+            namespace: text(),
+            phase: Some(RequestPhase::Pending),
+            limit: Some(1),
+            cursor: text(),
+        };
+        let invocations = InvocationsQuery {
+            namespace: text(),
+            device: text(),
+            capability: text(),
+            phase: Some(Phase::Queued),
+            limit: Some(1),
+            cursor: text(),
+        };
+        let scope = || names(ScopeQuery { namespace: text() });
+        for (id, mut written) in [
+            (RouteId::Inventory, names(inventory)),
+            (RouteId::CodeList, names(codes)),
+            (RouteId::RequestList, names(requests)),
+            (RouteId::InvocationList, names(invocations)),
+            (RouteId::InvocationGet, names(WaitQuery { wait: Some(1) })),
+            (RouteId::Events, scope()),
+            (RouteId::Instances, scope()),
+            (RouteId::Access, scope()),
+        ] {
+            let mut taken: Vec<_> = params(id).iter().map(|param| param.name).collect();
+            taken.sort_unstable();
+            written.sort_unstable();
+            assert_eq!(written, taken, "{id:?}");
+        }
     }
 
     #[test]

@@ -124,8 +124,9 @@ async fn keep_feeding<F: Feed>(api: &Api<F::Object>, fields: Option<&str>, feed:
         if matches!(error, Error::TooOld | Error::NoVersion) {
             from = None;
         }
-        // One line for each time that it breaks, not for each try.
-        if !std::mem::replace(&mut broken, true) {
+        // That a version is too old comes of itself where nothing of a kind changes for long. Of the rest one line for each
+        // time that it breaks, not for each try.
+        if !matches!(error, Error::TooOld) && !std::mem::replace(&mut broken, true) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, kind = F::KIND, "Watching for the console failed");
         }

@@ -16,11 +16,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -51,6 +53,7 @@ pub struct Program {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     input: PathBuf,
+    output: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -64,6 +67,7 @@ impl Program {
             environment: Vec::new(),
             directory: None,
             input: "/dev/null".into(),
+            output: None,
             log: log.into(),
         }
     }
@@ -98,6 +102,12 @@ impl Program {
         self
     }
 
+    /// A file for standard output alone: the log then has standard error.
+    pub fn output(mut self, file: impl Into<PathBuf>) -> Self {
+        self.output = Some(file.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -108,11 +118,11 @@ impl Program {
             .path
             .canonicalize()
             .with_context(|| format!("find {} at {}", self.name, self.path.display()))?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .with_context(|| format!("open log {}", self.log.display()))?;
+        let log = append_to(&self.log)?;
+        let output = match &self.output {
+            Some(file) => append_to(file)?,
+            None => log.try_clone().context("share the log")?,
+        };
         let mut command = Command::new("/bin/sh");
         command
             .arg("-c")
@@ -129,7 +139,7 @@ impl Program {
             )
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(log.try_clone().context("share the log")?)
+            .stdout(output)
             .stderr(log)
             .process_group(0)
             .kill_on_drop(true);
@@ -154,6 +164,17 @@ impl Program {
             lifeline,
         })
     }
+}
+
+/// A terminal may stand for the file: then it is not to become ours.
+fn append_to(file: &Path) -> anyhow::Result<File> {
+    let no_terminal = OFlags::NOCTTY.bits().cast_signed();
+    File::options()
+        .create(true)
+        .append(true)
+        .custom_flags(no_terminal)
+        .open(file)
+        .with_context(|| format!("open log {}", file.display()))
 }
 
 /// A running program. Dropping it kills it.
@@ -301,6 +322,17 @@ mod tests {
             std::fs::read_to_string(folder.path().join("log")).unwrap(),
             "said"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_said_beside_the_output_is_told_apart_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        let program = shell(folder.path(), "echo out; echo err >&2").output(&output);
+        assert!(program.spawn().unwrap().wait().await.unwrap().success());
+        assert_eq!(std::fs::read_to_string(output).unwrap(), "out\n");
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert_eq!(log, "err\n");
     }
 
     #[tokio::test]

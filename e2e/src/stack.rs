@@ -23,6 +23,8 @@ pub const TRUST_DOMAIN: &str = "fairlead.local";
 
 const OPERATOR_ACCOUNT: &str = "fairlead-operator";
 const GATEWAY_ACCOUNT: &str = "fairlead-gateway";
+/// Of the client.
+const EXAMPLES: [&str; 4] = ["inventory", "pair", "invoke", "watch"];
 const READY_WITHIN: Duration = Duration::from_mins(1);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -38,24 +40,19 @@ impl Programs {
     /// # Errors
     /// When they cannot be built.
     pub fn build() -> anyhow::Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build
-            .args([
-                "build",
-                "--locked",
-                "--quiet",
-                // With this crate among them, the features are those that it was built with.
-                "--package=e2e",
-                "--package=operator",
-                "--package=gateway",
-                "--package=node-agent",
-            ])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stdin(Stdio::null());
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
+        let mut build = cargo_build();
+        build.args([
+            // With this crate among them, the features are those that it was built with.
+            "--package=e2e",
+            "--package=operator",
+            "--package=gateway",
+            "--package=node-agent",
+            // Of this crate, only what runs beside them.
+            "--bin=fairlead-operator",
+            "--bin=fairlead-gateway",
+            "--bin=fairlead-agent",
+            "--bin=effect",
+        ]);
         eprintln!("Building operator, gateway and agent");
         let status = build.status().context("run cargo build")?;
         ensure!(status.success(), "cargo build failed ({status})");
@@ -72,10 +69,44 @@ impl Programs {
         })
     }
 
+    /// Has Cargo build `kubectl-fairlead` and the examples of the client, too, as [`Programs::build`] does.
+    ///
+    /// # Errors
+    /// When they cannot be built.
+    pub fn build_clients() -> anyhow::Result<()> {
+        let mut build = cargo_build();
+        // Of the whole workspace, whose tests have built the examples already: nothing is built twice.
+        build.args(["--workspace", "--bin=kubectl-fairlead"]);
+        build.args(EXAMPLES.map(|name| format!("--example={name}")));
+        eprintln!("Building kubectl-fairlead and the examples of the client");
+        let status = build.status().context("run cargo build")?;
+        ensure!(status.success(), "cargo build failed ({status})");
+        Ok(())
+    }
+
     /// Path of a program.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+
+    /// Path of an example.
+    pub fn example(&self, name: &str) -> PathBuf {
+        self.folder.join("examples").join(name)
+    }
+}
+
+/// With the profile that the running program was built with.
+fn cargo_build() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .args(["build", "--locked", "--quiet"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null());
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    build
 }
 
 /// Operators, of which one leads, and the gateways.

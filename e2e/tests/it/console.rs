@@ -49,7 +49,7 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 }
 
 /// The consoles of all gateways, and the certificate that they have.
-async fn consoles(scene: &Scene) -> anyhow::Result<(Vec<String>, Vec<u8>)> {
+pub async fn consoles(scene: &Scene) -> anyhow::Result<(Vec<String>, Vec<u8>)> {
     let mut stack = scene.stack().await?;
     let ca = stack.as_ref().context("there is no stack")?.console_ca()?;
     let gateways = stack.as_mut().map(Stack::gateways).unwrap_or_default();
@@ -61,7 +61,7 @@ async fn consoles(scene: &Scene) -> anyhow::Result<(Vec<String>, Vec<u8>)> {
 }
 
 /// A token of a new account of the trial's namespace, with these roles there.
-async fn token(scene: &Scene, account: &str, roles: &[&str]) -> anyhow::Result<String> {
+pub async fn token(scene: &Scene, account: &str, roles: &[&str]) -> anyhow::Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let made = serde_json::from_value(json!({ "metadata": { "name": account } }))?;
     accounts.create(&PostParams::default(), &made).await?;
@@ -90,7 +90,7 @@ async fn token(scene: &Scene, account: &str, roles: &[&str]) -> anyhow::Result<S
 }
 
 /// Lets an account read the Secrets of the namespace: the codes are among them.
-async fn may_reveal(scene: &Scene, account: &str) -> anyhow::Result<()> {
+pub async fn may_reveal(scene: &Scene, account: &str) -> anyhow::Result<()> {
     let roles: Api<Role> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let role = serde_json::from_value(json!({
         "metadata": { "name": "reveal" },
@@ -121,7 +121,7 @@ fn a_client(
 }
 
 /// Every right that a role of ours gives.
-const EVERYTHING: [&str; 4] = [
+pub const EVERYTHING: [&str; 4] = [
     "fairlead-viewer",
     "fairlead-pairing-approver",
     "fairlead-invoker",

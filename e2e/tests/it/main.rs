@@ -6,6 +6,7 @@
 mod admission;
 mod agent;
 mod artefacts;
+mod client_examples;
 mod commands;
 mod console;
 mod decision;
@@ -18,6 +19,7 @@ mod mediation;
 mod misbehaviour;
 mod node_json;
 mod oidc;
+mod plugin;
 mod renewal;
 mod smoke;
 mod standby;
@@ -28,6 +30,7 @@ mod upkeep;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use e2e::stack::Programs;
 use libtest_mimic::{Arguments, Trial};
 
 use fixture::Fixture;
@@ -40,6 +43,8 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         decision::trials(fixture),
         commands::trials(fixture),
         console::trials(fixture),
+        client_examples::trials(fixture),
+        plugin::trials(fixture),
         misbehaviour::trials(fixture),
         node_json::trials(fixture),
         trust::trials(fixture),
@@ -59,13 +64,22 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::from_args();
     let fixture = Fixture::new()?;
     let trials = trials(&fixture);
-    let mut upheavals = upheaval::trials(&fixture);
+    // First, for it wants to find nothing wrong.
+    let mut upheavals = plugin::upheavals(&fixture);
+    upheavals.extend(upheaval::trials(&fixture));
     upheavals.extend(artefacts::trials(&fixture));
     upheavals.extend(entry::trials(&fixture));
     upheavals.extend(oidc::trials(&fixture));
     upheavals.extend(renewal::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
-    if !arguments.list && !all().all(|trial| arguments.is_filtered_out(trial)) {
+    let runs = |topic: &str| {
+        let mut of_topic = all().filter(|trial| trial.name().starts_with(topic));
+        !arguments.list && of_topic.any(|trial| !arguments.is_filtered_out(trial))
+    };
+    if runs(plugin::TOPIC) || runs(client_examples::TOPIC) {
+        Programs::build_clients()?;
+    }
+    if runs("") {
         fixture.boot()?;
     }
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -1,5 +1,6 @@
 //! Somebody with `kubectl-fairlead` and a kubeconfig: in a script, where nothing is a terminal, or at one.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -32,11 +33,26 @@ pub struct Person {
 }
 
 /// How a run ended, and what it said.
-#[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
     pub out: Vec<u8>,
     pub err: String,
+}
+
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Said")
+            .field("code", &self.code)
+            .field("out", &without_code(&String::from_utf8_lossy(&self.out)))
+            .field("err", &self.err)
+            .finish()
+    }
+}
+
+/// What may stand in the message of a failure: nothing up to the end of a code that was shown.
+fn without_code(shown: &str) -> &str {
+    let after = shown.rsplit_once("At the device: fairlead-agent pair");
+    after.map_or(shown, |(_, after)| after)
 }
 
 impl Said {
@@ -221,7 +237,7 @@ impl Sitting {
         let terminal = &self.terminal;
         until(what, ENDS_WITHIN, async || {
             let shown = terminal.shown()?;
-            ensure!(shown.contains(what), "{shown}");
+            ensure!(shown.contains(what), "{}", without_code(&shown));
             Ok(Some(shown))
         })
         .await
@@ -241,7 +257,7 @@ impl Sitting {
     /// The exit code, and all that the terminal has shown.
     pub async fn ends(&mut self) -> anyhow::Result<(Option<i32>, String)> {
         let Ok(status) = tokio::time::timeout(ENDS_WITHIN, self.process.wait()).await else {
-            bail!("it goes on:\n{}", self.terminal.shown()?)
+            bail!("it goes on:\n{}", without_code(&self.terminal.shown()?))
         };
         Ok((status?.code(), self.terminal.shown()?))
     }

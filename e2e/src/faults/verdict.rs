@@ -131,10 +131,18 @@ fn contradiction(status: &CapabilityInvocationStatus, effect: Effect) -> Option<
     if effect.began > 0 && !admits(error) {
         return Some("it was begun");
     }
-    match (error.code == ErrorCode::CapabilityFailed, effect.failed) {
-        (true, 1) | (false, 0) => None,
-        (true, _) => Some("it did not fail"),
-        (false, _) => Some("it came to its end"),
+    let is_failure = error.code == ErrorCode::CapabilityFailed;
+    // The program catches the signal by which it is stopped. Where it was failing at that moment, its exit code is all that
+    // the agent sees, and the same.
+    let is_stop = matches!(
+        error.code,
+        ErrorCode::Cancelled | ErrorCode::DeadlineExceeded
+    );
+    match effect.failed {
+        1 if is_failure || is_stop => None,
+        0 if !is_failure => None,
+        _ if is_failure => Some("it did not fail"),
+        _ => Some("it came to its end"),
     }
 }
 

@@ -108,7 +108,9 @@ fn what_ended_otherwise_was_never_done_and_begun_only_where_its_code_allows_that
     assert!(is_untrue(&never_started(BEGAN)));
     let late = |effect| ended(TimedOut, Some(ErrorCode::DeadlineExceeded), effect);
     assert_eq!(judge(&late(BEGAN)), Verdict::True);
-    assert!(is_untrue(&late(FAILED)));
+    assert_eq!(judge(&late(FAILED)), Verdict::True, "at the same moment");
+    let offline = |effect| ended(Failed, Some(ErrorCode::DeviceOffline), effect);
+    assert!(is_untrue(&offline(FAILED)));
 }
 
 #[test]
@@ -123,6 +125,7 @@ fn what_was_cancelled_had_begun_only_where_it_says_so() {
         case
     };
     assert_eq!(judge(&said(STOPPED_WHILE_IT_RAN, BEGAN)), Verdict::True);
+    assert_eq!(judge(&said(STOPPED_WHILE_IT_RAN, FAILED)), Verdict::True);
     assert!(is_untrue(&said(STOPPED_WHILE_IT_RAN, DONE)));
     for never in ["cancelled before it started", "called off", ""] {
         assert_eq!(judge(&said(never, NOTHING)), Verdict::True);

@@ -30,7 +30,7 @@ pub struct Manual {
 }
 
 pub(super) fn complete(completions: Completions) -> anyhow::Result<()> {
-    print(&script(completions.shell))
+    print(script(completions.shell)?.as_bytes())
 }
 
 pub(super) fn manual(manual: &Manual) -> anyhow::Result<()> {
@@ -48,11 +48,18 @@ fn print(content: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-fn script(shell: Shell) -> Vec<u8> {
+fn script(shell: Shell) -> anyhow::Result<String> {
     let mut command = visible(&Args::command());
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, PROGRAM_NAME, &mut script);
-    script
+    let script = String::from_utf8(script)?;
+    // Of a name with a hyphen, clap_complete makes for bash one word where a command is found and another one where it is
+    // looked for: below the first word, nothing would be completed.
+    Ok(if shell == Shell::Bash {
+        script.replace("fairlead__subcmd__agent", "fairlead__agent")
+    } else {
+        script
+    })
 }
 
 /// Without what is hidden: the libraries would show it.
@@ -113,12 +120,29 @@ mod tests {
     fn every_shell_is_told_of_every_command_that_is_for_people() {
         assert!(shown().len() > 7);
         for shell in Shell::value_variants() {
-            let script = String::from_utf8(script(*shell)).unwrap();
+            let script = script(*shell).unwrap();
             for name in shown() {
                 assert!(script.contains(&name), "{shell}: {name}");
             }
             assert!(!script.contains("exec-capability"), "{shell}");
             assert!(script.contains("state-dir"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn bash_finds_what_every_command_takes() {
+        let script = script(Shell::Bash).unwrap();
+        let states: Vec<_> = script
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'))
+            .filter(|state| !state.is_empty())
+            .collect();
+        assert!(states.len() > shown().len(), "{states:?}");
+        for state in states {
+            assert!(
+                script.contains(&format!("\n        {state})\n")),
+                "{state} is reached and leads nowhere"
+            );
         }
     }
 

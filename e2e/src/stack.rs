@@ -249,6 +249,8 @@ impl Stack {
                     folder.join(format!("{name}.log")),
                 )
                 .env("KUBECONFIG", &kubeconfig)
+                // docs/artefacts.md says why.
+                .env("MALLOC_MMAP_THRESHOLD_", "1048576")
                 .args([
                     "--namespace",
                     SYSTEM_NAMESPACE,

@@ -19,6 +19,15 @@ fn whatever_happens_no_resource_lies() {
     assert!(findings.unknown > 0, "too little goes wrong: {findings:?}");
 }
 
+/// Seeds that found something once. What they play changes with every program, so the causes have tests of their own.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in [28_319, 41_979, 54_146, 79_705] {
+        let findings = found(seed, 1, Sabotage::None);
+        assert_eq!(findings.bad(), 0, "{seed}: {findings:?}");
+    }
+}
+
 #[test]
 fn an_agent_that_acts_before_its_journal_knows_is_noticed() {
     let findings = found(1, SCHEDULES / 4, Sabotage::EffectFirst);

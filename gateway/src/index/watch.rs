@@ -5,6 +5,7 @@
 
 use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
+use backon::ExponentialBuilder;
 use crds::{
     CapabilityInvocation, Device, Guarded,
     names::{COMPONENT_GATEWAY, COMPONENT_LABEL},
@@ -14,7 +15,10 @@ use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, ExponentialBackoff, watcher},
+    },
 };
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -32,6 +36,11 @@ use crate::domain::{
 /// How long one object may take that is fetched, and when it is tried again.
 const FETCH_TIME: Duration = Duration::from_secs(10);
 const FETCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// When a watch that broke is tried again. Not as late as kube's own half a minute: there are few gateways, and what devices
+/// wait for after an outage waits for the watch.
+const FIRST_AGAIN: Duration = Duration::from_millis(800);
+const LAST_AGAIN: Duration = Duration::from_secs(5);
 
 /// Something that a watch feeds.
 trait Sink: Send {
@@ -151,7 +160,12 @@ async fn follow<S: Sink>(
     synced: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
-    let mut events = pin!(watcher(api, config).default_backoff());
+    let again = ExponentialBuilder::default()
+        .with_min_delay(FIRST_AGAIN)
+        .with_max_delay(LAST_AGAIN)
+        .without_max_times()
+        .with_jitter();
+    let mut events = pin!(watcher(api, config).backoff(ExponentialBackoff::from(again)));
     let mut broken = false;
     loop {
         let event = tokio::select! {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crds::conditions::{ANSWERED_LATE, find};
+use jiff::Timestamp;
 use proto::node;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -42,7 +43,8 @@ pub enum Finish {
     Written(&'static str),
     /// Its phase is another one, or nobody wants it.
     LeftAside(LeftAside),
-    /// Somebody else wrote to the invocation, and what the gateway decided is not decided any more.
+    /// Somebody else wrote to the invocation, and what the gateway decided, or what a device could not do just then, is not
+    /// decided any more.
     Changed,
 }
 
@@ -103,6 +105,7 @@ pub async fn finish(
     answer: Answer,
 ) -> Result<Finish, (Answer, api::Error)> {
     let mut refused: Option<String> = None;
+    let mut sent: Option<Sent> = None;
     for _ in 0..CONFLICTS {
         let invocation = match known.take() {
             Some(invocation) => invocation,
@@ -117,6 +120,11 @@ pub async fn finish(
         }
         if invocation.uid != uid {
             return Ok(Finish::LeftAside(LeftAside::OtherInvocation));
+        }
+        let now_sent = Sent::of(&invocation);
+        if is_of_the_moment(&answer) && *sent.get_or_insert_with(|| now_sent.clone()) != now_sent {
+            // Another stream sent it since: that one's answer counts.
+            return Ok(Finish::Changed);
         }
         let end = match (&refused, &answer) {
             (Some(why), _) => End::not_storable(why),
@@ -157,6 +165,35 @@ pub async fn finish(
         }
     }
     Err((answer, api::Error::Conflict))
+}
+
+/// By whom and when it was sent, as far as that is written.
+#[derive(Clone, Eq, PartialEq)]
+struct Sent {
+    gateway: Option<String>,
+    at: Option<Timestamp>,
+}
+
+impl Sent {
+    fn of(invocation: &OpenInvocation) -> Self {
+        let status = invocation.status();
+        Self {
+            gateway: status.and_then(|status| status.gateway.clone()),
+            at: status.and_then(|status| Some(status.dispatched_at.as_ref()?.0)),
+        }
+    }
+}
+
+/// Whether the device may say otherwise when it is asked again. What it answers is in its journal, but for this: that it
+/// cannot write to it.
+fn is_of_the_moment(answer: &Answer) -> bool {
+    match answer {
+        Answer::Ours(_) => false,
+        Answer::Device { result, .. } => {
+            let failure = result.failure.as_ref();
+            failure.is_some_and(|failure| failure.code() == node::FailureCode::JournalUnavailable)
+        }
+    }
 }
 
 /// How it ended, as the device says. Of an artefact the store is asked: a device that says that one is there is not

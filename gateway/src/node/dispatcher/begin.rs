@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+/// Milliseconds that are left of what is marked before it is sent. The mark may take as long as that, and what is marked
+/// and then not sent ends as Unknown; what never was sent ends as such.
+const LEAST_TO_MARK: u32 = 500;
+
 impl Dispatcher {
     /// Looks after what waits for others. Returns when to look again.
     pub(super) fn hold(
@@ -118,6 +122,9 @@ impl Dispatcher {
             Decision::Nothing => return None,
             Decision::Wait(until) => return Some(until),
             Decision::Push(push) if self.may_have_been_given_up(invocation) => {
+                if push.remaining_ms < LEAST_TO_MARK {
+                    return Some(invocation.deadline());
+                }
                 self.mark_first(entry, &push, now);
                 return Some(push.answer_by);
             }

@@ -561,6 +561,81 @@ async fn what_was_written_before_the_session_is_marked_first_though_clock_and_wa
     );
 }
 
+/// In real time, for deadlines are.
+#[tokio::test]
+async fn what_has_no_time_left_for_a_mark_is_not_marked() {
+    let world = World::new().await;
+    let _device = world.welcomed("lamp-1").await;
+    let mut waited = invocation("say-hi", "lamp-1");
+    if let Some(created) = &mut waited.metadata.creation_timestamp {
+        created.0 = now() - Duration::from_millis(59_700);
+    }
+    waited.spec.timeout_seconds = 60;
+    world.cluster.add_invocation(&waited);
+    // A device that has it says so within a moment.
+    let over = world.cluster.until_phase("say-hi", "Failed").await;
+    assert_eq!(over["status"]["error"]["code"], "DeadlineBeforeStart");
+    assert_eq!(world.cluster.log_of("capabilityinvocations"), [WRITE]);
+}
+
+/// What becomes of one that the device answers with that, once another gateway has sent it, too.
+async fn answered_before_another_sent_it(code: Option<node::FailureCode>) -> Value {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    world
+        .cluster
+        .add_invocation(&invocation("say-hi", "lamp-1"));
+    let dispatch = device.dispatch().await;
+    world.cluster.hide("say-hi");
+    world
+        .cluster
+        .edit("capabilityinvocations", "say-hi", |invocation| {
+            invocation["status"] = json!({
+                "phase": "Dispatched", "gateway": "gateway-b", "dispatchedAt": now().to_string(),
+            });
+        });
+    let mut result = succeeded(&dispatch, "1");
+    if let Some(code) = code {
+        result = node::Result {
+            uid: dispatch.uid.clone(),
+            name: dispatch.name.clone(),
+            ..node::Result::default()
+        };
+        result.set_outcome(node::Outcome::Failed);
+        let mut failure = node::Failure::default();
+        failure.set_code(code);
+        result.failure = Some(failure);
+    }
+    device.result(result).await;
+    world
+        .cluster
+        .until("it was read again", |cluster| {
+            cluster
+                .log_of("capabilityinvocations")
+                .contains(&READ.to_owned())
+        })
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    world.cluster.invocation("say-hi")["status"]["phase"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_journal_failed_is_not_said_of_what_another_gateway_sent_since() {
+    use node::FailureCode::{CapabilityFailed, JournalUnavailable};
+    assert_eq!(
+        answered_before_another_sent_it(Some(JournalUnavailable)).await,
+        "Dispatched",
+        "it may run by now"
+    );
+    for (code, phase) in [(Some(CapabilityFailed), "Failed"), (None, "Succeeded")] {
+        assert_eq!(
+            answered_before_another_sent_it(code).await,
+            phase,
+            "it is in the journal"
+        );
+    }
+}
+
 /// The phase that something new has when the device hears of it. `renewed`: how long ago the gateway's Lease was.
 async fn phase_when_sent(renewed: Duration) -> Value {
     let world = World::new().await;

@@ -63,6 +63,8 @@ pub struct World {
     kills: Vec<Vec<Timestamp>>,
     /// Killed, and to be started again by its schedule.
     are_down: Vec<bool>,
+    /// Which agents came to their state folder when a second one was there already.
+    are_overtaken: Vec<bool>,
     /// Deaths between the journal and an effect.
     deaths: usize,
 }
@@ -128,6 +130,7 @@ impl World {
             log,
             kills: vec![Vec::new(); STAGE.devices],
             are_down: vec![false; STAGE.devices],
+            are_overtaken: vec![false; STAGE.devices],
             deaths: 0,
         })
     }
@@ -192,12 +195,17 @@ impl World {
             let Some(status) = status else {
                 continue;
             };
+            let overtaken = self
+                .are_overtaken
+                .get_mut(number)
+                .is_some_and(std::mem::take);
             ensure!(
-                status.signal() == Some(Signal::ABORT.as_raw()),
+                status.signal() == Some(Signal::ABORT.as_raw())
+                    || overtaken && status.code() == Some(BUSY),
                 "{} ended with {status}, and nobody asked it to",
                 device(number)
             );
-            agent.run()?;
+            self.agent(number)?.run()?;
             self.deaths += 1;
             self.kills
                 .get_mut(number)
@@ -417,6 +425,11 @@ impl World {
             // Where the first has died, the second takes its place, as it may.
             let first = agent.running().context("no agent")?;
             if first.ended()?.is_some() {
+                // Or came later: it was started a moment before.
+                *self
+                    .are_overtaken
+                    .get_mut(number)
+                    .context("no such agent")? = true;
                 return second.kill().await;
             }
             ensure!(

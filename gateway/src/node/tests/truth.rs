@@ -561,6 +561,41 @@ async fn what_was_written_before_the_session_is_marked_first_though_clock_and_wa
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_end_that_could_not_be_written_is_decided_anew_when_another_gateway_sent_it() {
+    let world = World::new().await;
+    let mut device = world.welcomed("lamp-1").await;
+    world.cluster.set_fault(Some(Fault::Down));
+    let mut cancelled = invocation("say-hi", "lamp-1");
+    cancelled.spec.cancel = Some(Cancel::Requested);
+    world.cluster.add_invocation(&cancelled);
+    world
+        .cluster
+        .until("its end was tried", |cluster| {
+            cluster
+                .log_of("capabilityinvocations")
+                .contains(&WRITE.to_owned())
+        })
+        .await;
+    world
+        .cluster
+        .edit("capabilityinvocations", "say-hi", |invocation| {
+            invocation["status"] = json!({
+                "phase": "Dispatched", "gateway": "gateway-b", "dispatchedAt": now().to_string(),
+            });
+        });
+    let Ok(Event::Cancel(told)) = device.next().await else {
+        panic!("it may run there");
+    };
+    assert_eq!(told.name, "say-hi");
+    world.cluster.set_fault(None);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        world.cluster.invocation("say-hi")["status"]["phase"],
+        "Dispatched"
+    );
+}
+
 /// In real time, for deadlines are.
 #[tokio::test]
 async fn what_has_no_time_left_for_a_mark_is_not_marked() {

@@ -198,48 +198,48 @@ impl Collector {
         self.size.min(self.asked.saturating_add(WINDOW))
     }
 
-    /// Takes a chunk, and gives the part that it completes. What was taken before is left out.
-    pub fn take(&mut self, offset: u64, data: &[u8]) -> Result<Option<Part>, Odd> {
+    /// Takes a chunk, and gives the parts that it completes: two, where the last one is smaller than a chunk. What was taken
+    /// before is left out.
+    pub fn take(&mut self, offset: u64, mut data: &[u8]) -> Result<Vec<Part>, Odd> {
         let length = data.len() as u64;
         if data.is_empty() || data.len() > MAX_CHUNK {
             return Err(Odd::Size);
         }
         if offset < self.next {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if offset > self.next {
             // On its way since before it was asked to begin here.
             return if self.begun {
                 Err(Odd::OutOfOrder)
             } else {
-                Ok(None)
+                Ok(Vec::new())
             };
         }
         if length > self.most().saturating_sub(self.next) {
             return Err(Odd::NotAsked);
         }
         self.begun = true;
-        let number = self.next / PART;
-        let end = self.size.min((number + 1) * PART);
-        // Both are less than a part.
-        let room = usize::try_from(end - self.next).unwrap_or(usize::MAX);
-        let (fits, rest) = data.split_at(room.min(data.len()));
-        if self.part.capacity() == 0 {
-            let whole = usize::try_from(end - number * PART).unwrap_or_default();
-            self.part.reserve_exact(whole);
+        let mut parts = Vec::new();
+        while !data.is_empty() {
+            let number = self.next / PART;
+            let end = self.size.min((number + 1) * PART);
+            // Both are less than a part.
+            let room = usize::try_from(end - self.next).unwrap_or(usize::MAX);
+            let (fits, rest) = data.split_at(room.min(data.len()));
+            if self.part.capacity() == 0 {
+                let whole = usize::try_from(end - number * PART).unwrap_or_default();
+                self.part.reserve_exact(whole);
+            }
+            self.part.extend_from_slice(fits);
+            self.next += fits.len() as u64;
+            if self.next == end {
+                let bytes = std::mem::take(&mut self.part);
+                parts.push(Part { number, bytes });
+            }
+            data = rest;
         }
-        self.part.extend_from_slice(fits);
-        self.next += length;
-        if self.next < end {
-            return Ok(None);
-        }
-        let bytes = std::mem::take(&mut self.part);
-        if !rest.is_empty() {
-            let whole = usize::try_from(PART).unwrap_or_default();
-            self.part.reserve_exact(whole);
-            self.part.extend_from_slice(rest);
-        }
-        Ok(Some(Part { number, bytes }))
+        Ok(parts)
     }
 }
 
@@ -343,9 +343,13 @@ pub(crate) mod tests {
     #[test]
     fn chunks_come_in_order_and_no_further_than_was_asked() {
         let mut collector = Collector::new(100, 0);
-        assert_eq!(collector.take(7, b"late"), Ok(None), "from before it began");
-        assert_eq!(collector.take(0, b"12345"), Ok(None));
-        assert_eq!(collector.take(0, b"12345"), Ok(None), "taken before");
+        assert_eq!(
+            collector.take(7, b"late"),
+            Ok(vec![]),
+            "from before it began"
+        );
+        assert_eq!(collector.take(0, b"12345"), Ok(vec![]));
+        assert_eq!(collector.take(0, b"12345"), Ok(vec![]), "taken before");
         assert_eq!(collector.take(6, b"7"), Err(Odd::OutOfOrder));
         assert_eq!(collector.take(5, b""), Err(Odd::Size));
         assert_eq!(collector.take(5, &vec![0; MAX_CHUNK + 1]), Err(Odd::Size));
@@ -354,8 +358,9 @@ pub(crate) mod tests {
             Err(Odd::NotAsked),
             "past its end"
         );
-        let part = collector.take(5, &[0; 95]).unwrap().unwrap();
-        assert_eq!((part.number, part.bytes.len()), (0, 100));
+        let parts = collector.take(5, &[0; 95]).unwrap();
+        assert_eq!((parts.len(), parts[0].number), (1, 0));
+        assert_eq!(parts[0].bytes.len(), 100);
         assert!(!collector.awaits());
     }
 
@@ -372,6 +377,21 @@ pub(crate) mod tests {
         assert_eq!(collector.take(offset, &chunk), Err(Odd::NotAsked));
         collector.ask(2 * PART);
         assert!(collector.awaits());
+    }
+
+    #[test]
+    fn a_chunk_may_have_the_end_of_one_part_and_all_of_the_last() {
+        let size = PART + 111;
+        let mut collector = Collector::new(size, 0);
+        let bytes = vec![7; usize::try_from(size).unwrap()];
+        let mut parts = Vec::new();
+        // No multiple of it is a part.
+        for (number, chunk) in bytes.chunks(MAX_CHUNK - 1).enumerate() {
+            let at = (number * (MAX_CHUNK - 1)) as u64;
+            parts.extend(collector.take(at, chunk).unwrap());
+        }
+        let lengths: Vec<_> = parts.iter().map(|part| part.bytes.len() as u64).collect();
+        assert_eq!(lengths, [PART, 111]);
     }
 
     proptest! {

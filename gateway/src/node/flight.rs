@@ -39,6 +39,8 @@ pub struct Flight {
     pub wants_ack: bool,
     /// Writes of its end that failed.
     pub failures: u32,
+    /// The version that an end of ours was decided on.
+    decided_on: Option<String>,
 }
 
 /// How far it came.
@@ -97,6 +99,7 @@ impl Flight {
             progress_at: Instant::now() + BETWEEN_PROGRESS,
             wants_ack: false,
             failures: 0,
+            decided_on: None,
         }
     }
 
@@ -114,6 +117,22 @@ impl Flight {
             State::Retrying { at, .. } | State::LookAgain { at } => Some(*at),
             State::Marking { .. } | State::Ending { .. } | State::Ended { .. } => None,
         }
+    }
+
+    /// An end of ours was decided, on what is known now.
+    pub fn decided(&mut self) {
+        self.decided_on = self.version().map(str::to_owned);
+    }
+
+    /// Whether that is an end of ours, decided on what is not there any more. What failed to be written then must not be
+    /// written over what came since.
+    pub fn is_outdated(&self, answer: &Answer) -> bool {
+        matches!(answer, Answer::Ours(_)) && self.version() != self.decided_on.as_deref()
+    }
+
+    fn version(&self) -> Option<&str> {
+        let known = self.invocation.as_ref()?;
+        Some(&known.resource_version)
     }
 
     /// Whether the phase does not say yet what this stream knows.

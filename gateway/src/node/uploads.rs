@@ -125,12 +125,11 @@ impl Uploads {
             return;
         };
         active.heard = Instant::now();
-        let sent = match collector.take(chunk.offset, &chunk.data) {
-            Ok(None) => return,
+        let sent = collector.take(chunk.offset, &chunk.data).and_then(|parts| {
+            let mut parts = parts.into_iter();
             // As many wait as it may be ahead.
-            Ok(Some(part)) => active.parts.try_send(part).map_err(|_| Odd::NotAsked),
-            Err(odd) => Err(odd),
-        };
+            parts.try_for_each(|part| active.parts.try_send(part).map_err(|_| Odd::NotAsked))
+        });
         if let Err(odd) = sent {
             let uid = active.offer.place.uid.clone();
             inner.let_go();

@@ -2,35 +2,27 @@
 //!
 //! What once was of interest is kept in `tests/corpus/TARGET/` and tried first. `PROPTEST_CASES` sets how many more.
 
+// What is judged with is a file for each thing, which the targets in `/fuzz` include.
+mod event;
+mod output;
+mod registration;
+mod stranger;
+
 use std::{fs, path::Path};
 
-use gateway::{
-    csr,
-    domain::{
-        artefact::{Claim, Collector, PART, Place},
-        names::is_uid,
-        register,
-        result::End,
-        underway,
-    },
-    enrollment::application::{self, Circumstances},
-};
-use pairing::{
-    code::{Alphabet, PairingCode},
-    exporter::Exporter,
-    key::KeyFingerprint,
-    opaque,
-};
+use event::hear;
+use output::prints;
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::Message;
 use proto::node::{
     self, DeviceEvent, EnrollRequest, RegisterRequest, device_event, enroll_request,
 };
-use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rcgen::CertificateParams;
+use registration::registers;
 use sha2::{Digest as _, Sha256};
+use stranger::Stranger;
 
 const CASES: u32 = 400;
-const MAX_OUTPUT: i64 = 262_144;
 
 fn fuzz<S: Strategy>(
     target: &str,
@@ -69,150 +61,6 @@ fn fuzz<S: Strategy>(
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..400)
-}
-
-/// Reads an event as a stream does, and looks at what would be written of it.
-fn hear(event: device_event::Event) {
-    match event {
-        device_event::Event::Result(result) => {
-            let end = End::reported(&result, MAX_OUTPUT);
-            assert!(end.phase.is_terminal());
-            let message = end.error.map(|error| error.message).unwrap_or_default();
-            assert!(message.chars().count() <= 1024);
-            if let Some(mediation) = end.mediation {
-                assert!(mediation.by.chars().count() <= 253);
-                assert!(mediation.reason.unwrap_or_default().chars().count() <= 512);
-            }
-        }
-        device_event::Event::CapabilityUpdate(update) => {
-            if let Ok(read) = register::read_capabilities(update.capabilities) {
-                assert!(read.len() <= register::MAX_CAPABILITIES);
-            }
-        }
-        device_event::Event::Progress(progress) => {
-            let progress = underway::progress(&progress);
-            assert!((0..=100).contains(&progress.percent));
-            assert!(progress.message.unwrap_or_default().chars().count() <= 256);
-        }
-        device_event::Event::Renew(renew) => {
-            let key = KeyFingerprint::of_spki(b"the key of the connection");
-            assert!(csr::read(&renew.pkcs10, &key, 2900).is_err());
-        }
-        device_event::Event::ArtefactOffer(offer) => claims(&offer),
-        device_event::Event::ArtefactChunk(chunk) => collects(&chunk),
-        device_event::Event::Accepted(node::Accepted { uid })
-        | device_event::Event::AwaitingMediation(node::AwaitingMediation { uid }) => {
-            assert!(!is_uid(&uid) || uid.len() <= 64);
-        }
-        // What they do, and in which order, is tried on real streams.
-        device_event::Event::Hello(_) | device_event::Event::Heartbeat(_) => {}
-    }
-}
-
-fn claims(offer: &node::ArtefactOffer) {
-    const MOST: u64 = 5_242_880_000;
-    let artefact = offer.artefact.clone().unwrap_or_default();
-    let Ok(claim) = Claim::read(&artefact, MOST) else {
-        return;
-    };
-    assert!((1..=MOST).contains(&claim.size));
-    assert!(claim.media_type.len() <= 128);
-    let place = Place {
-        namespace: "kitchen".to_owned(),
-        name: "say-hi".to_owned(),
-        uid: "1a-2b".to_owned(),
-        claim,
-    };
-    assert!(place.count() <= 1000);
-    assert!(place.part(place.count() - 1).len() <= 512);
-}
-
-/// It may begin anywhere, and nothing makes more of it than a part.
-fn collects(chunk: &node::ArtefactChunk) {
-    for (size, begins) in [
-        (1, 0),
-        (chunk.offset.saturating_add(1), 0),
-        (u64::MAX, chunk.offset),
-        (
-            chunk.offset.saturating_add(chunk.data.len() as u64),
-            chunk.offset,
-        ),
-    ] {
-        let mut collector = Collector::new(size, begins);
-        for offset in [chunk.offset, chunk.offset.wrapping_add(1), 0] {
-            if let Ok(Some(part)) = collector.take(offset, &chunk.data) {
-                assert!(part.bytes.len() as u64 <= PART);
-            }
-        }
-    }
-}
-
-fn registers(request: RegisterRequest) {
-    let Ok(declared) = register::read(request) else {
-        return;
-    };
-    assert!((1..=register::MAX_CONCURRENCY).contains(&declared.concurrency));
-    assert!(declared.capabilities.len() <= register::MAX_CAPABILITIES);
-    assert!(declared.platform.hostname.len() <= 253);
-    let schemas = declared.capabilities.iter();
-    let bytes = schemas.map(|(one, _)| one.input_schema.as_ref().map_or(0, String::len));
-    assert!(bytes.sum::<usize>() <= 64 * 1024);
-}
-
-/// A stranger's part of an enrolment, in whatever order.
-struct Stranger {
-    pair: KeyPair,
-    setup: opaque::Setup,
-    exporter: Exporter,
-    ke1: Vec<u8>,
-}
-
-impl Stranger {
-    fn new() -> Self {
-        let code = PairingCode::draw(Alphabet::Alphanumeric);
-        let (_, ke1) = opaque::Claim::start(code).unwrap();
-        Self {
-            pair: KeyPair::generate().unwrap(),
-            setup: opaque::Setup::generate(),
-            exporter: Exporter::from_bytes([7; 32]),
-            ke1,
-        }
-    }
-
-    fn says(&self, step: enroll_request::Step) {
-        let challenge =
-            |code: &str, ke1: &[u8]| self.setup.challenge(None, code, ke1, &self.exporter);
-        match step {
-            enroll_request::Step::Begin(begin) => {
-                let _ = challenge(&begin.code_id, &begin.ke1);
-            }
-            enroll_request::Step::Proof(proof) => {
-                let (attempt, _) = challenge("ABCD", &self.ke1).unwrap();
-                assert!(
-                    attempt.verify(&proof.ke3).is_err(),
-                    "nothing proves a code that is none"
-                );
-            }
-            enroll_request::Step::Application(application) => self.applies(application),
-            enroll_request::Step::Resume(node::Resume {}) => {}
-        }
-    }
-
-    fn applies(&self, application: node::Application) {
-        let around = Circumstances {
-            key: KeyFingerprint::of_spki(&self.pair.subject_public_key_info()),
-            code: "front-door",
-            gateway: "gateway-a",
-            remote_address: "127.0.0.1".to_owned(),
-            expires_at: jiff::Timestamp::UNIX_EPOCH,
-        };
-        let Ok(spec) = application::read(application, around) else {
-            return;
-        };
-        assert!((1..=253).contains(&spec.requested_name.len()));
-        assert!(spec.capabilities.len() <= register::MAX_CAPABILITIES);
-        assert!(!spec.requested_name.chars().any(surface::is_deceptive));
-    }
 }
 
 #[test]
@@ -396,22 +244,7 @@ fn whatever_a_capability_prints_is_an_output_or_a_failure() {
         "\"(\\\\u[0-9a-f]{4}|[ -~])*\"".prop_map(String::into_bytes),
         "-?[0-9]{1,40}(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,6})?".prop_map(String::into_bytes),
     ];
-    fuzz("capability_output", Some, text, |output| {
-        let mut result = node::Result {
-            output_sha256: Sha256::digest(&output).to_vec(),
-            output,
-            ..node::Result::default()
-        };
-        result.set_outcome(node::Outcome::Succeeded);
-        let end = End::reported(&result, MAX_OUTPUT);
-        let Some(value) = end.output else {
-            return assert!(end.error.is_some() || result.output.is_empty());
-        };
-        // It goes to the API server and comes back.
-        let written = serde_json::to_vec(&value).unwrap();
-        let read: serde_json::Value = serde_json::from_slice(&written).unwrap();
-        assert_eq!(serde_json::to_vec(&read).unwrap(), written);
-    });
+    fuzz("capability_output", Some, text, prints);
 }
 
 /// What is kept of every kind of message is what that message is. `UPDATE_GENERATED=1` writes it anew.

@@ -84,14 +84,16 @@ impl Dispatcher {
                     self.mark(uid, now);
                 }
             }
-            State::Retrying { answer, .. } => self.end(uid, answer),
+            State::Retrying { answer, .. } if !flight.is_outdated(&answer) => {
+                self.end(uid, answer);
+            }
             // It was sent: somebody else's write changes nothing about that.
-            State::LookAgain { .. } if flight.awaited.is_some() => {
+            State::LookAgain { .. } | State::Retrying { .. } if flight.awaited.is_some() => {
                 let pushed = flight.awaited.is_some_and(|awaited| awaited.pushed);
                 let mark_at = (pushed && flight.lacks_phase()).then_some(now);
                 flight.state = State::Sent { mark_at };
             }
-            State::LookAgain { .. } => {
+            State::LookAgain { .. } | State::Retrying { .. } => {
                 self.flights.remove(&uid);
             }
             state @ (State::Marking { .. } | State::Ending { .. } | State::Ended { .. }) => {
@@ -137,10 +139,11 @@ impl Dispatcher {
         let Some(flight) = self.flights.get_mut(&uid) else {
             return;
         };
-        flight.state = State::Ending {
-            ours: matches!(answer, Answer::Ours(_)),
-            heard: None,
-        };
+        let ours = matches!(answer, Answer::Ours(_));
+        if ours {
+            flight.decided();
+        }
+        flight.state = State::Ending { ours, heard: None };
         let (shared, device) = (Arc::clone(&self.shared), self.device.clone());
         let (name, known) = (flight.name.clone(), flight.invocation.clone());
         self.work.push(Box::pin(async move {

@@ -232,14 +232,6 @@ impl Dispatcher {
             .is_none_or(|known| entry.invocation.is_newer_than(known))
         {
             flight.invocation = Some(Arc::clone(&entry.invocation));
-            if let State::Retrying {
-                answer: Answer::Ours(_),
-                ..
-            } = flight.state
-            {
-                // What was decided on is not what is there.
-                flight.state = State::LookAgain { at: Instant::now() };
-            }
         }
         let invocation = flight.invocation.as_ref()?;
         let marking = match &flight.state {

@@ -561,11 +561,11 @@ async fn what_was_written_before_the_session_is_marked_first_though_clock_and_wa
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_end_that_could_not_be_written_is_decided_anew_when_another_gateway_sent_it() {
+/// Something is cancelled that nobody has sent, its end cannot be written, and meanwhile another gateway sends it.
+async fn sent_while_the_end_is_not_written(fault: Fault) {
     let world = World::new().await;
     let mut device = world.welcomed("lamp-1").await;
-    world.cluster.set_fault(Some(Fault::Down));
+    world.cluster.set_fault(Some(fault));
     let mut cancelled = invocation("say-hi", "lamp-1");
     cancelled.spec.cancel = Some(Cancel::Requested);
     world.cluster.add_invocation(&cancelled);
@@ -594,6 +594,12 @@ async fn an_end_that_could_not_be_written_is_decided_anew_when_another_gateway_s
         world.cluster.invocation("say-hi")["status"]["phase"],
         "Dispatched"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_could_not_be_written_is_decided_anew_when_another_gateway_sent_it() {
+    sent_while_the_end_is_not_written(Fault::Down).await;
+    sent_while_the_end_is_not_written(Fault::Silent).await;
 }
 
 /// In real time, for deadlines are.

@@ -1,13 +1,17 @@
 //! Properties of all schemas, over random ones: small, with names and numbers that meet; and of those that once were of
 //! interest, which are files in `corpus/`: schemas and inputs, and the seeds of what a run has found.
 
+// Shared with the target in `/fuzz`.
+mod judged;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use judged::{try_bytes, try_pair, try_parts};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Map, Value, json};
-use surface::{Schema, digest, narrows};
+use surface::{Schema, digest};
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "ab", "c"]).prop_map(str::to_owned)
@@ -189,20 +193,6 @@ fn kept(kind: &str) -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(read).collect()
 }
 
-/// What holds for whatever is read as a schema, and whatever is given to it.
-fn try_bytes(name: &str, bytes: &[u8], inputs: &[Value]) {
-    let Ok(schema) = Schema::parse(bytes) else {
-        return;
-    };
-    let again = Schema::parse(schema.text().as_bytes()).expect("its own text is a schema");
-    assert_eq!(schema.text(), again.text(), "{name}");
-    assert!(narrows(Some(&schema), Some(&again)), "{name}");
-    for input in inputs {
-        let is_taken = schema.check(input).is_ok();
-        assert_eq!(is_taken, again.check(input).is_ok(), "{name} {input}");
-    }
-}
-
 #[test]
 fn what_was_of_interest_is_read_or_refused() {
     let inputs: Vec<Value> = kept("input")
@@ -211,7 +201,7 @@ fn what_was_of_interest_is_read_or_refused() {
         .collect();
     let schemas = kept("schema");
     for (name, bytes) in &schemas {
-        try_bytes(name, bytes, &inputs);
+        try_parts(name, bytes, &inputs);
     }
     let is_read = |(_, bytes): &&(String, Vec<u8>)| Schema::parse(bytes).is_ok();
     let read = schemas.iter().filter(is_read).count();
@@ -259,15 +249,7 @@ proptest! {
     ) {
         let (new, old) = if back { (old, new) } else { (new, old) };
         let (Some(new), Some(old)) = (read(&new), read(&old)) else { return Ok(()) };
-        prop_assert!(narrows(Some(&new), Some(&new)), "a schema is within itself: {}", new.text());
-        if narrows(Some(&new), Some(&old)) {
-            for instance in instances {
-                prop_assert!(
-                    new.check(&instance).is_err() || old.check(&instance).is_ok(),
-                    "{} is accepted by {} and not by {}", instance, new.text(), old.text()
-                );
-            }
-        }
+        try_pair(&new, &old, &instances);
     }
 
     #[test]

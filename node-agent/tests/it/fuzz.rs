@@ -3,37 +3,25 @@
 //! What once was of interest is kept in `tests/corpus/TARGET/` and tried first. `PROPTEST_CASES` sets how many more. What is
 //! private to the agent – certificates, what a command says – is tried beside the code.
 
+// What is judged with is a file for each thing, which the targets in `/fuzz` include.
+mod decision;
+mod disk;
+mod settings;
+mod uri;
+
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashSet},
     env, fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use node_agent::{
-    agent::{
-        jobs::Jobs,
-        order::{self, Wish},
-        plan::{self, Effect, Event, Limits, Observed},
-    },
-    capability::{
-        Offer,
-        command::{
-            account::Accounts,
-            declaration::{self, Surroundings},
-        },
-    },
-    config::{Config, document::Document},
-    host::clock::Moment,
-    journal::{Bounds, Follow, Journal, Mark, Phase, Record, Uid},
-    mediation::rules::Rules,
-};
-use pairing::uri::PairingUri;
+use decision::{Known, decide, in_a_row};
+use disk::Disk;
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::Message as _;
-use proto::node::{self, Availability, GatewayEvent, device_event, gateway_event};
+use proto::node::{self, GatewayEvent, device_event, gateway_event};
+use settings::{Settings, declares};
+use uri::scans;
 
 use crate::{
     gateway::{Authority, Gateway, Manners, StreamCall, soon},
@@ -83,152 +71,6 @@ fn fuzz<S: Strategy>(
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..400)
-}
-
-/// An agent that has seen something already: one of every kind that a journal knows.
-struct Known {
-    _folder: tempfile::TempDir,
-    journal: Journal,
-    jobs: Jobs,
-}
-
-const NOW: Moment = Moment::from_millis(10_000);
-
-impl Known {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let mut journal = Journal::open(&path, Bounds::default(), Moment::default()).unwrap();
-        let name = |text: &str| format!("check-{text}");
-        let mark = |key: &str| Some(Mark::of(key, "echo", b"1", "jane"));
-        let accepted = |text: &str, mark| Record::Accepted {
-            uid: uid(text),
-            name: name(text),
-            mark,
-        };
-        let result = |text: &str, artefact| node::Result {
-            uid: text.to_owned(),
-            name: name(text),
-            outcome: node::Outcome::Succeeded.into(),
-            artefact,
-            ..node::Result::default()
-        };
-        let finished = |text: &str| Record::Finished {
-            uid: uid(text),
-            result: result(text, None),
-        };
-        let artefact = node::Artefact {
-            sha256: vec![7; 32],
-            size_bytes: 1 << 20,
-            ..node::Artefact::default()
-        };
-        let records = [
-            accepted("a", mark("a")),
-            accepted("b", mark("b")),
-            finished("b"),
-            accepted("c", None),
-            finished("c"),
-            Record::Acked { uid: uid("c") },
-            Record::Cancelled {
-                uid: uid("d"),
-                name: name("d"),
-            },
-            Record::Following {
-                uid: uid("e"),
-                name: name("e"),
-                follow: Follow {
-                    first: uid("a"),
-                    first_name: name("a"),
-                    max_output_bytes: 1_000,
-                    is_of_another: true,
-                },
-            },
-            accepted("f", None),
-            Record::Kept {
-                uid: uid("f"),
-                result: result("f", Some(artefact)),
-            },
-        ];
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        let committed = journal.commit(Arc::from(records), 0, Moment::default());
-        runtime.block_on(committed).unwrap();
-        let mut jobs = Jobs::default();
-        let order = order::parse(
-            gateway_event::Event::Dispatch(node::Dispatch {
-                uid: "a".to_owned(),
-                name: name("a"),
-                capability: "echo".to_owned(),
-                remaining_ms: 30_000,
-                ..node::Dispatch::default()
-            }),
-            NOW,
-        );
-        let Some(Wish::Dispatch(order)) = order else {
-            unreachable!("an order");
-        };
-        jobs.start(&Arc::from(order));
-        Self {
-            _folder: folder,
-            journal,
-            jobs,
-        }
-    }
-}
-
-/// Decides about events, and looks that nothing starts unrecorded, or a second time.
-fn decide(known: &Known, events: &[gateway_event::Event]) {
-    let now = NOW;
-    let events: Vec<Event> = events
-        .iter()
-        .filter_map(|event| order::parse(event.clone(), now))
-        .filter_map(|wish| match wish {
-            Wish::Dispatch(order) => Some(Event::Dispatch(Arc::from(order))),
-            Wish::Cancel { uid, name } => Some(Event::Cancel { uid, name }),
-            Wish::Ack(uid) => Some(Event::Ack(uid)),
-            Wish::Stored(uid) => Some(Event::Stored(uid)),
-            Wish::NotStored { uid, message } => Some(Event::NotStored { uid, message }),
-            // Nothing is decided about it.
-            Wish::Wanted { .. } => None,
-        })
-        .collect();
-    let offer = Offer {
-        availability: Availability::Available,
-        concurrency: 2,
-        is_mediated: false,
-        capability: None,
-    };
-    let plan = plan::plan(&Observed {
-        now,
-        events: &events,
-        ledger: known.journal.ledger(),
-        bounds: Bounds::default(),
-        repeats: &[],
-        jobs: &known.jobs,
-        refused: &HashSet::new(),
-        told: Some(&HashSet::new()),
-        told_asked: &HashSet::new(),
-        surface: &BTreeMap::from([("echo", offer)]),
-        rules: &Rules::default(),
-        limits: Limits::default(),
-        stop_at: None,
-    });
-    let accepted: HashSet<&Uid> = plan
-        .records
-        .iter()
-        .filter(|record| matches!(record, Record::Accepted { .. }))
-        .map(Record::uid)
-        .collect();
-    let mut started = HashSet::new();
-    for effect in &plan.effects {
-        if let Effect::Start(order) = effect {
-            assert!(accepted.contains(&order.uid), "it starts unrecorded");
-            assert!(started.insert(order.uid.clone()), "it starts twice");
-            let phase = known.journal.ledger().phase(&order.uid);
-            assert_eq!(phase, None, "{} started before", order.uid);
-        }
-    }
 }
 
 #[test]
@@ -540,82 +382,34 @@ fn whatever_a_gateway_wants_is_begun_once_and_recorded_first() {
     fuzz(
         "gateway_event",
         CASES,
-        |_| None,
+        |bytes| Some(in_a_row(&bytes)),
         wishes,
         |wishes| decide(&known, &wishes),
     );
 }
 
-fn uid(text: &str) -> Uid {
-    Uid::parse(text).unwrap()
-}
-
-/// A journal with three invocations that began, each recorded by itself.
-fn journal(folder: &Path) -> (PathBuf, Vec<u8>) {
-    let path = folder.join("journal");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let mut journal = Journal::open(&path, Bounds::default(), Moment::default()).unwrap();
-    runtime.block_on(async {
-        for text in ["a", "b", "c", "d"] {
-            let accepted = Record::Accepted {
-                uid: uid(text),
-                name: format!("say-{text}"),
-                mark: None,
-            };
-            let records = Arc::from([accepted]);
-            journal.commit(records, 0, Moment::default()).await.unwrap();
-        }
-    });
-    let bytes = fs::read(&path).unwrap();
-    (path, bytes)
-}
-
 #[test]
 fn whatever_is_in_a_journal_is_read_or_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal");
+    let disk = Disk::new();
     let journal = (any::<bool>(), bytes()).prop_map(|(ours, mut bytes)| {
         if ours {
             bytes.splice(0..0, *b"FLJRNL01");
         }
         bytes
     });
-    fuzz("journal", CASES, Some, journal, |bytes| {
-        fs::write(&path, bytes).unwrap();
-        // Either is fine.
-        let _ = Journal::peek(&path);
-    });
+    fuzz("journal", CASES, Some, journal, |bytes| disk.holds(&bytes));
 }
 
 #[test]
 fn a_damaged_journal_never_lets_an_effect_be_repeated() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, whole) = journal(folder.path());
-    let length = whole.len();
-    let damage = (0..length, any::<u8>(), bytes());
+    let disk = Disk::new();
+    let damage = (0..disk.len(), any::<u8>(), bytes());
     fuzz(
         "journal",
         FEW,
-        |_| None,
+        |bytes| disk.damage(&bytes),
         damage,
-        |(at, with, tail)| {
-            let mut bytes = whole.clone();
-            bytes[at] = with;
-            bytes.extend(tail);
-            fs::write(&path, bytes).unwrap();
-            // Refused, or it knows all that was safe on the disk. Of the last record nobody can tell.
-            if let Ok(journal) = Journal::open(&path, Bounds::default(), Moment::default()) {
-                for text in ["a", "b", "c"] {
-                    assert_eq!(
-                        journal.ledger().phase(&uid(text)),
-                        Some(Phase::Ended),
-                        "{at}"
-                    );
-                }
-            }
-        },
+        |(at, with, tail)| disk.is_damaged(at, with, &tail),
     );
 }
 
@@ -627,47 +421,26 @@ fn whatever_is_scanned_or_typed_is_a_pairing_uri_or_none() {
         "fairlead://[a-z0-9.:\\[\\]%@]{0,40}/\\?[a-z=&%0-9]{0,90}#.{0,20}",
         "fairlead://[a-z]{1,9}:[0-9]{1,6}/\\?ns=[a-z-]{0,70}&ca=[0-9a-f]{64}#[0-9A-Z]{4}-[0-9A-Z]{6}",
     ];
-    fuzz("pairing_uri", CASES, text, uri, |uri| {
-        if let Ok(read) = uri.parse::<PairingUri>() {
-            assert_eq!(read.expose().parse(), Ok(read));
-        }
-    });
+    fuzz("pairing_uri", CASES, text, uri, |uri| scans(&uri));
 }
 
 #[test]
 fn whatever_is_in_a_configuration_is_read_or_a_problem() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.toml");
-    fs::write(&path, "").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let settings = Settings::new();
     let text = prop_oneof![
         ".{0,300}",
         "(state_dir|capabilities_dir|max_concurrent|\\[desktop\\]|\\[mediation\\]|open_url) ?=? ?(\"/?[a-z./]{0,9}\"|-?[0-9]{0,20}|true|\\[\\])\n",
     ];
     let kept = |bytes| String::from_utf8(bytes).ok();
-    fuzz("config", CASES, kept, text, |text| {
-        fs::write(&path, text).unwrap();
-        if let Err(problem) = Config::read(Some(&path)) {
-            assert!(!problem.to_string().contains('\n'), "one line each");
-        }
-    });
+    fuzz("config", CASES, kept, text, |text| settings.are(&text));
 }
 
 #[test]
 fn whatever_declares_capabilities_is_read_or_a_problem() {
-    let surroundings = Surroundings {
-        is_root: false,
-        accounts: Accounts::default(),
-    };
     let text = prop_oneof![
         ".{0,300}",
         "\\[\\[capability\\]\\]\nname = \"[a-z./]{0,9}\"\ncommand = \"/bin/[a-z]{0,5}\"\nargs = \\[\"[{}a-z/~01$]{0,12}\"\\]\n(timeout_seconds|memory_bytes|concurrency|grace_seconds) = -?[0-9]{1,19}\n",
     ];
     let kept = |bytes| String::from_utf8(bytes).ok();
-    fuzz("capabilities", CASES, kept, text, |text| {
-        let document = Document::of(Path::new("some.toml"), text);
-        if let Err(problems) = declaration::read(&document, &surroundings) {
-            assert!(!problems.is_empty());
-        }
-    });
+    fuzz("capabilities", CASES, kept, text, declares);
 }

@@ -491,6 +491,21 @@ async fn sessions(scene: Scene) -> anyhow::Result<()> {
     ensure!(refused.code == ProblemCode::InvalidCsrf, "{refused:?}");
     let refused = problem(logout(Some("guessed")).await?).await?;
     ensure!(refused.code == ProblemCode::InvalidCsrf, "{refused:?}");
+    let guarded = || {
+        RouteId::ALL
+            .into_iter()
+            .filter(|id| matches!(id.route().need, Need::Permission(_)))
+    };
+    for id in guarded().filter(|id| id.route().method.method() != http::Method::GET) {
+        let ask = request(&http, one, id, &scene.namespace)
+            .header("cookie", &cookie)
+            .header(CSRF_HEADER, "guessed");
+        let refused = problem(ask.send().await?).await?;
+        ensure!(
+            refused.code == ProblemCode::InvalidCsrf,
+            "{id:?} with a wrong token: {refused:?}"
+        );
+    }
     let ended = logout(Some(csrf)).await?;
     ensure!(ended.status().is_success(), "{}", ended.status());
     // A copy of the cookie is dead, here and there.
@@ -500,6 +515,16 @@ async fn sessions(scene: Scene) -> anyhow::Result<()> {
             Ok((answer.status() == reqwest::StatusCode::UNAUTHORIZED).then_some(()))
         })
         .await?;
+        for id in guarded() {
+            let ask = request(&http, url, id, &scene.namespace)
+                .header("cookie", &cookie)
+                .header(CSRF_HEADER, csrf);
+            let refused = problem(ask.send().await?).await?;
+            ensure!(
+                refused.code == ProblemCode::SessionExpired,
+                "{id:?} with a session that is over: {refused:?}"
+            );
+        }
     }
     Ok(())
 }

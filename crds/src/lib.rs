@@ -11,7 +11,7 @@
 //! - [`presence`]: whether a device is there;
 //! - [`grants`]: what a device may run;
 //! - [`digest`]: the digest of a request, which is its name;
-//! - [`deadline`]: until when an invocation may run;
+//! - [`deadline`]: until when an invocation may run; [`excess`]: of how many there are too many;
 //! - [`guarded`]: how a list is read of which one object is unreadable;
 //! - [`remedies`]: what to say where an invocation did not succeed.
 //!
@@ -21,6 +21,7 @@ pub mod conditions;
 pub mod deadline;
 pub mod definition;
 pub mod digest;
+pub mod excess;
 pub mod grants;
 pub mod guarded;
 pub mod names;

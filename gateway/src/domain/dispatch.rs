@@ -5,7 +5,8 @@
 
 use crds::{
     deadline::ANSWER_SECONDS,
-    names::{MAX_INPUT_BYTES, MAX_OPEN_PER_DEVICE, MAX_OPEN_PER_NAMESPACE},
+    excess::Excess,
+    names::MAX_INPUT_BYTES,
     v1alpha1::{
         capability_invocation::{ErrorCode, InvocationPhase},
         device::{Availability, TrustDecision},
@@ -59,13 +60,6 @@ pub enum Decision {
     Wait(Timestamp),
     /// Nothing.
     Nothing,
-}
-
-/// Of what there are too many older ones.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Excess {
-    OfDevice,
-    OfNamespace,
 }
 
 /// What is sent with an invocation.
@@ -145,23 +139,11 @@ pub fn turn_away(
     let decision = hold(invocation, may_be_known, since, now);
     let is_unsent = !may_be_known && invocation.phase() == InvocationPhase::Queued;
     if is_unsent && matches!(decision, Decision::Wait(_)) {
-        Decision::End(queue_full(invocation, excess))
+        let message = excess.message(&invocation.device.name);
+        Decision::End(End::failed(ErrorCode::QueueFull, message))
     } else {
         decision
     }
-}
-
-fn queue_full(invocation: &OpenInvocation, excess: Excess) -> End {
-    let message = match excess {
-        Excess::OfDevice => format!(
-            "Device {} has {MAX_OPEN_PER_DEVICE} older open invocations: wait until some have ended",
-            invocation.device.name
-        ),
-        Excess::OfNamespace => format!(
-            "the namespace has {MAX_OPEN_PER_NAMESPACE} older open invocations: wait until some have ended"
-        ),
-    };
-    End::failed(ErrorCode::QueueFull, message)
 }
 
 /// A stream before this one may have sent it and ended before that was said. Then the device knows, and tells first of

@@ -9,12 +9,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use crds::names::{MAX_OPEN_PER_DEVICE, MAX_OPEN_PER_NAMESPACE};
+use crds::{
+    excess::Excess,
+    names::{MAX_OPEN_PER_DEVICE, MAX_OPEN_PER_NAMESPACE},
+};
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{crowd::Crowd, read, write};
-use crate::domain::{device::DeviceKey, dispatch::Excess, invocation::OpenInvocation};
+use crate::domain::{device::DeviceKey, invocation::OpenInvocation};
 
 /// Most open invocations of a device that are kept: as many as it may have, and some of those beyond, to be ended.
 const MOST_KEPT: usize = MAX_OPEN_PER_DEVICE + 16;

@@ -9,7 +9,9 @@ mod absent;
 use crds::{
     CapabilityInvocation, Device, Invalid,
     conditions::{self, READY, condition},
-    deadline, names,
+    deadline,
+    excess::Excess,
+    names,
     presence::{GatewayLease, presence},
     v1alpha1::{
         CapabilityInvocationStatus,
@@ -188,18 +190,12 @@ fn too_large(observed: &Observed) -> Option<End> {
 
 /// What nobody should have to hold.
 fn excess(observed: &Observed) -> Option<End> {
-    let message = match observed.standing {
+    let excess = match observed.standing {
         Standing::Within => return None,
-        Standing::BeyondDevice => format!(
-            "Device {} has {} older open invocations: wait until some have ended",
-            observed.invocation.spec.device_ref.name,
-            names::MAX_OPEN_PER_DEVICE
-        ),
-        Standing::BeyondNamespace => format!(
-            "the namespace has {} older open invocations: wait until some have ended",
-            names::MAX_OPEN_PER_NAMESPACE
-        ),
+        Standing::BeyondDevice => Excess::OfDevice,
+        Standing::BeyondNamespace => Excess::OfNamespace,
     };
+    let message = excess.message(&observed.invocation.spec.device_ref.name);
     Some(failed(ErrorCode::QueueFull, "QueueFull", message))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::v1alpha1::capability_invocation::InvocationPhase;
+use crds::{excess::Excess, v1alpha1::capability_invocation::InvocationPhase};
 use jiff::Timestamp;
 use proto::node::gateway_event::Event;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::{
     clock,
     domain::{
         device::KnownDevice,
-        dispatch::{self, Decision, Excess, Push},
+        dispatch::{self, Decision, Push},
         grants::{self, Standing},
         invocation::{OpenInvocation, after},
         register::Declared,

@@ -40,8 +40,13 @@ impl<O: Copy + Ord> Crowd<O> {
         }
     }
 
+    /// The first that has as many before it as may be; with none, all are within.
+    pub fn first_beyond(&self) -> Option<O> {
+        self.beyond.first().copied()
+    }
+
     /// Whether what has that place has as many before it as may be.
-    pub fn is_beyond(&self, order: O) -> bool {
+    fn is_beyond(&self, order: O) -> bool {
         let is_after_all = self.within.last().is_none_or(|last| order > *last);
         is_after_all && self.within.len() >= self.most
     }
@@ -91,6 +96,7 @@ mod tests {
                 for (place, order) in all.iter().enumerate() {
                     prop_assert_eq!(crowd.is_beyond(*order), place >= most, "{} of {:?}", order, all);
                 }
+                prop_assert_eq!(crowd.first_beyond(), all.iter().nth(most).copied());
                 prop_assert_eq!(crowd.is_empty(), all.is_empty());
             }
         }

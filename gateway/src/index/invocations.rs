@@ -101,10 +101,12 @@ impl Invocations {
             self.wants.notify_one();
         }
         let crowd = store.namespaces.get(&device.namespace);
-        let is_within = |order: &&Order| !crowd.is_some_and(|crowd| crowd.is_beyond(**order));
         Open {
             entries: of.kept.values().cloned().collect(),
-            within: of.kept.keys().take_while(is_within).count(),
+            within: match crowd.and_then(Crowd::first_beyond) {
+                None => of.kept.len(),
+                Some(first) => of.kept.range(..first).count(),
+            },
         }
     }
 

@@ -561,6 +561,26 @@ async fn what_was_written_before_the_session_is_marked_first_though_clock_and_wa
     );
 }
 
+/// Another gateway writes that it sent it.
+fn sent_by_another(world: &World) {
+    world
+        .cluster
+        .edit("capabilityinvocations", "say-hi", |invocation| {
+            invocation["status"] = json!({
+                "phase": "Dispatched", "gateway": "gateway-b", "dispatchedAt": now().to_string(),
+            });
+        });
+}
+
+/// Waits for that request.
+async fn until_asked(world: &World, request: &str) {
+    let is_asked = |cluster: &Cluster| {
+        let log = cluster.log_of("capabilityinvocations");
+        log.iter().any(|line| line == request)
+    };
+    world.cluster.until(request, is_asked).await;
+}
+
 /// Something is cancelled that nobody has sent, its end cannot be written, and meanwhile another gateway sends it.
 async fn sent_while_the_end_is_not_written(fault: Fault) {
     let world = World::new().await;
@@ -569,21 +589,8 @@ async fn sent_while_the_end_is_not_written(fault: Fault) {
     let mut cancelled = invocation("say-hi", "lamp-1");
     cancelled.spec.cancel = Some(Cancel::Requested);
     world.cluster.add_invocation(&cancelled);
-    world
-        .cluster
-        .until("its end was tried", |cluster| {
-            cluster
-                .log_of("capabilityinvocations")
-                .contains(&WRITE.to_owned())
-        })
-        .await;
-    world
-        .cluster
-        .edit("capabilityinvocations", "say-hi", |invocation| {
-            invocation["status"] = json!({
-                "phase": "Dispatched", "gateway": "gateway-b", "dispatchedAt": now().to_string(),
-            });
-        });
+    until_asked(&world, WRITE).await;
+    sent_by_another(&world);
     let Ok(Event::Cancel(told)) = device.next().await else {
         panic!("it may run there");
     };
@@ -628,13 +635,7 @@ async fn answered_before_another_sent_it(code: Option<node::FailureCode>) -> Val
         .add_invocation(&invocation("say-hi", "lamp-1"));
     let dispatch = device.dispatch().await;
     world.cluster.hide("say-hi");
-    world
-        .cluster
-        .edit("capabilityinvocations", "say-hi", |invocation| {
-            invocation["status"] = json!({
-                "phase": "Dispatched", "gateway": "gateway-b", "dispatchedAt": now().to_string(),
-            });
-        });
+    sent_by_another(&world);
     let mut result = succeeded(&dispatch, "1");
     if let Some(code) = code {
         result = node::Result {
@@ -648,14 +649,7 @@ async fn answered_before_another_sent_it(code: Option<node::FailureCode>) -> Val
         result.failure = Some(failure);
     }
     device.result(result).await;
-    world
-        .cluster
-        .until("it was read again", |cluster| {
-            cluster
-                .log_of("capabilityinvocations")
-                .contains(&READ.to_owned())
-        })
-        .await;
+    until_asked(&world, READ).await;
     sleep(Duration::from_secs(1)).await;
     world.cluster.invocation("say-hi")["status"]["phase"].clone()
 }

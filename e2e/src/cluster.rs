@@ -110,26 +110,40 @@ impl Cluster {
         name: &str,
         path: &Path,
     ) -> anyhow::Result<()> {
-        let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(TOKEN_SECONDS),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        let token = Api::<ServiceAccount>::namespaced(self.client(), namespace)
-            .create_token_request(name, &PostParams::default(), &request)
-            .await
-            .with_context(|| format!("ask for a token of service account {namespace}/{name}"))?
-            .status
-            .context("read the token: the answer has none")?
-            .token;
+        let token = service_account_token(&self.client(), namespace, name, TOKEN_SECONDS).await?;
         Identity::Token {
             name: name.to_owned(),
             token,
         }
         .write_kubeconfig(&self.server, path)
     }
+}
+
+/// A token of a service account, for so many seconds.
+///
+/// # Errors
+/// When the API server gives none.
+pub async fn service_account_token(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    seconds: i64,
+) -> anyhow::Result<String> {
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(seconds),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let answer = Api::<ServiceAccount>::namespaced(client.clone(), namespace)
+        .create_token_request(name, &PostParams::default(), &request)
+        .await
+        .with_context(|| format!("ask for a token of service account {namespace}/{name}"))?;
+    let status = answer
+        .status
+        .context("read the token: the answer has none")?;
+    Ok(status.token)
 }
 
 /// Who a kubeconfig speaks as. `Debug` shows no secret.

@@ -8,6 +8,7 @@
 //! and somebody who approves; [`live_console`] is for what asks a console from outside; [`figures`] measures many
 //! devices, [`faults`] does to programs what happens to programs, and [`simulation`] to all of what decides in them, in
 //! one thread.
+//! [`capabilities`] writes down what an agent is to run.
 //! [`process`], [`ports`], [`wait`], [`admin`] and [`private`] are the ground: children that are never orphaned, ports, deadlines, questions to admin
 //! ports, files for one reader.
 //!
@@ -16,6 +17,7 @@
 pub mod admin;
 pub mod approval;
 pub mod authority;
+pub mod capabilities;
 pub mod cluster;
 pub mod controlplane;
 pub mod demo;

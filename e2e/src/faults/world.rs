@@ -21,6 +21,7 @@ use super::proxy::{Proxy, Weather};
 use super::schedule::{Action, Invocation, Stage, Victim};
 use super::verdict::{Case, Verdict};
 use crate::approval::FrontDesk;
+use crate::capabilities;
 use crate::controlplane::ControlPlane;
 use crate::private;
 use crate::stack::{Agent, Place, Programs, Stack};
@@ -512,8 +513,6 @@ fn status_of(invocation: &CapabilityInvocation) -> CapabilityInvocationStatus {
 
 /// The agents' configuration: one capability, this crate's program.
 fn declare(folder: &Path, program: &Path, log: &Path) -> anyhow::Result<PathBuf> {
-    let capabilities = folder.join("capabilities.d");
-    private::folder(&capabilities)?;
     let text = |path: &Path| {
         path.to_str()
             .map(str::to_owned)
@@ -524,9 +523,5 @@ fn declare(folder: &Path, program: &Path, log: &Path) -> anyhow::Result<PathBuf>
         text(program)?,
         text(log)?
     );
-    private::write(&capabilities.join("effect.toml"), declared.as_bytes())?;
-    let config = folder.join("agent.toml");
-    let said = format!("capabilities_dir = {:?}\n", text(&capabilities)?);
-    private::write(&config, said.as_bytes())?;
-    Ok(config)
+    capabilities::declare(folder, &declared)
 }

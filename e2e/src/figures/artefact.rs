@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::memory::peak_kib;
 use crate::approval::FrontDesk;
+use crate::capabilities::declare;
 use crate::cluster::Cluster;
-use crate::private;
 use crate::stack::Stack;
 use crate::wait::{Stopwatch, until};
 
@@ -24,14 +24,9 @@ const TIMES: u64 = 4;
 
 /// One output of that size, and one that is larger.
 pub async fn measure(cluster: &Cluster, stack: &mut Stack, mebibytes: u64) -> anyhow::Result<()> {
-    let folder = stack.folder().join("writer-config");
-    private::folder(&folder)?;
     let declared = "[[capability]]\nname = \"large.output\"\ncommand = \"/usr/bin/head\"\n\
          args = [\"-c\", \"{input.bytes}\", \"/dev/urandom\"]\nmax_output_bytes = 68719476736\n";
-    private::write(&folder.join("large.toml"), declared.as_bytes())?;
-    let config = stack.folder().join("writer.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", folder.display());
-    private::write(&config, text.as_bytes())?;
+    let config = declare(&stack.folder().join("writer-config"), declared)?;
     let mut agent = stack.agent(DEVICE)?.with_config(&config);
     FrontDesk::open(cluster.client(), NAMESPACE, 1)
         .await?

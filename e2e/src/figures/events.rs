@@ -8,7 +8,6 @@ use client::api::query::ScopeQuery;
 use client::{ControlPlaneClient, Credentials, Roots};
 use crds::CapabilityInvocation;
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{PostParams, WatchEvent, WatchParams};
@@ -18,7 +17,7 @@ use tokio::time::timeout;
 
 use super::crowd::{Crowd, NAMESPACE};
 use super::percentile;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, service_account_token};
 use crate::stack::Stack;
 use crate::wait::Stopwatch;
 
@@ -111,19 +110,7 @@ async fn subscriber(client: &Client, stack: &mut Stack) -> anyhow::Result<Contro
         "subjects": [{ "kind": "ServiceAccount", "name": SUBSCRIBER, "namespace": NAMESPACE }],
     }))?;
     bindings.create(&PostParams::default(), &binding).await?;
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(TOKEN_SECONDS),
-            ..TokenRequestSpec::default()
-        },
-        ..TokenRequest::default()
-    };
-    let token = accounts
-        .create_token_request(SUBSCRIBER, &PostParams::default(), &request)
-        .await?
-        .status
-        .context("no token came")?
-        .token;
+    let token = service_account_token(client, NAMESPACE, SUBSCRIBER, TOKEN_SECONDS).await?;
     let ca = stack.console_ca()?;
     let gateway = stack.gateways().first().context("there is no gateway")?;
     Ok(

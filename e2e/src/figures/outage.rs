@@ -16,9 +16,9 @@ use serde_json::json;
 
 use super::percentile;
 use crate::approval::FrontDesk;
+use crate::capabilities::declare;
 use crate::cluster::Cluster;
 use crate::controlplane::ControlPlane;
-use crate::private;
 use crate::stack::{Agent, Stack};
 use crate::wait::Stopwatch;
 
@@ -75,19 +75,12 @@ struct Trial {
 
 impl Trial {
     async fn start(cluster: &Cluster, stack: &Stack) -> anyhow::Result<Self> {
-        let (folder, mark) = (
-            stack.folder().join("waiting-config"),
-            stack.folder().join("mark"),
-        );
-        private::folder(&folder)?;
+        let mark = stack.folder().join("mark");
         let declared = format!(
             "[[capability]]\nname = \"{CAPABILITY}\"\ncommand = \"/usr/bin/touch\"\nargs = [\"--\", \"{}\"]\n",
             mark.display()
         );
-        private::write(&folder.join("mark.toml"), declared.as_bytes())?;
-        let config = stack.folder().join("waiting.toml");
-        let text = format!("capabilities_dir = \"{}\"\n", folder.display());
-        private::write(&config, text.as_bytes())?;
+        let config = declare(&stack.folder().join("waiting-config"), &declared)?;
         let mut agent = stack.agent(DEVICE)?.with_config(&config);
         FrontDesk::open(cluster.client(), NAMESPACE, 1)
             .await?

@@ -8,7 +8,6 @@ use anyhow::{Context as _, ensure};
 use crds::v1alpha1::capability_invocation::InvocationPhase;
 use crds::v1alpha1::device::Presence;
 use crds::{CapabilityInvocation, Device, PairingCode, PairingRequest, digest};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -18,7 +17,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::approval::FrontDesk;
-use crate::cluster::Cluster;
+use crate::capabilities::declare;
+use crate::cluster::{Cluster, service_account_token};
 use crate::private;
 use crate::stack::{Agent, Stack};
 use crate::wait::until;
@@ -62,7 +62,8 @@ impl Scene {
         maker.spares().await?;
         maker.invocations().await?;
         let token = folder.join("token");
-        private::write(&token, maker.token().await?.as_bytes())?;
+        let secret = service_account_token(&maker.client, NAMESPACE, TESTER, TOKEN_SECONDS).await?;
+        private::write(&token, secret.as_bytes())?;
         Ok(Self {
             url,
             ca,
@@ -90,8 +91,6 @@ impl Scene {
 
 /// A device that is paired and online. `live.report` puts out more than a resource holds.
 async fn device(stack: &Stack, client: &Client, folder: &Path) -> anyhow::Result<Agent> {
-    let capabilities = folder.join("capabilities.d");
-    private::folder(&capabilities)?;
     let script = folder.join("report");
     let text =
         format!("printf '[\"'; head -c {LARGE_BYTES} /dev/zero | tr '\\0' x; printf '\"]'\n");
@@ -101,10 +100,7 @@ async fn device(stack: &Stack, client: &Client, folder: &Path) -> anyhow::Result
         script.display(),
         LARGE_BYTES * 2
     );
-    private::write(&capabilities.join("live.toml"), declared.as_bytes())?;
-    let config = folder.join("agent.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
-    private::write(&config, text.as_bytes())?;
+    let config = declare(folder, &declared)?;
     let mut agent = stack.agent(DEVICE)?.with_config(&config);
     FrontDesk::open(client.clone(), NAMESPACE, 1)
         .await?
@@ -251,23 +247,5 @@ impl Maker {
     async fn waiting_digest(&self) -> anyhow::Result<String> {
         let request = self.api::<PairingRequest>().get("waiting-0").await?;
         Ok(digest::of_spec(&request.spec)?)
-    }
-
-    /// A token of the tester.
-    async fn token(&self) -> anyhow::Result<String> {
-        let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(TOKEN_SECONDS),
-                ..TokenRequestSpec::default()
-            },
-            ..TokenRequest::default()
-        };
-        let made = self
-            .api::<ServiceAccount>()
-            .create_token_request(TESTER, &PostParams::default(), &request)
-            .await?;
-        made.status
-            .map(|status| status.token)
-            .context("no token came")
     }
 }

@@ -10,6 +10,7 @@ use crds::v1alpha1::capability_invocation::InvocationPhase;
 use crds::v1alpha1::device::Presence;
 use crds::v1alpha1::pairing_request::RequestPhase;
 use crds::{Device, PairingCode, PairingRequest};
+use e2e::capabilities::declare;
 use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
@@ -268,8 +269,6 @@ pub async fn succeeded(scene: &Scene, name: &str) -> anyhow::Result<()> {
 const PATIENT: &str = "#!/bin/sh\nsleep 300 &\necho $! > \"$1\"\nwait\n";
 
 async fn commanded(scene: Scene) -> anyhow::Result<()> {
-    let capabilities = scene.folder.join("capabilities.d");
-    private::folder(&capabilities)?;
     let script = scene.folder.join("patient");
     private::write(&script, PATIENT.as_bytes())?;
     std::fs::set_permissions(&script, Permissions::from_mode(0o700))?;
@@ -278,10 +277,7 @@ async fn commanded(scene: Scene) -> anyhow::Result<()> {
          [[capability]]\nname = \"lamp.wait\"\ncommand = \"{}\"\nargs = [\"{{input.file}}\"]\n",
         script.display()
     );
-    private::write(&capabilities.join("lamp.toml"), declared.as_bytes())?;
-    let config = scene.folder.join("agent.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
-    private::write(&config, text.as_bytes())?;
+    let config = declare(&scene.folder, &declared)?;
     let agent = scene.agent("lamp").await?.with_config(&config);
     let agent = pair(&scene, "lamp", agent).await?;
     let mut agent = run(&scene, "lamp", agent).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use crds::Device;
 use crds::v1alpha1::capability_invocation::{Artefact, InvocationPhase};
+use e2e::capabilities::declare;
 use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
@@ -34,8 +35,6 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 
 /// A device with commands that write much, and keep a copy of what they wrote.
 async fn device(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
-    let capabilities = scene.folder.join("capabilities.d");
-    private::folder(&capabilities)?;
     let mut declared = Vec::new();
     for (capability, script) in [
         ("lamp.bytes", format!("head -c {BYTES} /dev/urandom")),
@@ -55,13 +54,7 @@ async fn device(scene: &Scene, name: &str) -> anyhow::Result<Agent> {
             BYTES * 2
         ));
     }
-    private::write(
-        &capabilities.join("lamp.toml"),
-        declared.concat().as_bytes(),
-    )?;
-    let config = scene.folder.join("agent.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
-    private::write(&config, text.as_bytes())?;
+    let config = declare(&scene.folder, &declared.concat())?;
     let agent = scene.agent(name).await?.with_config(&config);
     let agent = pair(scene, name, agent).await?;
     run(scene, name, agent).await

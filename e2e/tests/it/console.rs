@@ -16,10 +16,10 @@ use client::api::query::{InventoryQuery, RequestsQuery, ScopeQuery};
 use client::api::session::CSRF_HEADER;
 use client::{Authentication, ControlPlaneClient, Credentials, Roots, Waited};
 use console::registry::{Need, RouteId, Scope};
+use e2e::cluster::service_account_token;
 use e2e::stack::{Agent, Stack};
 use e2e::wait::until;
 use futures::StreamExt as _;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
@@ -74,19 +74,7 @@ pub async fn token(scene: &Scene, account: &str, roles: &[&str]) -> anyhow::Resu
         }))?;
         bindings.create(&PostParams::default(), &binding).await?;
     }
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(3600),
-            ..TokenRequestSpec::default()
-        },
-        ..TokenRequest::default()
-    };
-    accounts
-        .create_token_request(account, &PostParams::default(), &request)
-        .await?
-        .status
-        .map(|status| status.token)
-        .context("no token came")
+    service_account_token(&scene.client, &scene.namespace, account, 3600).await
 }
 
 /// Lets an account read the Secrets of the namespace: the codes are among them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use crds::v1alpha1::CapabilityInvocationStatus;
 use crds::v1alpha1::capability_invocation::{ErrorCode, InvocationPhase};
-use e2e::private;
+use e2e::capabilities::declare;
 use e2e::stack::Agent;
 use e2e::wait::until;
 use libtest_mimic::Trial;
@@ -27,16 +27,11 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
 
 /// A device with one command that a person must allow.
 async fn device(scene: &Scene) -> anyhow::Result<Agent> {
-    let capabilities = scene.folder.join("capabilities.d");
-    private::folder(&capabilities)?;
-    private::write(
-        &capabilities.join("lamp.toml"),
-        b"[[capability]]\nname = \"lamp.turn\"\ndescription = \"turns the lamp on or off\"\n\
+    let config = declare(
+        &scene.folder,
+        "[[capability]]\nname = \"lamp.turn\"\ndescription = \"turns the lamp on or off\"\n\
           command = \"/bin/cat\"\nmediation = \"mediated\"\n",
     )?;
-    let config = scene.folder.join("agent.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
-    private::write(&config, text.as_bytes())?;
     let agent = scene.agent("lamp").await?.with_config(&config);
     let agent = pair(scene, "lamp", agent).await?;
     run(scene, "lamp", agent).await

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use crds::v1alpha1::capability_invocation::InvocationPhase;
+use e2e::capabilities::declare;
 use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
@@ -39,8 +40,6 @@ pub async fn invokes(scene: Scene) -> anyhow::Result<()> {
 }
 
 async fn device(scene: &Scene) -> anyhow::Result<Agent> {
-    let capabilities = scene.folder.join("capabilities.d");
-    private::folder(&capabilities)?;
     let large = format!(
         "head -c {BYTES} /dev/urandom | tee {}\n",
         copy(scene).display()
@@ -63,10 +62,7 @@ async fn device(scene: &Scene) -> anyhow::Result<Agent> {
             path.display()
         );
     }
-    private::write(&capabilities.join("lamp.toml"), declared.as_bytes())?;
-    let config = scene.folder.join("agent.toml");
-    let text = format!("capabilities_dir = \"{}\"\n", capabilities.display());
-    private::write(&config, text.as_bytes())?;
+    let config = declare(&scene.folder, &declared)?;
     let agent = scene.agent("lamp").await?.with_config(&config);
     let agent = pair(scene, "lamp", agent).await?;
     run(scene, "lamp", agent).await

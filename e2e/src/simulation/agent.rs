@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_agent::agent::jobs::Jobs;
-use node_agent::agent::order::{self, Order, Wish};
+use node_agent::agent::order::{self, Order};
 use node_agent::agent::plan::{self, Effect, Event, Limits, Observed, Repeat};
 use node_agent::capability::Offer;
 use node_agent::host::clock::Moment;
@@ -145,15 +145,7 @@ impl Life {
     /// Something came from the gateway.
     pub fn heard(&mut self, event: gateway_event::Event, now: Moment) {
         let wish = order::parse(event, now);
-        self.events.extend(wish.and_then(|wish| match wish {
-            Wish::Dispatch(order) => Some(Event::Dispatch(Arc::from(order))),
-            Wish::Cancel { uid, name } => Some(Event::Cancel { uid, name }),
-            Wish::Ack(uid) => Some(Event::Ack(uid)),
-            Wish::Stored(uid) => Some(Event::Stored(uid)),
-            Wish::NotStored { uid, message } => Some(Event::NotStored { uid, message }),
-            // Nothing was offered.
-            Wish::Wanted { .. } => None,
-        }));
+        self.events.extend(wish.and_then(Event::wished));
     }
 
     /// A capability ended.

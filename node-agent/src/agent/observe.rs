@@ -1,6 +1,6 @@
 //! Waits until something happens, and gathers what is to be decided about.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use proto::node::{self, DeviceEvent};
 use tokio::{sync::mpsc, time::sleep};
@@ -104,24 +104,16 @@ impl Agent {
             }
             Woken::Upstream(Some(Word::Event(event, received_at))) => {
                 // Not from here: the loop may have waited for the disk meanwhile.
-                events.extend(order::parse(event, received_at).and_then(|wish| {
-                    Some(match wish {
-                        Wish::Dispatch(order) => Event::Dispatch(Arc::from(order)),
-                        Wish::Cancel { uid, name } => Event::Cancel { uid, name },
-                        Wish::Ack(uid) => Event::Ack(uid),
-                        Wish::Stored(uid) => Event::Stored(uid),
-                        Wish::NotStored { uid, message } => Event::NotStored { uid, message },
-                        // Nothing to decide about.
-                        Wish::Wanted {
-                            uid,
-                            offset,
-                            window,
-                        } => {
-                            self.uploads.want(&uid, offset, window);
-                            return None;
-                        }
-                    })
-                }));
+                let wish = order::parse(event, received_at);
+                if let Some(Wish::Wanted {
+                    uid,
+                    offset,
+                    window,
+                }) = &wish
+                {
+                    self.uploads.want(uid, *offset, *window);
+                }
+                events.extend(wish.and_then(Event::wished));
             }
             Woken::Completed(event) => events.extend(event),
             Woken::Desk(Heard::Answer(answer)) => events.push(Event::Answer(answer)),

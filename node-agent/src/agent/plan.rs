@@ -21,7 +21,7 @@ pub use self::{
 };
 use super::{
     jobs::Jobs,
-    order::{self, Ending, MAX_INPUT_BYTES, Order, Why},
+    order::{self, Ending, MAX_INPUT_BYTES, Order, Why, Wish},
 };
 use crate::{
     capability::{Failure, Offer},
@@ -95,6 +95,20 @@ pub enum Event {
     },
     /// It ended before, and that could not be recorded.
     Unrecorded(Box<node::Result>),
+}
+
+impl Event {
+    /// What a gateway's wish is to a plan. `None`: nothing is decided about it.
+    pub fn wished(wish: Wish) -> Option<Self> {
+        Some(match wish {
+            Wish::Dispatch(order) => Self::Dispatch(Arc::from(order)),
+            Wish::Cancel { uid, name } => Self::Cancel { uid, name },
+            Wish::Ack(uid) => Self::Ack(uid),
+            Wish::Stored(uid) => Self::Stored(uid),
+            Wish::NotStored { uid, message } => Self::NotStored { uid, message },
+            Wish::Wanted { .. } => return None,
+        })
+    }
 }
 
 /// Everything that a plan may depend on.

@@ -130,15 +130,7 @@ pub fn decide(known: &Known, events: &[gateway_event::Event]) {
     let events: Vec<Event> = events
         .iter()
         .filter_map(|event| order::parse(event.clone(), now))
-        .filter_map(|wish| match wish {
-            Wish::Dispatch(order) => Some(Event::Dispatch(Arc::from(order))),
-            Wish::Cancel { uid, name } => Some(Event::Cancel { uid, name }),
-            Wish::Ack(uid) => Some(Event::Ack(uid)),
-            Wish::Stored(uid) => Some(Event::Stored(uid)),
-            Wish::NotStored { uid, message } => Some(Event::NotStored { uid, message }),
-            // Nothing is decided about it.
-            Wish::Wanted { .. } => None,
-        })
+        .filter_map(Event::wished)
         .collect();
     let offer = Offer {
         availability: Availability::Available,

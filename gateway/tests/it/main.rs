@@ -13,6 +13,7 @@
 mod api;
 mod authority;
 mod bounds;
+mod floods;
 mod fuzz;
 mod handshake;
 mod hub;

@@ -15,7 +15,7 @@ use std::{
 
 use crds::names::PROOF_SECONDS;
 use pairing::key::KeyFingerprint;
-use runtime::shutdown::Tasks;
+use runtime::{origin::Origin, shutdown::Tasks};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -28,7 +28,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     hang_up::HangUp,
-    limits::{Bucket, HeldPlace, Origin, Paces, Places},
+    limits::{Bucket, HeldPlace, Paces, Places},
     metrics::{Handshake, Kind, Metrics, Open},
     peer::{Admission, Identity, Peer},
     stay::{Place, Stay},

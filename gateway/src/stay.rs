@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use runtime::origin::Origin;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep_until},
 };
 
-use crate::limits::{HeldPlace, Origin};
+use crate::limits::HeldPlace;
 
 /// How long a connection stays after its call: to read the answer, and perhaps to try something else.
 const FAREWELL: Duration = Duration::from_secs(5);

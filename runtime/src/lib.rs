@@ -3,7 +3,8 @@
 //! - [`log`]: how a process logs;
 //! - [`shutdown`]: how it stops, and which tasks it waits for;
 //! - [`admin`] (feature `admin`): `/live`, `/ready` and `/metrics` on a port apart from traffic;
-//! - [`lease`] (feature `lease`): the Lease that says that a process is alive.
+//! - [`lease`] (feature `lease`): the Lease that says that a process is alive;
+//! - [`origin`]: what counts as one source of connections, for bounds and fair shares.
 //!
 //! Nothing here knows what the process is for.
 
@@ -12,4 +13,5 @@ pub mod admin;
 #[cfg(feature = "lease")]
 pub mod lease;
 pub mod log;
+pub mod origin;
 pub mod shutdown;

@@ -10,6 +10,7 @@ use crate::stack::{Programs, Stack};
 mod agent;
 mod artefact;
 mod crowd;
+mod door;
 mod events;
 mod fleet;
 mod invocations;
@@ -88,6 +89,21 @@ enum Figure {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=250))]
         count: u16,
     },
+    /// Time of a device's handshake while sixteen addresses flood the port, and the gateway's memory
+    Door {
+        /// What the flood does; all kinds in turn where it is not given
+        #[arg(long, value_enum)]
+        attack: Option<door::Attack>,
+        /// How long each of the two quiet and the two flooded windows lasts
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+        seconds: u64,
+        /// Connections that each address tries to hold open
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        connections: u16,
+        /// Connections that each address opens per second
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rate: u32,
+    },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
         /// How many devices
@@ -131,6 +147,20 @@ impl Arguments {
                 outage::measure(&mut control_plane, &mut stack, rounds.into(), seconds).await
             }
             Figure::Events { count } => events::measure(&cluster, &mut stack, count).await,
+            Figure::Door {
+                attack,
+                seconds,
+                connections,
+                rate,
+            } => {
+                let measurement = door::Measurement {
+                    attack,
+                    seconds,
+                    connections: connections.into(),
+                    rate,
+                };
+                door::measure(&cluster, &mut stack, measurement).await
+            }
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await
             }

@@ -13,7 +13,8 @@
 mod api;
 mod authority;
 mod bounds;
-mod floods;
+mod flood;
+mod frames;
 mod fuzz;
 mod handshake;
 mod hub;

@@ -29,6 +29,14 @@ pub const CONSOLE_KEY_BYTES: usize = 32;
 /// How long a console key seals new sessions, in seconds. It opens them for as long again, so a session that lives half
 /// of that never loses its key.
 pub const CONSOLE_KEY_SECONDS: i64 = 24 * 60 * 60;
+/// ConfigMaps, in the operator's namespace: which console sessions were logged out. Part of `rbac/10-console.yaml`; a
+/// gateway patches them and creates none. Each user belongs to one of them.
+pub const CONSOLE_LOGOUTS: [&str; 4] = [
+    "fairlead-console-logouts-0",
+    "fairlead-console-logouts-1",
+    "fairlead-console-logouts-2",
+    "fairlead-console-logouts-3",
+];
 /// ConfigMap, in the operator's namespace: the certificates that devices trust (`ca.crt`).
 pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
 /// Lease that operators elect their leader with.

@@ -105,7 +105,7 @@ impl Console {
             following.await;
             Ok(())
         });
-        let logouts = Arc::new(Logouts::new(client.clone(), &namespace));
+        let logouts = Arc::new(Logouts::new(&client, &namespace));
         let (followed, until) = (Arc::clone(&logouts), stop.clone());
         tasks.spawn_essential("console logouts", async move {
             followed.follow(until).await;

@@ -23,6 +23,8 @@ const MOST: usize = 65_536;
 const NEW_TOKENS: u32 = 10;
 /// As many seconds' worth may come at once.
 const BURST_SECONDS: u32 = 2;
+/// Logouts of one user at once; then one per second.
+const LOGOUTS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 
 /// Paces of addresses and identities.
 pub struct Rates {
@@ -30,6 +32,8 @@ pub struct Rates {
     /// Tokens of an address that nobody has asked about lately: each costs the API server a review.
     tokens: Pace<Address>,
     users: Pace<String>,
+    /// Logouts of a user: each costs the API server a write.
+    logouts: Pace<String>,
 }
 
 impl Rates {
@@ -40,6 +44,7 @@ impl Rates {
                 NonZeroU32::new(per_address.get() / NEW_TOKENS).unwrap_or(NonZeroU32::MIN),
             ),
             users: Pace::new(per_user),
+            logouts: Pace::of(Quota::per_second(NonZeroU32::MIN).allow_burst(LOGOUTS)),
         }
     }
 
@@ -66,6 +71,14 @@ impl Rates {
             .take(&user.to_owned())
             .map_err(|seconds| limited(seconds, "you"))
     }
+
+    /// # Errors
+    /// If the user logs out too often.
+    pub fn of_logout(&self, user: &str) -> Answer<()> {
+        self.logouts
+            .take(&user.to_owned())
+            .map_err(|seconds| limited(seconds, "you, to log out"))
+    }
 }
 
 fn limited(seconds: u32, who: &str) -> Fault {
@@ -79,9 +92,11 @@ impl<K: Clone + Eq + Hash> Pace<K> {
     fn new(per_second: NonZeroU32) -> Self {
         let burst =
             per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        Self(RateLimiter::dashmap(
-            Quota::per_second(per_second).allow_burst(burst),
-        ))
+        Self::of(Quota::per_second(per_second).allow_burst(burst))
+    }
+
+    fn of(quota: Quota) -> Self {
+        Self(RateLimiter::dashmap(quota))
     }
 
     /// Or in how many seconds.

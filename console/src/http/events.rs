@@ -140,7 +140,11 @@ impl Stream {
             return false;
         };
         // The stream itself is use: only the absolute end counts.
-        now() >= life::absolute_end(session) || self.call.console.logouts.has(session) == Some(true)
+        let is_logged_out = self.call.caller.as_ref().is_some_and(|caller| {
+            let logouts = &self.call.console.logouts;
+            logouts.is_over(&caller.who.user, session) == Some(true)
+        });
+        now() >= life::absolute_end(session) || is_logged_out
     }
 
     /// Whether the caller may see what he saw.

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     Console,
-    caller::{Caller, OwnApi, Token},
+    caller::{Caller, OwnApi, Token, Who},
     clock::now,
     guard::{
         bounds::{BODY_TIME, MAX_BODY, SHORT},
@@ -161,6 +161,9 @@ async fn who(
             )
         });
     };
+    if let Some(session) = &session {
+        check_logouts(console, &who, session)?;
+    }
     let caller = Caller {
         who,
         digest: token.digest(),
@@ -181,13 +184,21 @@ fn session_of(console: &Console, headers: &HeaderMap) -> Answer<Sealed> {
     if !life::is_alive(&session, now()) {
         return Err(session_over());
     }
-    match console.logouts.has(&session) {
-        Some(false) => Ok(session),
+    Ok(session)
+}
+
+/// Whether the session was logged out, which is recorded by user.
+fn check_logouts(console: &Console, who: &Who, session: &Sealed) -> Answer<()> {
+    match console.logouts.is_over(&who.user, session) {
+        Some(false) => Ok(()),
         Some(true) => Err(session_over()),
-        None => Err(Fault::unavailable(
-            "this gateway does not know yet which sessions were logged out: try again",
-        )),
+        None => Err(logouts_unknown()),
     }
+}
+
+/// The ConfigMaps of logouts have not been read yet.
+pub fn logouts_unknown() -> Fault {
+    Fault::unavailable("this gateway does not know yet which sessions were logged out: try again")
 }
 
 /// The keys are not mounted.

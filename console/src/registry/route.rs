@@ -262,7 +262,7 @@ impl RouteId {
                 routes::LOGOUT,
                 P::AccessRead,
                 Nothing,
-                "End the session, at every gateway",
+                "End all sessions of the caller that began before, at every gateway",
             )
             .needs(Need::Identity),
             Self::Session => read(

@@ -28,6 +28,12 @@ impl Origin {
             IpAddr::V6(address) => [v6(address, 48), v6(address, 56), v6(address, 64)],
         }
     }
+
+    /// [`Self::networks`] without the origin itself.
+    pub fn wider_networks(self) -> [Network; 2] {
+        let [widest, wide, _] = self.networks();
+        [widest, wide]
+    }
 }
 
 impl From<IpAddr> for Origin {

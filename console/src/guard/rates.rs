@@ -12,8 +12,8 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-/// Source of a request: an IPv4 address, or the /64 of an IPv6 address.
-pub use runtime::origin::Origin as Address;
+/// Source of a request, and the networks that contain it.
+pub use runtime::origin::{Network, Origin as Address};
 
 use crate::problem::{Answer, Fault};
 
@@ -86,10 +86,12 @@ fn limited(seconds: u32, who: &str) -> Fault {
     Fault::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
 }
 
-struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultClock>);
+/// How often each key may do something.
+pub struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultClock>);
 
 impl<K: Clone + Eq + Hash> Pace<K> {
-    fn new(per_second: NonZeroU32) -> Self {
+    /// So many per second, and twice as many at once.
+    pub fn new(per_second: NonZeroU32) -> Self {
         let burst =
             per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
         Self::of(Quota::per_second(per_second).allow_burst(burst))
@@ -99,8 +101,11 @@ impl<K: Clone + Eq + Hash> Pace<K> {
         Self(RateLimiter::dashmap(quota))
     }
 
-    /// Or in how many seconds.
-    fn take(&self, key: &K) -> Result<(), u32> {
+    /// Counts one.
+    ///
+    /// # Errors
+    /// If it comes too soon: in how many seconds it may come.
+    pub fn take(&self, key: &K) -> Result<(), u32> {
         if self.0.len() >= MOST {
             self.0.retain_recent();
             if self.0.len() >= MOST {

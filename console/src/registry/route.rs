@@ -71,10 +71,12 @@ pub enum Scope {
 pub enum Bound {
     /// Some seconds.
     Short,
-    /// As long as `?wait=` says.
+    /// As long as `?wait=` says. Without it, some seconds.
     Wait,
-    /// As long as the caller reads, within limits.
+    /// As long as the caller reads, within limits: events.
     Stream,
+    /// The same: an artefact.
+    Download,
 }
 
 /// A row of the table.
@@ -427,7 +429,7 @@ impl RouteId {
                 Path,
                 "What an invocation put out, where it was too large for the resource",
             )
-            .lasts(Bound::Stream),
+            .lasts(Bound::Download),
         }
     }
 }

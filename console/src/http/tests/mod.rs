@@ -1,7 +1,7 @@
 //! Every route against a fake API server: who is let in, and who is not. The table says which routes there are and what
 //! they take, so a new one is covered by being in it.
 
-mod fake;
+pub mod fake;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -771,4 +771,70 @@ async fn an_artefact_is_sent_whole_or_in_part_with_its_digest() {
         problem(ask(&scene, other, Body::empty()).await).await.code,
         ProblemCode::Forbidden
     );
+}
+
+#[tokio::test]
+async fn one_viewer_with_many_waits_leaves_room_for_others_and_for_requests_that_do_not_wait() {
+    let few = crate::Limits {
+        waits: 16,
+        ..crate::Limits::default()
+    };
+    let scene = scene_with(few, None).await;
+    scene.server.put(
+        "/apis/fairlead.dev/v1alpha1/namespaces/kitchen/capabilityinvocations/thing",
+        json!({
+            "metadata": { "name": "thing", "namespace": "kitchen" },
+            "spec": { "deviceRef": { "name": "lamp" }, "capability": "echo" },
+            "status": { "phase": "Dispatched" },
+        }),
+    );
+    let wait = |user: &str, seconds: u32| {
+        let path = console_api::routes::INVOCATION.replace("{id}", "kitchen.thing");
+        let path = format!("{path}?wait={seconds}");
+        ask(
+            &scene,
+            bearer(Request::builder().uri(path), user),
+            Body::empty(),
+        )
+    };
+    // The share of one user.
+    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(wait("ada", 60))).collect();
+    for waiting in &mut waiting {
+        for _ in 0..1000 {
+            let polled = futures::poll!(waiting.as_mut());
+            assert!(polled.is_pending(), "{polled:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+    let refused = problem(wait("ada", 60).await).await;
+    assert_eq!(refused.code, ProblemCode::TooManyRequests);
+    assert_eq!(wait("ada", 0).await.status(), StatusCode::OK);
+    // He has no right to it, which is looked at once he has his place.
+    assert_eq!(
+        problem(wait("bob", 60).await).await.code,
+        ProblemCode::Forbidden
+    );
+    drop(waiting);
+    let mut again = Box::pin(wait("ada", 60));
+    assert!(futures::poll!(again.as_mut()).is_pending());
+}
+
+#[tokio::test]
+async fn bodies_of_one_user_take_a_part_of_the_memory_for_all() {
+    let scene = scene().await;
+    let ada = crate::guard::party::Party {
+        address: None,
+        user: Some("ada".to_owned()),
+    };
+    let mut held = scene.console.places.bodies.open(&ada);
+    while held.grow(64 * 1024).is_ok() {}
+    let large = || Body::from(format!("{{\"namespace\":\"{}\"}}", "k".repeat(100 * 1024)));
+    let create = |user: &str| bearer(request(RouteId::CodeCreate, "kitchen"), user);
+    let refused = problem(ask(&scene, create("ada"), large()).await).await;
+    assert_eq!(refused.code, ProblemCode::TooManyRequests);
+    let taken = problem(ask(&scene, create("bob"), large()).await).await;
+    assert_eq!(taken.code, ProblemCode::InvalidRequest);
+    drop(held);
+    let taken = problem(ask(&scene, create("ada"), large()).await).await;
+    assert_eq!(taken.code, ProblemCode::InvalidRequest);
 }

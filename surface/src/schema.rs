@@ -5,13 +5,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    check::{self, Mismatch},
+    check,
+    mismatch::{Mismatch, Stop},
     node::Node,
     read::{self, Invalid},
+    work::Work,
 };
 
 /// Longest schema, in bytes of JSON text.
 pub const MAX_SCHEMA_BYTES: usize = 4096;
+/// Most steps of a check: an input that needs more is refused.
+pub const MAX_CHECK_STEPS: u32 = 2_000_000;
 
 /// A JSON Schema that was found to be one. Cheap to clone; a few kilobytes at most.
 #[derive(Clone, Debug)]
@@ -52,9 +56,21 @@ impl Schema {
     /// Whether the value is what the schema asks for.
     ///
     /// # Errors
-    /// The first place where it is not, and what is expected there.
+    /// The first place where it is not, and what is expected there; or that to find out takes more than
+    /// [`MAX_CHECK_STEPS`].
     pub fn check(&self, value: &Value) -> Result<(), Mismatch> {
-        check::check(&self.root, value)
+        self.check_counting(value).0
+    }
+
+    /// As [`Self::check`], with the steps that it took: [`MAX_CHECK_STEPS`] at most.
+    pub fn check_counting(&self, value: &Value) -> (Result<(), Mismatch>, u32) {
+        let work = Work::new(MAX_CHECK_STEPS);
+        let checked = match check::check(&self.root, value, &work) {
+            Ok(()) => Ok(()),
+            Err(Stop::Misfit(mismatch)) => Err(mismatch),
+            Err(Stop::Spent) => Err(Mismatch::too_costly(MAX_CHECK_STEPS)),
+        };
+        (checked, work.steps())
     }
 
     pub(crate) fn root(&self) -> &Node {

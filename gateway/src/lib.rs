@@ -21,8 +21,9 @@
 //!
 //! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and
 //! pacing, pure), [`pool`] (bounded sets that make room), [`turns`] (fair turns at scarce work), [`descriptors`]
-//! (how many connections the process may have), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to
-//! try again), [`csr`] and [`pem`] (how certificates and requests for them are written).
+//! (how many connections the process may have), [`heavy`] (computations that take longer than a moment), [`mounted`]
+//! (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to try again), [`csr`] and
+//! [`pem`] (how certificates and requests for them are written).
 //!
 //! A gateway keeps nothing that a restart would lose, and decides nothing about trust.
 
@@ -37,6 +38,7 @@ pub mod domain;
 pub mod door;
 pub mod enrollment;
 pub mod hang_up;
+pub mod heavy;
 pub mod index;
 pub mod inflow;
 pub mod json;

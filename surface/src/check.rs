@@ -21,6 +21,10 @@ use crate::{
 const MAX_QUOTED: usize = 64;
 /// Steps to look at one schema.
 const OF_NODE: usize = 4;
+/// Steps to keep an item in a set, beside those for its hash.
+const TO_KEEP: usize = 24;
+/// Steps to make a value of a name, beside those of its text.
+pub const TO_COPY: usize = 12;
 
 /// Says what is wrong with the value, if anything.
 pub fn check(node: &Node, value: &Value, work: &Work) -> Result<(), Stop<Mismatch>> {
@@ -278,8 +282,7 @@ fn of_array<R: Report>(
     if *unique {
         let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
-            // To find its hash, and to find that there is no other.
-            work.spend(OF_NODE + values::size(item) * 2)?;
+            work.spend(TO_KEEP + values::size(item) * 4)?;
             if !seen.insert(Member(item)) {
                 return misfit::<R>(&path.index(index), || {
                     "must not be the same as an item before it".to_owned()
@@ -337,7 +340,7 @@ fn of_object<R: Report>(
     for (name, member) in members.iter().filter(|_| are_described) {
         let here = path.name(name);
         if let Some(node) = names {
-            work.spend(of_text(name.len()))?;
+            work.spend(TO_COPY + of_text(name.len()))?;
             if !is_accepted(node, &Value::String(name.clone()), work)? {
                 return misfit::<R>(&here, || "must not have this name".to_owned());
             }

@@ -7,7 +7,7 @@
 //! - [`narrows()`]: whether one schema is sure to accept no more than another; [`facts`] and [`limits`]: from what that
 //!   follows;
 //! - [`work`]: how much a check or a comparison may cost; [`values`]: how values are compared;
-//! - [`digest()`]: what a grant names.
+//! - [`digest()`]: what a grant names; [`canonical`]: the one way to write a value.
 //!
 //! The dialect is draft 2020-12 without what looks elsewhere or at what was evaluated before: `$dynamicRef`, `$anchor`,
 //! `$id`, `unevaluatedItems`, `unevaluatedProperties`. A keyword that is not known is refused and not skipped: a schema
@@ -18,6 +18,7 @@
 //! the value, and a comparison of schemas that needs more finds the new one wider. No I/O, no clock, nothing of Kubernetes
 //! or of the wire.
 
+mod canonical;
 mod check;
 mod digest;
 mod facts;
@@ -31,11 +32,13 @@ mod schema;
 mod values;
 mod work;
 
-pub use digest::digest;
+pub use digest::{digest, digest_of_canonical};
 pub use mismatch::Mismatch;
 pub use narrows::{Comparison, Verdict, compare, most_steps, narrows};
 pub use read::Invalid;
-pub use schema::{MAX_CHECK_STEPS, MAX_SCHEMA_BYTES, Schema, is_deceptive};
+pub use schema::{
+    MAX_CHECK_STEPS, MAX_DEVICE_PATTERN_BYTES, MAX_SCHEMA_BYTES, Schema, is_deceptive,
+};
 
 #[cfg(test)]
 mod tests;

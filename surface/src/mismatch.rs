@@ -18,12 +18,18 @@ const MAX_EXPECTED: usize = 288;
 pub struct Mismatch {
     at: String,
     expected: String,
+    is_too_costly: bool,
 }
 
 impl Mismatch {
     /// JSON Pointer; empty for the whole value.
     pub fn place(&self) -> &str {
         &self.at
+    }
+
+    /// Whether nothing is known to be wrong with the value: to find out took too many steps.
+    pub fn is_too_costly(&self) -> bool {
+        self.is_too_costly
     }
 
     /// The value and the schema together are more than a check may cost.
@@ -34,6 +40,7 @@ impl Mismatch {
                 "cannot be checked: that takes more than {steps} steps; send less, or declare a schema with smaller \
                  patterns and fewer alternatives"
             ),
+            is_too_costly: true,
         }
     }
 }
@@ -142,6 +149,7 @@ impl Report for Told {
         Mismatch {
             at: shortened(&at, MAX_PLACE),
             expected: shortened(&expected(), MAX_EXPECTED),
+            is_too_costly: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    check::is_accepted,
+    check::{TO_COPY, is_accepted},
     facts::{Facts, of_name},
     limits::{at_least, at_most, numbers_follow, strings_follow},
     node::{Arrays, Condition, Contains, Kind, Node, Objects, Rules, Types},
@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Steps of a proof about a schema without text. Schemas of people take some thousand.
-const LEAST_STEPS: u32 = 8192;
+const LEAST_STEPS: u32 = 4096;
 /// Further steps for each byte of the new schema's text.
-const STEPS_PER_BYTE: u32 = 48;
+const STEPS_PER_BYTE: u32 = 12;
 /// Most conclusions that rest on one another.
 const MAX_DEPTH: u32 = 128;
 
@@ -408,7 +408,7 @@ impl Proof {
             let objects = &rules.objects;
             self.work.spend(1)?;
             let accepts = |name: &String| {
-                self.work.spend(of_text(name.len()))?;
+                self.work.spend(TO_COPY + of_text(name.len()))?;
                 is_accepted(old, &Value::String(name.clone()), &self.work)
             };
             if is_closed(objects) && all(objects.properties.keys(), accepts)? {

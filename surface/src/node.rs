@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -40,7 +40,7 @@ pub struct Cost {
 
 impl Node {
     pub fn new(kind: Kind, cost: Cost) -> Self {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Mixer(0);
         kind.hash(&mut hasher);
         Self {
             kind,
@@ -72,6 +72,35 @@ impl PartialEq for Node {
 impl Hash for Node {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
+    }
+}
+
+/// A quick hash, the same in each process. Whoever finds two schemas with one hash gains a comparison that is charged.
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -12,8 +12,12 @@ use crate::work::{Spent, Work};
 /// Most memory of one, in bytes; a bounded repetition such as `[a-z]{1,253}` takes some 25 KB.
 const MAX_BYTES: usize = 32 * 1024;
 const LEAST_BYTES: usize = 256;
+/// Each twice the one before: from [`LEAST_BYTES`] to [`MAX_BYTES`].
+const SIZES: usize = 8;
+/// Longest text whose size is looked for exactly: to read a longer one many times would take long.
+const SHORT: usize = 256;
 /// Bytes of an expression that the matcher looks at in one step.
-const BYTES_PER_STEP: usize = 16;
+const BYTES_PER_STEP: usize = 10;
 /// Steps before the first character.
 const TO_BEGIN: usize = 16;
 
@@ -28,14 +32,28 @@ impl Pattern {
     /// Letters, digits and spaces are those of ASCII, as in ECMA-262; there is no look-around and no back-reference.
     pub fn parse(text: &str) -> Result<Self, String> {
         let built = |bytes| RegexBuilder::new(text).size_limit(bytes).build();
-        // How large it is cannot be asked: the first of these that it fits.
-        let mut bytes = LEAST_BYTES;
-        loop {
-            match built(bytes) {
-                Ok(regex) => return Ok(Self { regex, bytes }),
-                Err(_) if bytes < MAX_BYTES => bytes *= 2,
-                Err(error) => return Err(error.to_string()),
+        // Its size cannot be asked for: the least of the sizes that it fits, found by halves.
+        let mut regex = None;
+        let least = if text.len() > SHORT { SIZES - 2 } else { 0 };
+        let (mut low, mut high) = (least, SIZES);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match built(LEAST_BYTES << middle) {
+                Ok(fitting) => {
+                    regex = Some(fitting);
+                    high = middle;
+                }
+                Err(_) => low = middle + 1,
             }
+        }
+        match regex {
+            Some(regex) => Ok(Self {
+                regex,
+                bytes: LEAST_BYTES << high,
+            }),
+            None => Err(built(MAX_BYTES)
+                .err()
+                .map_or_else(|| "it is too large".to_owned(), |error| error.to_string())),
         }
     }
 

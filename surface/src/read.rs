@@ -118,8 +118,8 @@ fn depth(value: &Value) -> usize {
     1 + inner.unwrap_or(0)
 }
 
-/// Reads a schema.
-pub fn node(value: &Value) -> Result<Arc<Node>, Invalid> {
+/// Reads a schema. Returns the memory of its regular expressions, too.
+pub fn node(value: &Value) -> Result<(Arc<Node>, usize), Invalid> {
     let definitions = match value.get("$defs") {
         None => None,
         Some(Value::Object(definitions)) => Some(definitions),
@@ -135,7 +135,7 @@ pub fn node(value: &Value) -> Result<Arc<Node>, Invalid> {
     for name in definitions.into_iter().flat_map(Map::keys) {
         reader.definition(name, "/$defs")?;
     }
-    Ok(root)
+    Ok((root, reader.pattern_bytes))
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -171,7 +171,11 @@ impl<'a> Reader<'a> {
                 };
                 let rules = place.rules(level)?;
                 cost.steps += rules.own_steps();
-                Kind::Rules(Box::new(rules))
+                if rules == Rules::default() {
+                    Kind::Anything
+                } else {
+                    Kind::Rules(Box::new(rules))
+                }
             }
             Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 return Err(Invalid::at(at, "a schema is an object, true or false"));
@@ -214,6 +218,9 @@ struct Place<'r, 'a> {
 impl<'a> Place<'_, 'a> {
     fn rules(&mut self, level: Level) -> Result<Rules, Invalid> {
         self.keywords_are_known(level)?;
+        if self.keywords.is_empty() {
+            return Ok(Rules::default());
+        }
         let mut rules = Rules {
             types: self.types()?,
             numbers: self.numbers()?,

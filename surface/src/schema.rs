@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    check,
+    canonical, check,
     mismatch::{Mismatch, Stop},
     node::Node,
     read::{self, Invalid},
@@ -14,13 +14,17 @@ use crate::{
 
 /// Longest schema, in bytes of JSON text.
 pub const MAX_SCHEMA_BYTES: usize = 4096;
+/// Most memory of the regular expressions in all schemas of one device ([`Schema::pattern_bytes`]): each takes time to be
+/// read, however short it is written.
+pub const MAX_DEVICE_PATTERN_BYTES: usize = 1024 * 1024;
 /// Most steps of a check: an input that needs more is refused.
-pub const MAX_CHECK_STEPS: u32 = 2_000_000;
+pub const MAX_CHECK_STEPS: u32 = 1_000_000;
 
 /// A JSON Schema that was found to be one. Cheap to clone; a few kilobytes at most.
 #[derive(Clone, Debug)]
 pub struct Schema {
     root: Arc<Node>,
+    pattern_bytes: usize,
     text: Arc<str>,
 }
 
@@ -33,9 +37,11 @@ impl Schema {
     /// What is wrong and where, for who wrote it.
     pub fn parse(text: &[u8]) -> Result<Self, Invalid> {
         let value = read::json(text)?;
-        let root = read::node(&value)?;
-        let text = serde_json_canonicalizer::to_string(&value)
-            .map_err(|error| Invalid::at("", format!("cannot be written again: {error}")))?;
+        let (root, pattern_bytes) = read::node(&value)?;
+        let text = canonical::text(&value).ok_or_else(|| {
+            let what = "a number in it has no one way to be written: use another one";
+            Invalid::at("", what)
+        })?;
         read::fits(text.len())?;
         if text.chars().any(is_deceptive) {
             let what = "it has characters in it that change how it is shown: leave them out";
@@ -43,6 +49,7 @@ impl Schema {
         }
         Ok(Self {
             root,
+            pattern_bytes,
             text: text.into(),
         })
     }
@@ -53,22 +60,27 @@ impl Schema {
         &self.text
     }
 
+    /// Memory of its regular expressions, in bytes: 64 KiB at most.
+    pub fn pattern_bytes(&self) -> usize {
+        self.pattern_bytes
+    }
+
     /// Whether the value is what the schema asks for.
     ///
     /// # Errors
     /// The first place where it is not, and what is expected there; or that to find out takes more than
     /// [`MAX_CHECK_STEPS`].
     pub fn check(&self, value: &Value) -> Result<(), Mismatch> {
-        self.check_counting(value).0
+        self.check_counting(value, MAX_CHECK_STEPS).0
     }
 
-    /// As [`Self::check`], with the steps that it took: [`MAX_CHECK_STEPS`] at most.
-    pub fn check_counting(&self, value: &Value) -> (Result<(), Mismatch>, u32) {
-        let work = Work::new(MAX_CHECK_STEPS);
+    /// As [`Self::check`] with another bound, and with the steps that it took.
+    pub fn check_counting(&self, value: &Value, most: u32) -> (Result<(), Mismatch>, u32) {
+        let work = Work::new(most);
         let checked = match check::check(&self.root, value, &work) {
             Ok(()) => Ok(()),
             Err(Stop::Misfit(mismatch)) => Err(mismatch),
-            Err(Stop::Spent) => Err(Mismatch::too_costly(MAX_CHECK_STEPS)),
+            Err(Stop::Spent) => Err(Mismatch::too_costly(most)),
         };
         (checked, work.steps())
     }

@@ -257,6 +257,8 @@ proptest! {
         let Some(ours) = read(&schema) else { return Ok(()) };
         let again = Schema::parse(ours.text().as_bytes()).unwrap();
         prop_assert_eq!(ours.text(), again.text());
+        let theirs = serde_json_canonicalizer::to_string(&schema).unwrap();
+        prop_assert_eq!(ours.text(), theirs);
         prop_assert_eq!(
             digest("Automatic", Some(&schema.to_string())),
             digest("Automatic", Some(ours.text()))

@@ -13,12 +13,11 @@ use crds::{
     },
 };
 use jiff::Timestamp;
-use serde_json::Value;
-use surface::Mismatch;
 
 use super::{
     device::KnownDevice,
-    grants::{Permit, Standing},
+    fit::Fit,
+    grants::Standing,
     invocation::{Input, Moment, OpenInvocation, after},
     register::Declared,
     result::End,
@@ -30,6 +29,8 @@ pub struct Stream<'a> {
     pub declared: &'a Declared,
     /// Of the invocation's capability.
     pub standing: &'a Standing,
+    /// Of the invocation's input.
+    pub fit: &'a Fit,
     /// When it began. A device repeats first what nobody acked: what ended while it was away is known soon after.
     pub since: Timestamp,
     /// Since when the Device shows it, once it does.
@@ -336,7 +337,7 @@ fn is_within_grant(
     _: &KnownDevice,
     stream: Stream<'_>,
 ) -> Option<End> {
-    let mismatch = misfit(invocation, stream, Permit::is_granted)?;
+    let mismatch = stream.fit.beyond_grant.as_ref()?;
     let capability = &invocation.spec().capability;
     Some(End::failed(
         ErrorCode::InvalidInput,
@@ -345,37 +346,12 @@ fn is_within_grant(
 }
 
 fn is_taken(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
-    let mismatch = misfit(invocation, stream, Permit::is_taken)?;
+    let mismatch = stream.fit.not_taken.as_ref()?;
     let capability = &invocation.spec().capability;
     Some(End::failed(
         ErrorCode::InvalidInput,
         format!("{capability} does not take the input: {mismatch}"),
     ))
-}
-
-fn misfit(
-    invocation: &OpenInvocation,
-    stream: Stream<'_>,
-    check: fn(&Permit, &Value) -> Result<(), Mismatch>,
-) -> Option<String> {
-    let Standing::Permitted(permit) = stream.standing else {
-        return None;
-    };
-    let Input::Json(input) = invocation.input() else {
-        return None;
-    };
-    if !permit.has_schema() {
-        return None;
-    }
-    let input = if input.is_empty() {
-        Value::Null
-    } else {
-        match serde_json::from_slice(input) {
-            Ok(input) => input,
-            Err(_) => return Some("it is nested too deeply to be read".to_owned()),
-        }
-    };
-    Some(check(permit, &input).err()?.to_string())
 }
 
 fn is_declared(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
@@ -447,7 +423,7 @@ mod tests {
         capability_invocation::{Cancel, WhenOffline},
         device::{DeviceCapability, Granted},
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::domain::fixtures::{
@@ -469,6 +445,7 @@ mod tests {
                     &minimal_device().spec,
                     &minimal_device().status,
                 ),
+                fit: &Fit::default(),
                 since: at(0),
                 shown: None,
             },
@@ -532,6 +509,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(0),
                 shown: None,
             };
@@ -576,13 +554,15 @@ mod tests {
             }];
         }
         let standing = standing_of(&device, &declared);
+        let invocation = invocation_with(|spec| spec.input = Some(input));
+        let fit = Fit::of(invocation.input(), &standing, &mut u32::MAX.clone()).unwrap();
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &fit,
             since: at(0),
             shown: None,
         };
-        let invocation = invocation_with(|spec| spec.input = Some(input));
         decide(&invocation, &device, stream, at(1))
     }
 
@@ -662,6 +642,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(-3),
                 shown: Some(&shown),
             };
@@ -694,6 +675,7 @@ mod tests {
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &Fit::default(),
             since: at(100),
             shown: None,
         };
@@ -722,6 +704,7 @@ mod tests {
             let stream = Stream {
                 declared: capabilities,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(since),
                 shown: None,
             };
@@ -775,6 +758,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(5),
                 shown: None,
             };
@@ -786,6 +770,7 @@ mod tests {
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &Fit::default(),
             since: at(5),
             shown: None,
         };

@@ -7,7 +7,7 @@
 //! - [`grants`]: what it may run of what it declares;
 //! - [`session`]: what the start, a change and the end of a stream write on its Device;
 //! - [`invocation`]: an open invocation as the gateway knows it;
-//! - [`dispatch`]: what to do with an invocation now;
+//! - [`dispatch`]: what to do with an invocation now; [`fit`]: whether its input is what was granted;
 //! - [`underway`]: its status while its device has it;
 //! - [`result`]: how an invocation ended, and its status from then on;
 //! - [`repeated`]: how one ended that another with its key ran for;
@@ -20,6 +20,7 @@
 pub mod artefact;
 pub mod device;
 pub mod dispatch;
+pub mod fit;
 pub mod grants;
 pub mod invocation;
 pub mod late;

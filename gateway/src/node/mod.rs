@@ -57,8 +57,10 @@ use crate::{
     clock::now,
     domain::{
         device::{Denied, DeviceKey, admit},
+        grants::Known,
         register::MAX_CONCURRENCY,
     },
+    heavy::Heavy,
     index::{
         Index, Listener,
         watch::{self, Synced},
@@ -144,6 +146,9 @@ struct Shared {
     result_memory: Arc<Semaphore>,
     synced: Synced,
     tasks: Tasks,
+    /// Which surfaces are within others.
+    known: Known,
+    heavy: Heavy,
     /// Every stream, until its last write is done.
     streams: TaskTracker,
     /// Cancelled when the streams have ended, or have had their time to.
@@ -214,6 +219,8 @@ impl Node {
             result_memory: Arc::new(Semaphore::new(RESULT_MEMORY)),
             synced: synced.clone(),
             tasks: tasks.clone(),
+            known: Known::default(),
+            heavy: Heavy::new(tasks.clone()),
             streams: TaskTracker::new(),
             stop,
         });

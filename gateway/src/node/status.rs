@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use super::{live::Full, metrics::StreamEnd};
 use crate::{
     domain::{device::Denied, register::Invalid},
+    heavy::Busy,
     peer::expired,
     status::{full, later},
 };
@@ -33,6 +34,8 @@ pub enum Refusal {
     NeverReads,
     /// As many streams as may be, or the gateway stops.
     NoPlace(Full),
+    /// Too much is being computed for it.
+    Busy,
     /// The watches have not filled the index yet.
     NotReady,
 }
@@ -49,9 +52,15 @@ impl Refusal {
             Self::Moved(_) => StreamEnd::Moved,
             Self::Silent => StreamEnd::Silent,
             Self::NeverReads => StreamEnd::NeverReads,
-            Self::NoPlace(Full::Full) => StreamEnd::Full,
+            Self::NoPlace(Full::Full) | Self::Busy => StreamEnd::Full,
             Self::NoPlace(Full::Draining) | Self::NotReady => StreamEnd::Stopped,
         }
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
     }
 }
 
@@ -103,6 +112,11 @@ impl From<Refusal> for Status {
                 Code::Unavailable,
                 "this gateway stops: use another one",
                 Duration::from_secs(1),
+            ),
+            Refusal::Busy => later(
+                Code::ResourceExhausted,
+                "too much is being computed for this device",
+                Duration::from_secs(5),
             ),
             Refusal::NotReady => later(
                 Code::Unavailable,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use proto::node::{Availability, Execution};
+use surface::MAX_DEVICE_PATTERN_BYTES;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -128,6 +129,7 @@ impl Source {
         let mut registry = Registry::built_in(self.about.clone());
         desktop::add(&mut registry, &self.config.desktop, &self.launcher);
         let mut schema_bytes: usize = registry.iter().map(|one| one.terms().schema_bytes()).sum();
+        let mut pattern_bytes: usize = registry.iter().map(|one| one.terms().pattern_bytes()).sum();
         for declaration in declarations {
             if registry.len() >= MAX_CAPABILITIES {
                 let message = format!(
@@ -142,6 +144,17 @@ impl Source {
                 schema_bytes -= declaration.terms.schema_bytes();
                 let message = format!(
                     "{} is left out: the schemas of a device are {MAX_SCHEMAS_BYTES} bytes long at most together",
+                    declaration.name
+                );
+                problems.push(Problem::of(&folder, message));
+                continue;
+            }
+            pattern_bytes += declaration.terms.pattern_bytes();
+            if pattern_bytes > MAX_DEVICE_PATTERN_BYTES {
+                pattern_bytes -= declaration.terms.pattern_bytes();
+                schema_bytes -= declaration.terms.schema_bytes();
+                let message = format!(
+                    "{} is left out: the patterns in the schemas of a device take {MAX_DEVICE_PATTERN_BYTES} bytes of memory at most together; use smaller counts in them",
                     declaration.name
                 );
                 problems.push(Problem::of(&folder, message));

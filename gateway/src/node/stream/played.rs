@@ -24,7 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use super::Caller;
 use super::{Arrival, CAPACITY, End, Stream};
 use crate::{
-    domain::{device::admit, register::Declared},
+    domain::{device::admit, grants::Known, register::Declared},
+    heavy::Heavy,
     index::{Changed, Index, watch::Synced},
     node::{
         RESULT_MEMORY, Settings, Shared,
@@ -84,6 +85,8 @@ impl Gateway {
             result_memory: Arc::new(Semaphore::new(RESULT_MEMORY)),
             synced: Synced::already(),
             tasks: supervisor.tasks(),
+            known: Known::default(),
+            heavy: Heavy::new(supervisor.tasks()),
             streams: TaskTracker::new(),
             stop: CancellationToken::new(),
         });

@@ -8,7 +8,7 @@
 //! - [`v1alpha1`]: the four kinds;
 //! - [`names`]: labels, field managers, the names of the objects that programs share;
 //! - [`conditions`]: condition types and reasons, and how one is set;
-//! - [`presence`]: whether a device is there;
+//! - [`presence`]: whether a device is there; [`lease`]: how long a Lease counts as held;
 //! - [`grants`]: what a device may run;
 //! - [`digest`]: the digest of a request, which is its name;
 //! - [`deadline`]: until when an invocation may run; [`excess`]: of how many there are too many;
@@ -24,6 +24,7 @@ pub mod digest;
 pub mod excess;
 pub mod grants;
 pub mod guarded;
+pub mod lease;
 pub mod names;
 pub mod presence;
 pub mod remedies;

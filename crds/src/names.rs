@@ -71,6 +71,23 @@ pub const MAX_OPEN_PER_NAMESPACE: usize = 4096;
 /// Most certificates of a device that are remembered beside the newest.
 pub const MAX_CERTIFICATE_HISTORY: usize = 5;
 
+/// The identity under which an operator holds the election Lease. Begins with [`OPERATOR`], so that other operators
+/// recognise one of their own.
+pub fn operator_identity(process: &str) -> String {
+    if is_operator_identity(process) {
+        process.to_owned()
+    } else {
+        format!("{OPERATOR}-{process}")
+    }
+}
+
+/// Whether the holder of an election Lease has the identity of an operator.
+pub fn is_operator_identity(holder: &str) -> bool {
+    holder
+        .strip_prefix(OPERATOR)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 /// Name of the Secret of a pairing code.
 pub fn code_secret(pairing_code: &str) -> String {
     format!("{pairing_code}-code")

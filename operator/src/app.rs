@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use crds::names;
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use runtime::{
@@ -10,7 +11,7 @@ use runtime::{
     shutdown::Supervisor,
 };
 
-use crate::{leader::Leader, lease::Election, metrics::Metrics};
+use crate::{leader::Leader, lease::Election, metrics::Metrics, report::Report};
 
 /// How long running reconciles may take to end when the process stops.
 const GRACE: Duration = Duration::from_secs(20);
@@ -43,11 +44,13 @@ impl App {
         impatient.connect_timeout = Some(ELECTION_TIMEOUT);
         impatient.read_timeout = Some(ELECTION_TIMEOUT);
         impatient.write_timeout = Some(ELECTION_TIMEOUT);
+        let impatient = Client::try_from(impatient)
+            .context("connect to the Kubernetes API for the election")?;
         let election = Election {
-            client: Client::try_from(impatient)
-                .context("connect to the Kubernetes API for the election")?,
+            client: impatient.clone(),
             namespace: self.namespace.clone(),
-            identity: self.name.clone(),
+            identity: names::operator_identity(&self.name),
+            report: Report::new(impatient, &self.name, metrics.clone()),
         };
 
         // 3. Tasks.

@@ -34,7 +34,7 @@ pub struct Args {
         value_parser = dns_name
     )]
     pub gateway_dns_names: Vec<String>,
-    /// Name of this process among its replicas. Drawn where absent.
+    /// Name of this process among its replicas. Drawn where absent. In the election it begins with fairlead-operator.
     #[arg(long, env = "FAIRLEAD_OPERATOR_NAME")]
     pub name: Option<String>,
     #[command(flatten)]

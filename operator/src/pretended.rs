@@ -70,6 +70,11 @@ impl Server {
         self.held().quicker = Some(serde_json::to_value(value).unwrap());
     }
 
+    /// Somebody deletes the object.
+    pub fn delete(&self, object: &str) {
+        self.held().objects.remove(object);
+    }
+
     /// Changes of that resource are refused from now on, as by a schema.
     pub fn refuse(&self, resource: &'static str) {
         self.held().refused = Some(resource);
@@ -125,6 +130,14 @@ impl Held {
             }
             (_, None) => failure(StatusCode::NOT_FOUND, "NotFound"),
             (&Method::GET, Some(known)) => (StatusCode::OK, known),
+            (&Method::PUT, Some(known)) => {
+                if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
+                    return failure(StatusCode::CONFLICT, "Conflict");
+                }
+                let mut body = body;
+                body["metadata"]["uid"] = known["metadata"]["uid"].clone();
+                (StatusCode::OK, self.store(&object, body))
+            }
             (&Method::PATCH, Some(mut known)) => {
                 let wanted = &body["metadata"]["resourceVersion"];
                 if !wanted.is_null() && *wanted != known["metadata"]["resourceVersion"] {

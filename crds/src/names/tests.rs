@@ -52,3 +52,15 @@ fn the_config_maps_of_logouts_are_shipped_and_gateways_may_patch_them() {
         assert_eq!(count(&format!("  - {name}")), 1, "{name}");
     }
 }
+
+#[test]
+fn operators_recognise_the_identity_of_one_of_their_own() {
+    assert_eq!(operator_identity("pod-7"), "fairlead-operator-pod-7");
+    assert_eq!(
+        operator_identity("fairlead-operator-1a2b"),
+        "fairlead-operator-1a2b"
+    );
+    for stranger in ["", "gateway-0", "fairlead-operators", "fairlead"] {
+        assert!(!is_operator_identity(stranger), "{stranger}");
+    }
+}

@@ -1,5 +1,6 @@
 //! What the facts come to. Pure.
 
+use crds::names::is_operator_identity;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -174,6 +175,16 @@ fn operator(look: &Look<Beat>, now: Timestamp) -> Check {
         Err(why) => unseen(name, why, remedy),
         Ok(beat) => {
             let who = beat.holder.as_deref().unwrap_or("nobody");
+            if beat.holder.is_some() && !is_operator_identity(who) {
+                return check(
+                    Verdict::Failed,
+                    name,
+                    format!("{who:?} holds the Lease and is not an operator"),
+                    Some(
+                        "an operator takes it over within a minute: see whether one runs; find out who may write Leases in fairlead-system",
+                    ),
+                );
+            }
             alive(name, &format!("{who} leads"), beat, now, remedy)
         }
     }
@@ -230,6 +241,18 @@ fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
 
 fn alive(name: &'static str, who: &str, beat: &Beat, now: Timestamp, remedy: &str) -> Check {
     let renewed = format!("{who}, renewed {}", age::until(beat.renewed_at, now));
+    if let Some(why) = &beat.not_credible
+        && beat.beats != Some(false)
+    {
+        return check(
+            Verdict::Warning,
+            name,
+            format!("{renewed}: {why}"),
+            Some(
+                "find out who wrote the Lease; where only its times are wrong, set the clock of that machine right",
+            ),
+        );
+    }
     match beat.beats {
         None | Some(_) if !looks_dead(beat, now) => check(Verdict::Ok, name, renewed, None),
         Some(true) => check(
@@ -310,9 +333,10 @@ mod tests {
     fn beat(name: &str, seconds_ago: i64) -> Beat {
         Beat {
             name: name.to_owned(),
-            holder: Some("operator-1".to_owned()),
+            holder: Some("fairlead-operator-1".to_owned()),
             renewed_at: Some(now() - SignedDuration::from_secs(seconds_ago)),
             seconds: 15,
+            not_credible: None,
             beats: None,
             address: Some("gateway:8443".to_owned()),
             reached: Some(Ok(())),
@@ -382,7 +406,26 @@ mod tests {
                     ..beat("fairlead-operator", 300)
                 });
             }),
+            ("operator", Verdict::Failed, |o| {
+                o.operator = Ok(Beat {
+                    holder: Some("gateway-0".to_owned()),
+                    ..beat("fairlead-operator", 3)
+                });
+            }),
+            ("operator", Verdict::Warning, |o| {
+                o.operator = Ok(Beat {
+                    not_credible: Some("its duration is too long".to_owned()),
+                    ..beat("fairlead-operator", 3)
+                });
+            }),
             ("gateway", Verdict::Failed, |o| o.gateways = Ok(Vec::new())),
+            // A renewal that is still to come, and no other one.
+            ("gateway", Verdict::Failed, |o| {
+                o.gateways = Ok(vec![Beat {
+                    beats: Some(false),
+                    ..beat("gateway-0", -86_400)
+                }]);
+            }),
             ("gateway reachable", Verdict::Warning, |o| {
                 o.gateways = Ok(vec![Beat {
                     reached: Some(Err("refused".to_owned())),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crds::names::{
-    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY_LEASE_SECONDS,
-    GATEWAY_TLS_SECRET, GROUP, OPERATOR_LEASE, TRUST_BUNDLE,
+use crds::{
+    lease,
+    names::{
+        ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY_LEASE_SECONDS,
+        GATEWAY_TLS_SECRET, GROUP, OPERATOR_LEASE, TRUST_BUNDLE,
+    },
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -55,7 +58,10 @@ pub struct Beat {
     pub name: String,
     pub holder: Option<String>,
     pub renewed_at: Option<Timestamp>,
-    pub seconds: i32,
+    /// How long it counts after a renewal, whatever it says.
+    pub seconds: i64,
+    /// Why it cannot be taken at its word.
+    pub not_credible: Option<String>,
     /// Whether it was renewed between two looks. `None`: there was no second look.
     pub beats: Option<bool>,
     /// Where it is reached, and whether it can be from here.
@@ -213,8 +219,11 @@ async fn leases(client: &Client) -> (Look<Beat>, Look<Vec<Beat>>) {
         let (operator, gateways) =
             tokio::join!(ask(api.get(OPERATOR_LEASE)), ask(api.list(&gateways)));
         (
-            operator.map(|lease| beat(&lease)),
-            gateways.map(|list| list.items.iter().map(beat).collect::<Vec<_>>()),
+            operator.map(|lease| beat(&lease, now())),
+            gateways.map(|list| {
+                let beats = list.items.iter().map(|lease| beat(lease, now()));
+                beats.collect::<Vec<_>>()
+            }),
         )
     };
     let (mut operator, mut gateways) = look().await;
@@ -252,19 +261,25 @@ async fn leases(client: &Client) -> (Look<Beat>, Look<Vec<Beat>>) {
     (operator, gateways)
 }
 
-/// By this machine's clock.
+/// By this machine's clock. A renewal in the future vouches for nobody.
 pub fn looks_dead(beat: &Beat, now: Timestamp) -> bool {
-    beat.renewed_at
-        .is_none_or(|at| now.duration_since(at).as_secs() > i64::from(beat.seconds))
+    beat.renewed_at.is_none_or(|at| {
+        now.duration_since(at).as_secs() > beat.seconds || lease::is_ahead(at, now)
+    })
 }
 
-fn beat(lease: &Lease) -> Beat {
+fn beat(lease: &Lease, now: Timestamp) -> Beat {
+    let (seconds, not_credible) = (
+        lease::lasts(lease).as_secs(),
+        lease::not_credible(lease, now),
+    );
     let spec = lease.spec.clone().unwrap_or_default();
     Beat {
         name: lease.name_any(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         renewed_at: spec.renew_time.map(|time| time.0),
-        seconds: spec.lease_duration_seconds.unwrap_or(GATEWAY_LEASE_SECONDS),
+        seconds,
+        not_credible,
         beats: None,
         address: lease.annotations().get(ADVERTISE_ANNOTATION).cloned(),
         reached: None,

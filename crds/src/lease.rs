@@ -12,7 +12,7 @@ use crate::names::GATEWAY_LEASE_SECONDS;
 
 /// Longest duration of a Lease that a reader accepts, in seconds. Fairlead's own Leases last 15; a longer one counts as
 /// this.
-pub const MAX_LEASE_SECONDS: i32 = 60;
+pub const MAX_LEASE_SECONDS: i32 = 30;
 
 /// How far the clock of another machine may be ahead before its times count as wrong, in seconds.
 pub const CLOCK_TOLERANCE_SECONDS: i64 = 30;
@@ -121,10 +121,10 @@ mod tests {
     fn no_lease_lasts_longer_than_the_cap_or_shorter_than_a_second() {
         for (seconds, expected) in [
             (json!(15), 15),
-            (json!(60), 60),
-            (json!(61), 60),
-            (json!(1_000_000_000), 60),
-            (json!(i32::MAX), 60),
+            (json!(30), 30),
+            (json!(31), 30),
+            (json!(1_000_000_000), 30),
+            (json!(i32::MAX), 30),
             (json!(0), 1),
             (json!(-5), 1),
             (Value::Null, 15),
@@ -161,8 +161,8 @@ mod tests {
     fn a_lease_that_is_not_seen_to_change_dies_whatever_it_says() {
         let claims = json!({ "leaseDurationSeconds": 1_000_000_000 });
         let beat = Beat::read(&lease(claims.clone(), Some(at(1_000_000))), None, at(0));
-        assert!(beat.is_live(at(59)));
-        assert!(!beat.is_live(at(60)));
+        assert!(beat.is_live(at(29)));
+        assert!(!beat.is_live(at(30)));
         // Read again, it has not changed.
         let again = lease(claims.clone(), Some(at(1_000_000)));
         assert!(!Beat::read(&again, Some(&beat), at(70)).is_live(at(70)));

@@ -10,6 +10,7 @@
 //! - [`conditions`]: condition types and reasons, and how one is set;
 //! - [`presence`]: whether a device is there; [`lease`]: how long a Lease counts as held;
 //! - [`grants`]: what a device may run;
+//! - [`policies`]: the admission policies on which signatures rest;
 //! - [`digest`]: the digest of a request, which is its name;
 //! - [`deadline`]: until when an invocation may run; [`excess`]: of how many there are too many;
 //! - [`guarded`]: how a list is read of which one object is unreadable;
@@ -26,6 +27,7 @@ pub mod grants;
 pub mod guarded;
 pub mod lease;
 pub mod names;
+pub mod policies;
 pub mod presence;
 pub mod remedies;
 mod schema;

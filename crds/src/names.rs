@@ -41,6 +41,8 @@ pub const CONSOLE_LOGOUTS: [&str; 4] = [
 pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
 /// Lease that operators elect their leader with.
 pub const OPERATOR_LEASE: &str = "fairlead-operator";
+/// ServiceAccount, in the operator's namespace, under which the operator makes dry runs that the policies must refuse.
+pub const PROBE: &str = "fairlead-probe";
 /// Label on the Leases of gateways, which are named after them: [`COMPONENT_GATEWAY`] is its value.
 pub const COMPONENT_LABEL: &str = "fairlead.dev/component";
 /// See [`COMPONENT_LABEL`].

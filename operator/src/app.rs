@@ -40,7 +40,7 @@ impl App {
         // 2. Clients. The election has its own: watches need patience, a Lease needs none.
         let config = Config::infer().await.context("find the Kubernetes API")?;
         let client = Client::try_from(config.clone()).context("connect to the Kubernetes API")?;
-        let mut impatient = config;
+        let mut impatient = config.clone();
         impatient.connect_timeout = Some(ELECTION_TIMEOUT);
         impatient.read_timeout = Some(ELECTION_TIMEOUT);
         impatient.write_timeout = Some(ELECTION_TIMEOUT);
@@ -64,6 +64,7 @@ impl App {
         let leader = Leader {
             app: self,
             client,
+            config,
             metrics,
             readiness: readiness.clone(),
         };

@@ -11,6 +11,7 @@ use crate::{
     authority::Authority,
     gateways::Gateways,
     invocation::{backlog::Backlog, departed::Departed},
+    policies::Policies,
     report::Report,
     watch::{Guard, Sight},
 };
@@ -39,6 +40,8 @@ pub struct Context {
     /// How many of them there are, by device and by namespace.
     pub backlog: Backlog,
     pub gateways: Gateways,
+    /// What a signature rests on.
+    pub policies: Policies,
     pub report: Report,
     /// Held while a code is made usable: no two live ones may share an id.
     pub drawing: tokio::sync::Mutex<()>,
@@ -62,7 +65,7 @@ pub mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{metrics::Metrics, policies::Account};
 
     /// An API server that takes requests and never answers.
     pub fn hanging() -> Client {
@@ -94,6 +97,16 @@ pub mod tests {
                 Writer::new(()).as_reader(),
                 Sight::default(),
                 "system".to_owned(),
+            ),
+            policies: Policies::new(
+                Writer::new(()).as_reader(),
+                Writer::new(()).as_reader(),
+                Account::new(
+                    client.clone(),
+                    kube::Config::new(http::Uri::from_static("http://localhost")),
+                    "system".to_owned(),
+                ),
+                metrics.clone(),
             ),
             report: Report::new(client.clone(), "operator-0", metrics),
             drawing: tokio::sync::Mutex::default(),

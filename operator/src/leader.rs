@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, Config, api::PostParams};
 use pairing::opaque::Setup;
 use runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ const RENEWAL_RETRY: Duration = Duration::from_mins(1);
 pub struct Leader {
     pub app: App,
     pub client: Client,
+    /// How the API server is reached, for a client that speaks as another account.
+    pub config: Config,
     pub metrics: Metrics,
     pub readiness: Readiness,
 }
@@ -209,6 +211,7 @@ mod tests {
                 name: "operator-0".to_owned(),
             },
             client: server.client(),
+            config: Config::new(http::Uri::from_static("http://localhost")),
             metrics: Metrics::register(&mut Registry::default()),
             readiness: Readiness::default(),
         };

@@ -11,7 +11,10 @@ use futures::{
     future::{BoxFuture, Shared},
     stream,
 };
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    coordination::v1::Lease,
+};
 use kube::{
     Api, Resource,
     runtime::{
@@ -27,6 +30,7 @@ use crate::{
     invocation::{self, backlog::Backlog},
     leader::{Begun, Leader},
     pairing_request::plan::{Stage, stage},
+    policies::{Account, Policies},
     reconcile::drive,
     watch::{Guard, Watch},
 };
@@ -40,6 +44,9 @@ struct Watches {
     invocations: Watch<CapabilityInvocation>,
     /// Those of gateways.
     leases: Watch<Lease>,
+    /// Nobody waits for these but who signs: without the right to see them, all else goes on.
+    policies: Watch<ValidatingAdmissionPolicy>,
+    bindings: Watch<ValidatingAdmissionPolicyBinding>,
 }
 
 /// Runs until the term ends and what was begun is done.
@@ -63,6 +70,8 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         devices,
         invocations,
         leases,
+        policies,
+        bindings,
     } = watches;
     futures::join!(
         codes.run(term.clone()),
@@ -70,6 +79,8 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         devices.run(term.clone()),
         invocations.run(term.clone()),
         leases.run(term.clone()),
+        policies.run(term.clone()),
+        bindings.run(term.clone()),
         wake.run(context.gateways.clone(), lease_news, term.clone()),
         invocation::retention::run(leader.client.clone(), leader.metrics.clone(), term.clone()),
         loops,
@@ -87,6 +98,8 @@ impl Watches {
             devices: Watch::new(Api::all(client()), Config::default()),
             invocations: Watch::new(Api::all(client()), Config::default().fields(&still_open())),
             leases: Watch::new(leases, Config::default().labels(&gateways)),
+            policies: Watch::new(Api::all(client()), Config::default()),
+            bindings: Watch::new(Api::all(client()), Config::default()),
         }
     }
 
@@ -117,6 +130,16 @@ impl Watches {
                 self.leases.store(),
                 self.leases.sight(),
                 leader.app.namespace.clone(),
+            ),
+            policies: Policies::new(
+                self.policies.store(),
+                self.bindings.store(),
+                Account::new(
+                    leader.client.clone(),
+                    leader.config.clone(),
+                    leader.app.namespace.clone(),
+                ),
+                leader.metrics.clone(),
             ),
             report: leader.report(),
             drawing: tokio::sync::Mutex::default(),

@@ -15,6 +15,7 @@ pub struct Metrics {
     transitions: Family<Transition, Counter>,
     certificates: Family<Certificate, Counter>,
     leading: Gauge,
+    policy_checks: Family<PolicyCheck, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -33,6 +34,12 @@ struct Transition {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Certificate {
     purpose: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct PolicyCheck {
+    policy: &'static str,
+    result: &'static str,
 }
 
 /// A reconcile that runs.
@@ -59,6 +66,7 @@ impl Metrics {
             transitions: Family::default(),
             certificates: Family::default(),
             leading: Gauge::default(),
+            policy_checks: Family::default(),
         };
         registry.register(
             "reconcile_duration_seconds",
@@ -80,6 +88,11 @@ impl Metrics {
             "1 while this process reconciles",
             metrics.leading.clone(),
         );
+        registry.register(
+            "policy_checks",
+            "Looks at admission policies before a signature, by policy and result: in_force, not_in_force, unverified",
+            metrics.policy_checks.clone(),
+        );
         metrics
     }
 
@@ -99,6 +112,12 @@ impl Metrics {
     pub(crate) fn certificate(&self, purpose: &'static str) {
         self.certificates
             .get_or_create(&Certificate { purpose })
+            .inc();
+    }
+
+    pub(crate) fn policy_checked(&self, policy: &'static str, result: &'static str) {
+        self.policy_checks
+            .get_or_create(&PolicyCheck { policy, result })
             .inc();
     }
 

@@ -14,6 +14,7 @@ mod door;
 mod entry;
 mod events;
 mod fixture;
+mod guarded;
 mod invocation;
 mod mediation;
 mod misbehaviour;
@@ -71,6 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
     upheavals.extend(entry::trials(&fixture));
     upheavals.extend(oidc::trials(&fixture));
     upheavals.extend(renewal::upheavals(&fixture));
+    upheavals.extend(guarded::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
     let runs = |topic: &str| {
         let mut of_topic = all().filter(|trial| trial.name().starts_with(topic));

@@ -58,7 +58,7 @@ pub fn upheavals(fixture: &Arc<Fixture>) -> Vec<Trial> {
 }
 
 /// Lets the device's certificate look older, as only the operator can.
-async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
+pub async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
     let path = scene.folder.join("operator.kubeconfig");
     let cluster = scene.fixture.cluster();
     cluster
@@ -81,7 +81,7 @@ async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
     .await
 }
 
-async fn stream(
+pub async fn stream(
     scene: &Scene,
     stranger: &Stranger,
     chain: &[CertificateDer<'static>],

@@ -18,6 +18,7 @@ use kube::{Resource, ResourceExt};
 use operator::{
     authority::{Authority, chain::leaf, csr::DeviceKey},
     device, pairing_code, pairing_request,
+    policies::plan::{Since, Standing},
 };
 use pairing::code::PairingCode as Drawn;
 
@@ -160,6 +161,7 @@ impl World {
                     device: device.clone(),
                     lease: GatewayLease::Absent,
                     secret: self.observe_secret(&device),
+                    policies: Standing::InForce(Since::default()),
                 };
                 let plan = device::plan::plan(&observed);
                 plan.changes
@@ -249,6 +251,7 @@ impl World {
             devices: Devices::Known(devices.cloned().collect()),
             secret,
             operator: Some("operator".to_owned()),
+            policies: Standing::InForce(Since::default()),
         }
     }
 

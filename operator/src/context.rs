@@ -11,6 +11,7 @@ use crate::{
     authority::Authority,
     gateways::Gateways,
     invocation::{backlog::Backlog, departed::Departed},
+    pairing_code::room::Places,
     policies::Policies,
     report::Report,
     watch::{Guard, Sight},
@@ -27,6 +28,8 @@ pub struct Context {
     /// The user that the API server takes this process for: `decidedBy` of automatic approvals.
     pub user: Option<String>,
     pub codes: Store<Guard<PairingCode>>,
+    /// Which of them can be used, and which wait to be.
+    pub places: Places,
     pub requests: Store<Guard<PairingRequest>>,
     pub devices: Store<Guard<Device>>,
     /// Since when they have been seen without a break.
@@ -86,6 +89,7 @@ pub mod tests {
             setup: Setup::generate(),
             user: None,
             codes: Writer::new(()).as_reader(),
+            places: Places::default(),
             requests: Writer::new(()).as_reader(),
             devices: Writer::new(()).as_reader(),
             devices_sight: Sight::default(),

@@ -29,6 +29,7 @@ use crate::{
     gateways::{Gateways, Wake},
     invocation::{self, backlog::Backlog},
     leader::{Begun, Leader},
+    pairing_code::room::Places,
     pairing_request::plan::{Stage, stage},
     policies::{Account, Policies},
     reconcile::drive,
@@ -119,6 +120,7 @@ impl Watches {
             setup,
             user,
             codes: self.codes.store(),
+            places: Places::default(),
             requests: self.requests.store(),
             devices: self.devices.store(),
             devices_sight: self.devices.sight(),
@@ -188,7 +190,11 @@ fn loops(
         ..
     } = watches;
     let shared = || Arc::clone(context);
-    let of_codes = codes.listen();
+    // Counted before it is looked at.
+    let of_codes = each(codes.listen(), shared(), |context, code| {
+        let seen = context.codes.get(code);
+        context.places.note(code, seen.as_deref())
+    });
     let of_requests = stream::select(
         requests.listen(),
         each(codes.listen(), shared(), |context, code| {

@@ -185,7 +185,7 @@ impl World {
     }
 
     fn observe_code(&self, code: &PairingCode) -> pairing_code::plan::Observed {
-        use pairing_code::plan::{CodeSecret, Observed, has_ended};
+        use pairing_code::plan::{CodeSecret, Observed, Room, has_ended};
 
         let secret = match self.code_secrets.get(&code.name_any()) {
             _ if has_ended(code) => CodeSecret::NotRead,
@@ -199,6 +199,7 @@ impl World {
             now: self.now,
             code: code.clone(),
             secret,
+            room: Room::Free,
         }
     }
 

@@ -37,8 +37,13 @@ pub const CONSOLE_LOGOUTS: [&str; 4] = [
     "fairlead-console-logouts-2",
     "fairlead-console-logouts-3",
 ];
-/// ConfigMap, in the operator's namespace: the certificates that devices trust (`ca.crt`).
+/// ConfigMap, in the operator's namespace: the certificates of the authorities, for people and programs
+/// ([`TRUST_BUNDLE_CERTIFICATES`]), and the same, signed, for devices ([`TRUST_BUNDLE_SIGNED`]).
 pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
+/// PEM, in [`TRUST_BUNDLE`].
+pub const TRUST_BUNDLE_CERTIFICATES: &str = "ca.crt";
+/// Base64 of a `pairing::bundle::SignedBundle`, in [`TRUST_BUNDLE`].
+pub const TRUST_BUNDLE_SIGNED: &str = "signed-bundle";
 /// Lease that operators elect their leader with.
 pub const OPERATOR_LEASE: &str = "fairlead-operator";
 /// ServiceAccount, in the operator's namespace, under which the operator makes dry runs that the policies must refuse.

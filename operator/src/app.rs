@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crds::names;
+use jiff::SignedDuration;
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use runtime::{
@@ -11,7 +12,9 @@ use runtime::{
     shutdown::Supervisor,
 };
 
-use crate::{leader::Leader, lease::Election, metrics::Metrics, report::Report};
+use crate::{
+    authority::plan::Replaced, leader::Leader, lease::Election, metrics::Metrics, report::Report,
+};
 
 /// How long running reconciles may take to end when the process stops.
 const GRACE: Duration = Duration::from_secs(20);
@@ -26,6 +29,10 @@ pub struct App {
     /// `HOST:PORT`.
     pub gateway_address: String,
     pub gateway_dns_names: Vec<String>,
+    /// Life of the gateways' certificate.
+    pub gateway_certificate_ttl: SignedDuration,
+    /// The authority that an administrator gives up.
+    pub replaced: Option<Replaced>,
     /// Unique among the replicas.
     pub name: String,
 }

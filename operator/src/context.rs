@@ -23,8 +23,10 @@ pub struct Context {
     /// `HOST:PORT` that pairing URIs name.
     pub gateway_address: String,
     pub authority: Arc<Authority>,
+    /// What the published trust bundle holds for devices, base64.
+    pub signed_bundle: String,
     /// Makes password files.
-    pub setup: Setup,
+    pub setup: Arc<Setup>,
     /// The user that the API server takes this process for: `decidedBy` of automatic approvals.
     pub user: Option<String>,
     pub codes: Store<Guard<PairingCode>>,
@@ -68,7 +70,7 @@ pub mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::{metrics::Metrics, policies::Account};
+    use crate::{authority::trust_bundle::encode, metrics::Metrics, policies::Account};
 
     /// An API server that takes requests and never answers.
     pub fn hanging() -> Client {
@@ -85,8 +87,9 @@ pub mod tests {
         let metrics = Metrics::register(&mut Registry::default());
         Context {
             gateway_address: "gateway.example:7443".to_owned(),
+            signed_bundle: encode(&authority.sign_bundle(1).unwrap()),
             authority: Arc::new(authority),
-            setup: Setup::generate(),
+            setup: Arc::new(Setup::generate()),
             user: None,
             codes: Writer::new(()).as_reader(),
             places: Places::default(),

@@ -25,6 +25,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authority::trust_bundle::encode,
     context::{Context, now},
     gateways::{Gateways, Wake},
     invocation::{self, backlog::Backlog},
@@ -109,6 +110,7 @@ impl Watches {
         leader: &Leader,
         Begun {
             authority,
+            signed_bundle,
             setup,
             user,
         }: Begun,
@@ -117,6 +119,7 @@ impl Watches {
             client: leader.client.clone(),
             gateway_address: leader.app.gateway_address.clone(),
             authority,
+            signed_bundle: encode(&signed_bundle),
             setup,
             user,
             codes: self.codes.store(),

@@ -16,6 +16,7 @@ pub struct Metrics {
     certificates: Family<Certificate, Counter>,
     leading: Gauge,
     policy_checks: Family<PolicyCheck, Counter>,
+    authority_refused: Gauge,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -67,6 +68,7 @@ impl Metrics {
             certificates: Family::default(),
             leading: Gauge::default(),
             policy_checks: Family::default(),
+            authority_refused: Gauge::default(),
         };
         registry.register(
             "reconcile_duration_seconds",
@@ -92,6 +94,11 @@ impl Metrics {
             "policy_checks",
             "Looks at admission policies before a signature, by policy and result: in_force, not_in_force, unverified",
             metrics.policy_checks.clone(),
+        );
+        registry.register(
+            "authority_refused",
+            "1 while the Secret of the authority is missing, damaged or another one's",
+            metrics.authority_refused.clone(),
         );
         metrics
     }
@@ -119,6 +126,10 @@ impl Metrics {
         self.policy_checks
             .get_or_create(&PolicyCheck { policy, result })
             .inc();
+    }
+
+    pub(crate) fn refuse_authority(&self, is_refused: bool) {
+        self.authority_refused.set(i64::from(is_refused));
     }
 
     pub(crate) fn lead(&self, leads: bool) {

@@ -60,6 +60,11 @@ impl Server {
         self.held().objects.get(object).cloned()
     }
 
+    /// Deletes an object.
+    pub fn remove(&self, object: &str) {
+        self.held().objects.remove(object);
+    }
+
     pub fn put(&self, object: &str, value: impl serde::Serialize) {
         let value = serde_json::to_value(value).unwrap();
         self.held().store(object, value);
@@ -122,6 +127,11 @@ impl Held {
         if parts.method != Method::GET && self.refused == Some(resource) {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
+        let listed = [("devices", "Device"), ("pairingcodes", "PairingCode")];
+        let listed = listed.iter().find(|(resource, _)| *resource == name);
+        if let (&Method::GET, Some((resource, kind))) = (&parts.method, listed) {
+            return (StatusCode::OK, self.list(&format!("{resource}/"), kind));
+        }
         let known = self.objects.get(&object).cloned();
         match (&parts.method, known) {
             (&Method::POST, _) => self.create(name, body),
@@ -175,6 +185,17 @@ impl Held {
             return failure(StatusCode::CONFLICT, "AlreadyExists");
         }
         (StatusCode::CREATED, self.store(&object, body))
+    }
+
+    fn list(&self, prefix: &str, kind: &str) -> Value {
+        let objects = self.objects.iter();
+        let items: Vec<_> = objects
+            .filter(|(object, _)| object.starts_with(prefix))
+            .map(|(_, value)| value)
+            .collect();
+        json!({
+            "apiVersion": "fairlead.dev/v1alpha1", "kind": format!("{kind}List"), "metadata": {}, "items": items,
+        })
     }
 
     fn store(&mut self, object: &str, mut value: Value) -> Value {

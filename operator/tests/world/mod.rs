@@ -404,7 +404,7 @@ impl World {
                     .sign_device(key, "kitchen", &device.name_any(), ttl, self.now)
                     .unwrap();
                 self.signed += 1;
-                self.write_device(device, device::renewed(device, &issued).unwrap())?;
+                self.write_device(device, device::renewed(device, &issued, "BUNDLE").unwrap())?;
                 self.signed_into_a_status += 1;
                 Ok(())
             }

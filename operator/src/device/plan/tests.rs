@@ -22,6 +22,7 @@ fn minimal() -> Device {
             generation: 1,
             not_before: Time(at(-300)),
             not_after: Time(at(86_400)),
+            authority: None,
         }),
         ..DeviceStatus::default()
     });

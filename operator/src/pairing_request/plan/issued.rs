@@ -53,6 +53,9 @@ pub(super) fn issued(observed: &Observed) -> Plan {
             generation: before.map_or(1, |before| before.generation.saturating_add(1)),
             not_before: certificate.not_before.clone(),
             not_after: certificate.not_after.clone(),
+            authority: chain::authorities(&certificate.chain)
+                .last()
+                .map(ToString::to_string),
         },
     });
     Plan {

@@ -32,6 +32,7 @@ fn asking() -> Observed {
             generation: 3,
             not_before: Time(at(0)),
             not_after: Time(at(9000)),
+            authority: None,
         }),
         renewal: Some(Renewal {
             csr: csr.clone(),

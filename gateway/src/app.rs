@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .with_context(|| format!("bind --device-address {}", args.device_address))?;
 
     // 5. Services, with what they watch.
-    let renewals = Renewals::new(client.clone(), tls_loaded.clone());
+    let renewals = Renewals::new(client.clone());
     let node = Node::start(
         client.clone(),
         node_settings(&args, artefacts.clone()),

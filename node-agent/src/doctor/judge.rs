@@ -68,6 +68,8 @@ pub enum Standing {
         life: Life,
         /// In seconds since 1970.
         renews_at: i64,
+        /// Why the last renewal was not accepted.
+        refused: Option<String>,
     },
 }
 
@@ -360,7 +362,10 @@ fn screen(facts: &Facts) -> Check {
 
 fn certificate(facts: &Facts) -> Check {
     let Ok(Standing::Paired {
-        life, renews_at, ..
+        life,
+        renews_at,
+        refused,
+        ..
     }) = &facts.standing
     else {
         return skipped(Name::Certificate, "there is none");
@@ -378,6 +383,15 @@ fn certificate(facts: &Facts) -> Check {
             format!("it does not hold before {}", at(life.not_before)),
         )
         .with("set this device's clock, which is behind"),
+        LifeState::Valid if refused.is_some() => check(
+            Name::Certificate,
+            Verdict::Warning,
+            format!(
+                "it ends at {ends}, and the last renewal was not accepted: {}",
+                refused.as_deref().unwrap_or_default()
+            ),
+        )
+        .with("ask the cluster's administrator to check the gateways: an ended certificate cannot be renewed"),
         LifeState::Valid if now > renews_at.saturating_add(LATE_SECONDS) => check(
             Name::Certificate,
             Verdict::Warning,
@@ -507,6 +521,7 @@ mod tests {
                     not_after: NOW + 9_000,
                 },
                 renews_at: NOW + 5_000,
+                refused: None,
             }),
             journal: Ok((Counts::default(), 8)),
             process: Some(7),
@@ -580,7 +595,14 @@ mod tests {
                 not_after,
             },
             renews_at: renews,
+            refused: None,
         });
+    }
+
+    fn refuse(facts: &mut Facts) {
+        if let Ok(Standing::Paired { refused, .. }) = &mut facts.standing {
+            *refused = Some("the trust bundle is older".to_owned());
+        }
     }
 
     fn free(facts: &mut Facts, free_bytes: u64, free_files: Option<u64>, read_only: bool) {
@@ -638,6 +660,7 @@ mod tests {
             (|f| f.screen = Screen::Unknown, &[(Name::Screen, Skipped)]),
             (|f| f.socket = Socket::Closed, &[(Name::Socket, Warning)]),
             (|f| f.socket = Socket::Forbidden, &[(Name::Socket, Warning)]),
+            (refuse, &[(Name::Certificate, Warning)]),
             (
                 |f| life(f, NOW - 9, NOW - 1, NOW - 3),
                 &[(Name::Certificate, Failed)],

@@ -45,7 +45,10 @@ pub enum Error {
     RequestExpired,
     #[error("approved, but no certificate could be issued: {reason}")]
     NotIssued { reason: String },
-    #[error("the certificate that came is not what was asked for, and was refused")]
+    #[error(
+        "the certificate that came is not what was asked for, and was refused: have the cluster's administrator check the \
+         gateway, then run pair again"
+    )]
     Forged(#[from] issued::Refusal),
     #[error("the gateway has no time{}", after(retry_after.unwrap_or_default()))]
     Busy { retry_after: Option<Duration> },

@@ -147,17 +147,24 @@ impl Upstream {
         shown.gateway = Some(address.to_owned());
         shown.gateway_name = Some(gateway);
         self.show(shown, State::Connected, None);
-        let told = gateways::acceptable(opened.gateways.clone());
-        if !told.is_empty() && told != self.identity.gateways {
-            self.identity.gateways = told;
+        // This one proved with its certificate that it is a gateway. Those that it tells of did not: they are tried as long
+        // as this process runs, and a later one does not hear of them.
+        let remembered = gateways::remembered(&self.identity.gateways, address);
+        if remembered != self.identity.gateways {
+            self.identity.gateways = remembered;
             if let Err(error) = self.folder.save_identity(&self.identity) {
                 tracing::warn!(
                     error = connect::chain(&error),
-                    "Keeping the list of gateways failed"
+                    "Keeping the gateway's address failed"
                 );
             }
         }
-        rotation.replace(self.identity.addresses(), address, backoff::seed());
+        let told = match gateways::acceptable(opened.gateways.clone()) {
+            told if told.is_empty() => rotation.addresses().to_vec(),
+            told => told,
+        };
+        let known = gateways::joined(told, self.identity.addresses());
+        rotation.replace(known, address, backoff::seed());
     }
 
     fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {

@@ -129,7 +129,7 @@ fn issued(authority: &Authority, application: &Application) -> Answer {
             authority.device(&application.pkcs10, "kitchen", "lamp"),
             authority.der(),
         ],
-        bundle: vec![authority.der()],
+        signed_bundle: authority.own_bundle(),
         namespace: "kitchen".to_owned(),
         device: "lamp".to_owned(),
         gateways: Vec::new(),

@@ -15,10 +15,7 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use proto::node::DeviceEvent;
 use runtime::shutdown::Supervisor;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::Caller;
@@ -73,10 +70,9 @@ impl Gateway {
     pub fn new(client: Client, settings: Settings) -> Self {
         let supervisor = Supervisor::new();
         let metrics = Metrics::register(&mut Registry::default());
-        let (_, material) = watch::channel(None);
         let shared = Arc::new(Shared {
             requests: Requests::new(client.clone(), &settings.gateway, metrics.clone()),
-            renewals: Renewals::new(client, material),
+            renewals: Renewals::new(client),
             index: Arc::new(Index::default()),
             live: Arc::new(Live::new(settings.max_streams)),
             settings,

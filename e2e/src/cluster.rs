@@ -9,8 +9,9 @@ use base64::Engine as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+use runtime::kubeconfig::{self, Choice};
 use serde_json::json;
 
 use crate::private;
@@ -52,7 +53,7 @@ impl Cluster {
                     kubeconfig.display()
                 )
             })?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        let config = kubeconfig::of(read, &Choice::default())
             .await
             .context("load the kubeconfig")?;
         Ok(Self {

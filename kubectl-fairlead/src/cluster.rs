@@ -1,6 +1,6 @@
 //! The cluster, with the rights of the caller's kubeconfig and none beside them.
 
-use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf};
+use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use crds::Guarded;
@@ -9,9 +9,9 @@ use kube::{
     Api, Client, Config, Resource,
     api::{ListParams, PostParams},
     client::AuthError,
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
+use runtime::kubeconfig::{self, Choice};
 use serde::de::DeserializeOwned;
 
 /// Objects that are read at once.
@@ -23,7 +23,7 @@ const MAX_OBJECTS: usize = 100_000;
 pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
 
 /// Which cluster, and which of its namespaces. Spelt as kubectl spells it.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClusterArgs {
     /// The kubeconfig [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, global = true, value_name = "FILE")]
@@ -34,6 +34,15 @@ pub struct ClusterArgs {
     /// The namespace [default: that of the context].
     #[arg(short, long, global = true, value_name = "NAME")]
     namespace: Option<String>,
+    /// User to impersonate.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    as_user: Option<String>,
+    /// Group to impersonate, beside --as; may be repeated.
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    as_groups: Vec<String>,
+    /// How long a request may wait for an answer: 30s, 1m30s; 0 for no limit [default: no limit].
+    #[arg(long, global = true, value_name = "LENGTH", value_parser = kubeconfig::parse_timeout)]
+    request_timeout: Option<Duration>,
 }
 
 /// A cluster and a namespace of it.
@@ -47,19 +56,14 @@ pub struct Cluster {
 impl ClusterArgs {
     /// Reads the kubeconfig. Nothing is asked yet, but for what a plugin of it asks.
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
-        let options = KubeConfigOptions {
+        let config = kubeconfig::choose(&Choice {
+            kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path)
-                    .with_context(|| format!("read {}", path.display()))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await
-            }
-            None => Config::from_kubeconfig(&options).await,
-        }
-        .context("read the kubeconfig")?;
+            user: self.as_user.clone(),
+            groups: self.as_groups.clone(),
+            request_timeout: self.request_timeout,
+        })
+        .await?;
         let namespace = self
             .namespace
             .clone()
@@ -201,6 +205,7 @@ pub fn told(error: kube::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use kube::config::Kubeconfig;
     use serde_json::json;
 
     use super::*;
@@ -222,8 +227,7 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&kubeconfig).unwrap()).unwrap();
         let args = ClusterArgs {
             kubeconfig: Some(path),
-            context: None,
-            namespace: None,
+            ..ClusterArgs::default()
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let error = runtime.block_on(args.connect()).err().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crds::names;
 use jiff::SignedDuration;
-use kube::{Client, Config};
+use kube::Client;
 use prometheus_client::registry::Registry;
 use runtime::{
     admin::{AdminArgs, Readiness},
@@ -45,7 +45,7 @@ impl App {
         let metrics = Metrics::register(&mut registry);
 
         // 2. Clients. The election has its own: watches need patience, a Lease needs none.
-        let config = Config::infer().await.context("find the Kubernetes API")?;
+        let config = runtime::kubeconfig::infer().await?;
         let client = Client::try_from(config.clone()).context("connect to the Kubernetes API")?;
         let mut impatient = config.clone();
         impatient.connect_timeout = Some(ELECTION_TIMEOUT);

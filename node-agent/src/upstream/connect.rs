@@ -29,9 +29,6 @@ use crate::state::key::Credentials;
 
 /// How long a connection may take, handshake and all.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// What HTTP/2 may have in flight towards this device: the smallest that the protocol knows. The libraries' own is
-/// megabytes, and nothing here is larger than a dispatch.
-const WINDOW: u32 = 65_535;
 /// How often a silent connection is asked for a sign of life, and how long it may take to give one.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(20);
@@ -162,8 +159,8 @@ pub async fn channel_over(
     // Not `https`, which would make tonic look for a TLS configuration of its own. The name is for the logs of proxies
     // that do not exist; the certificate was checked already.
     let mut endpoint = Endpoint::from_static("http://gateway.fairlead.internal")
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(proto::STREAM_WINDOW)
+        .initial_connection_window_size(proto::CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADERS)
         .buffer_size(8);
     if liveness == Liveness::Pings {

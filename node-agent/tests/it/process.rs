@@ -12,7 +12,7 @@ use node_agent::{
 };
 use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
 use proto::node::{
-    Application, Challenge, Describe, Dispatch, Issued, Outcome, Pending, ResultAck,
+    Application, Challenge, Describe, Dispatch, HeartbeatAck, Issued, Outcome, Pending, ResultAck,
     device_event::Event as FromDevice, enroll_request::Step, enroll_response::Step as Answer,
     gateway_event::Event as FromGateway,
 };
@@ -210,6 +210,42 @@ async fn an_interrupted_pairing_goes_on_at_the_gateway_that_is_named() {
     interrupted(&host, "127.0.0.1:1", &authority);
     let output = host.call(&["pair", "--gateway", "nowhere"]).await;
     assert!(is(output.status, Exit::Usage), "{}", text(&output.stderr));
+}
+
+/// h2 counts small frames that were not read, and a gateway goes on while the device sleeps.
+#[tokio::test]
+async fn many_small_messages_while_the_agent_stands_still_do_not_end_its_stream() {
+    const ACKS: usize = 1000;
+    let authority = Authority::new("ours");
+    let manners = Manners {
+        heartbeat: std::time::Duration::from_millis(100),
+        ..Manners::default()
+    };
+    let mut gateway = Gateway::start(&authority, manners).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+    let running = host.command(&["run"]).spawn().unwrap();
+    let mut stream = gateway.stream().await;
+    let pid = Pid::from_raw(running.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    for _ in 0..ACKS {
+        stream
+            .send(FromGateway::HeartbeatAck(HeartbeatAck {}))
+            .await;
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    // More than were under way before: they are of an agent that has read the acknowledgements.
+    for _ in 0..20 {
+        let event = stream.any_or_end().await;
+        assert!(
+            matches!(event, Some(FromDevice::Heartbeat(_))),
+            "the agent hung up: {event:?}"
+        );
+        stream
+            .send(FromGateway::HeartbeatAck(HeartbeatAck {}))
+            .await;
+    }
+    assert!(is(terminate(running).await, Exit::Done));
 }
 
 /// `pair` with a URI on standard input.

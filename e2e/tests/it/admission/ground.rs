@@ -10,8 +10,9 @@ use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::install::install;
 use e2e::wait::until;
 use http::{Method, Request};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use kube::config::Kubeconfig;
+use runtime::kubeconfig::{self, Choice};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -125,9 +126,7 @@ impl Plane {
         if let Some(client) = known {
             return Ok(client);
         }
-        let mut config =
-            Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default())
-                .await?;
+        let mut config = kubeconfig::of(self.kubeconfig.clone(), &Choice::default()).await?;
         config.auth_info.impersonate = Some(who.0.to_owned());
         let client = Client::try_from(config)?;
         self.clients().insert(who, client.clone());

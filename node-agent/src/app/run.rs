@@ -92,6 +92,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let connecting = Upstream {
         folder: Arc::new(folder),
+        dialer: settings.dialer(),
         key,
         identity,
         platform: facts.to_platform(),
@@ -135,6 +136,7 @@ async fn finish_pairing(
     let applicant = Applicant {
         folder,
         key: &key,
+        dialer: &settings.dialer(),
         facts,
         capabilities: &capabilities,
         settles: PROOF_SETTLES,

@@ -81,7 +81,10 @@ impl Error {
         match source {
             connect::Error::Untrusted(_) => Self::NotTrusted { gateway, source },
             connect::Error::Tcp(_)
-            | connect::Error::TooSlow
+            | connect::Error::TooSlow(_)
+            | connect::Error::LookUp { .. }
+            | connect::Error::Proxy { .. }
+            | connect::Error::NoneAnswered(_)
             | connect::Error::Tls(_)
             | connect::Error::Setup(_)
             | connect::Error::Http(_) => Self::Unreachable { gateway, source },

@@ -19,16 +19,14 @@ use rustls::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::dial::Dialer;
 use crate::state::key::Credentials;
 
-/// How long a connection may take, handshake and all.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How often a silent connection is asked for a sign of life, and how long it may take to give one.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(20);
@@ -40,8 +38,25 @@ const MAX_HEADERS: u32 = 16 * 1024;
 pub enum Error {
     #[error("connect")]
     Tcp(#[source] io::Error),
-    #[error("no TLS connection within {} seconds", CONNECT_TIME.as_secs())]
-    TooSlow,
+    #[error("no answer within {} seconds", .0.as_secs())]
+    TooSlow(Duration),
+    /// The name of the gateway or of the proxy.
+    #[error("look up {hop}")]
+    LookUp {
+        hop: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("connect through the proxy {proxy}")]
+    Proxy {
+        /// Without credentials.
+        proxy: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Each of several addresses with its reason.
+    #[error("no address answers: {0}")]
+    NoneAnswered(String),
     /// Somebody answered who is not a gateway of our authority.
     #[error(
         "the gateway's certificate is not from the authority that this device trusts, or does not hold now by this \
@@ -63,13 +78,22 @@ pub fn trusting(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, rustl
         .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
-/// Connects with a client certificate. Returning says nothing about whether the gateway accepted it: in TLS 1.3 the
-/// refusal comes with the first read.
+/// Connects with a client certificate, to a gateway that is `HOST:PORT`. Returning says nothing about whether the gateway
+/// accepted the certificate: in TLS 1.3 the refusal comes with the first read.
 pub async fn open(
-    address: &str,
+    dialer: &Dialer,
+    gateway: &str,
+    verifier: Arc<dyn ServerCertVerifier>,
+    credentials: Credentials,
+) -> Result<TlsStream<TcpStream>, Error> {
+    dialer.open(gateway, &tls(verifier, credentials)?).await
+}
+
+/// Shakes hands with this certificate.
+pub fn tls(
     verifier: Arc<dyn ServerCertVerifier>,
     Credentials { chain, key }: Credentials,
-) -> Result<TlsStream<TcpStream>, Error> {
+) -> Result<TlsConnector, Error> {
     let mut tls = ClientConfig::builder_with_provider(pairing::crypto())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -78,18 +102,16 @@ pub async fn open(
     tls.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would skip the verifier.
     tls.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+pub(super) async fn handshake(
+    tcp: TcpStream,
+    tls: &TlsConnector,
+) -> Result<TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(proto::SERVER_NAME)
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    timeout(CONNECT_TIME, async {
-        let tcp = TcpStream::connect(address).await.map_err(Error::Tcp)?;
-        tcp.set_nodelay(true).map_err(Error::Tcp)?;
-        TlsConnector::from(Arc::new(tls))
-            .connect(name, tcp)
-            .await
-            .map_err(of_handshake)
-    })
-    .await
-    .map_err(|_| Error::TooSlow)?
+    tls.connect(name, tcp).await.map_err(of_handshake)
 }
 
 fn of_handshake(error: io::Error) -> Error {

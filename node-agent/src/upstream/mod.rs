@@ -1,5 +1,6 @@
 //! The connection to a gateway: one at a time, found again whatever dies.
 //!
+//! - [`dial`]: which way to it, by which address;
 //! - [`connect`]: one TLS connection;
 //! - [`session`]: from Register to the end of the stream, heartbeats among it;
 //! - [`gateways`]: which gateway is next;
@@ -11,6 +12,7 @@
 pub mod attempts;
 pub mod backoff;
 pub mod connect;
+pub mod dial;
 pub mod gateways;
 pub mod session;
 
@@ -21,6 +23,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use self::{
     attempts::{Attempts, End},
+    dial::Dialer,
     gateways::Rotation,
     session::Opened,
 };
@@ -55,6 +58,7 @@ pub enum Word {
 #[derive(Debug)]
 pub struct Upstream {
     pub folder: Arc<Folder>,
+    pub dialer: Dialer,
     pub key: DeviceKey,
     pub identity: Identity,
     pub platform: node::Platform,
@@ -105,7 +109,10 @@ impl Upstream {
     ) -> (End, Option<Duration>) {
         let opened = match session::open(self, address).await {
             Ok(opened) => opened,
-            Err(end) => return (end, None),
+            Err(end) => {
+                self.dialer.begin_elsewhere(address);
+                return (end, None);
+            }
         };
         let welcomed = clock::now();
         self.welcome(address, &opened, rotation, shown);

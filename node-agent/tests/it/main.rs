@@ -12,6 +12,7 @@
 #![expect(clippy::large_futures, reason = "there is one of each")]
 
 mod commands;
+mod dial;
 mod disk;
 mod doctor;
 mod fuzz;
@@ -22,6 +23,7 @@ mod mediation;
 mod notify;
 mod pairing;
 mod process;
+mod proxy;
 mod renewal;
 mod serving;
 mod skipped;

@@ -10,6 +10,7 @@ use node_agent::{
         Folder, Identity, Pairing,
         pairing::{Method, Request},
     },
+    upstream::dial::Dialer,
 };
 use pairing::{code::PairingCode, exporter::Exporter, key::KeyFingerprint, opaque::Setup};
 use proto::node::{
@@ -147,6 +148,7 @@ impl Device<'_> {
         let applicant = Applicant {
             folder: &folder,
             key: &key,
+            dialer: &Dialer::default(),
             facts: &facts,
             capabilities: &capabilities,
             settles: self.settles,

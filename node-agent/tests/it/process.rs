@@ -250,20 +250,29 @@ async fn many_small_messages_while_the_agent_stands_still_do_not_end_its_stream(
 
 /// `pair` with a URI on standard input.
 pub async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
+    let command = host.command(&["pair", "-", "--name", "lamp"]);
+    let address = gateway.address.to_string();
+    pair_by(command, &address, host, gateway, authority).await;
+}
+
+/// The same by a command of one's own, with a URI that names the gateway so.
+pub async fn pair_by(
+    mut command: Command,
+    name: &str,
+    host: &Host,
+    gateway: &mut Gateway,
+    authority: &Authority,
+) {
     let setup = Setup::generate();
     let code = PairingCode::parse("7KQ2-ABCDEF").unwrap();
     let password_file = setup.password_file(&code).unwrap();
     let uri = PairingUri {
-        gateway: gateway.address.to_string(),
+        gateway: name.to_owned(),
         namespace: "kitchen".to_owned(),
         authority: authority.pin(),
         code,
     };
-    let mut pairing = host
-        .command(&["pair", "-", "--name", "lamp"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut pairing = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut input = pairing.stdin.take().unwrap();
     let line = format!("{}\n", uri.expose());
     input.write_all(line.as_bytes()).await.unwrap();

@@ -19,7 +19,7 @@ use node_agent::{
     journal::{Bounds, Counts, Journal},
     mediation::desk::Desk,
     state::{Folder, Identity, View, identity::Der, session::State},
-    upstream::{Upstream, Word},
+    upstream::{Upstream, Word, dial::Dialer},
 };
 use proto::node::{
     Cancel, Dispatch, Drain, FailureCode, Outcome, ResultAck, device_event::Event as FromDevice,
@@ -193,6 +193,7 @@ impl Device {
         let (words, upstream) = mpsc::channel(32);
         let connecting = Upstream {
             folder: Arc::new(folder),
+            dialer: Dialer::default(),
             key,
             identity,
             platform: Facts::read().to_platform(),

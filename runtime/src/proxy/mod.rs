@@ -41,37 +41,25 @@ impl Proxies {
         Self { proxy, exceptions }
     }
 
-    /// Reads `HTTPS_PROXY`, or `https_proxy` where that is missing, for destinations that are spoken to over TLS; and
-    /// `NO_PROXY` or `no_proxy`. `variables` is [`variable`], or stands in for it.
+    /// What the environment says for destinations that are spoken to over TLS. `variables` is [`variable`], or stands in
+    /// for it.
     ///
     /// # Errors
     /// Where the proxy's URL cannot be used. The error does not show it, for it may hold a password.
     pub fn for_tls(variables: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidVariable> {
-        Self::of(["HTTPS_PROXY", "https_proxy"], variables)
+        let proxy = tls_variable(&variables)?;
+        Ok(Self::new(proxy, Exceptions::of(variables)))
     }
 
-    /// Reads `HTTP_PROXY` or `http_proxy`, for destinations that are spoken to without TLS; and `NO_PROXY`.
+    /// The same, of `HTTP_PROXY` or `http_proxy`, for destinations that are spoken to without TLS.
     ///
     /// # Errors
     /// As [`Self::for_tls`].
     pub fn for_plaintext(
         variables: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, InvalidVariable> {
-        Self::of(["HTTP_PROXY", "http_proxy"], variables)
-    }
-
-    fn of(
-        names: [&'static str; 2],
-        variables: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, InvalidVariable> {
-        let proxy = names
-            .into_iter()
-            .find_map(|name| Some((name, variables(name)?)));
-        let proxy = proxy.map(|(variable, text)| {
-            text.parse()
-                .map_err(|source| InvalidVariable { variable, source })
-        });
-        Ok(Self::new(proxy.transpose()?, Exceptions::of(variables)))
+        let proxy = url_in(["HTTP_PROXY", "http_proxy"], &variables)?;
+        Ok(Self::new(proxy, Exceptions::of(variables)))
     }
 
     /// The proxy for this destination; `None` where it is connected to directly. `host` is a name, or an IP address
@@ -84,6 +72,30 @@ impl Proxies {
                 .is_ok_and(|address| address.to_canonical().is_loopback());
         (!is_own && !self.exceptions.contain(host, port)).then_some(proxy)
     }
+}
+
+/// The proxy that `HTTPS_PROXY` names, or `https_proxy` where that is missing.
+///
+/// # Errors
+/// Where it cannot be used. The error does not show it, for it may hold a password.
+pub fn tls_variable(
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Option<ProxyUrl>, InvalidVariable> {
+    url_in(["HTTPS_PROXY", "https_proxy"], variables)
+}
+
+fn url_in(
+    names: [&'static str; 2],
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Option<ProxyUrl>, InvalidVariable> {
+    let found = names
+        .into_iter()
+        .find_map(|name| Some((name, variables(name)?)));
+    let url = found.map(|(variable, text)| {
+        text.parse()
+            .map_err(|source| InvalidVariable { variable, source })
+    });
+    url.transpose()
 }
 
 /// A variable of this process's environment that is set and not empty.

@@ -4,6 +4,7 @@
 
 mod capabilities;
 pub mod doctor;
+pub mod init;
 mod install;
 pub mod manual;
 mod pair;
@@ -77,6 +78,11 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
         // It runs as who the command runs as, who may not read anything of the agent's.
         Command::ExecCapability(confinement) => return Ok(confine::exec(&confinement)),
         Command::Pair(pair) => block_on(self::pair::pair(&settle()?, pair))?,
+        Command::Run if init::is_needed() => {
+            let mut exit = ExitCode::SUCCESS;
+            block_on(async { init::serve().await.map(|code| exit = code) })?;
+            return Ok(exit);
+        }
         Command::Run => block_on(run::run(settle()?))?,
         Command::Status(status) => self::status::show(&settle()?.folder, status.output)?,
         Command::Unpair(unpair) => self::unpair::unpair(&settle()?.folder, unpair.yes)?,

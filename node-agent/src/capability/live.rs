@@ -136,7 +136,7 @@ impl Source {
                     "{} is left out: a device has {MAX_CAPABILITIES} capabilities at most",
                     declaration.name
                 );
-                problems.push(Problem::of(&folder, message));
+                problems.push(declaration.program_at.problem("capability", message));
                 continue;
             }
             schema_bytes += declaration.terms.schema_bytes();
@@ -146,7 +146,7 @@ impl Source {
                     "{} is left out: the schemas of a device are {MAX_SCHEMAS_BYTES} bytes long at most together",
                     declaration.name
                 );
-                problems.push(Problem::of(&folder, message));
+                problems.push(declaration.program_at.problem("capability", message));
                 continue;
             }
             pattern_bytes += declaration.terms.pattern_bytes();
@@ -157,12 +157,12 @@ impl Source {
                     "{} is left out: the patterns in the schemas of a device take {MAX_DEVICE_PATTERN_BYTES} bytes of memory at most together; use smaller counts in them",
                     declaration.name
                 );
-                problems.push(Problem::of(&folder, message));
+                problems.push(declaration.program_at.problem("capability", message));
                 continue;
             }
-            let (declared, objection) =
+            let (declared, problem) =
                 Declared::new(declaration, Arc::clone(&self.launcher), self.groups.clone());
-            problems.extend(objection.map(|objection| Problem::of(&folder, objection)));
+            problems.extend(problem);
             registry.add(Arc::new(declared));
         }
         (registry, problems)
@@ -188,11 +188,13 @@ impl Source {
                     let Mediation { socket, groups, .. } = &config.mediation;
                     let (folder, runs) = (config.state_dir.clone(), config.max_concurrent);
                     let kept = config.artefacts_bytes;
-                    (folder, runs, kept, socket.clone(), groups.first().cloned())
+                    let proxy = (config.proxy.clone(), config.no_proxy.clone());
+                    let group = groups.first().cloned();
+                    (folder, runs, kept, proxy, socket.clone(), group)
                 };
                 if fixed(&config) != fixed(&self.config) {
                     tracing::warn!(
-                        "state_dir, max_concurrent, artefacts_bytes, mediation.socket and its group change at the next start only"
+                        "state_dir, max_concurrent, artefacts_bytes, proxy, no_proxy, mediation.socket and its group change at the next start only"
                     );
                 }
                 self.config = config;

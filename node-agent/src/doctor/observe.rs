@@ -270,11 +270,13 @@ async fn call_on(
     shown: Option<(RootCertStore, Credentials)>,
 ) -> Gateway {
     let found = route.addresses().await.map(|found| order::of(found, None));
-    let tls =
-        shown.map(|(roots, credentials)| connect::tls(connect::trusting(roots)?, credentials));
+    let tls = shown.map(|(roots, credentials)| {
+        let verifier = connect::trusting(roots).map_err(|error| chain(&error))?;
+        connect::tls(verifier, credentials).map_err(|error| chain(&error))
+    });
     let mut visits = JoinSet::new();
     for (index, &address) in found.iter().flatten().enumerate() {
-        let (route, tls) = (route.clone(), copy(tls.as_ref()));
+        let (route, tls) = (route.clone(), tls.clone());
         visits.spawn(async move { (index, call_at(address, &route, tls).await) });
     }
     let mut visited = visits.join_all().await;
@@ -287,18 +289,12 @@ async fn call_on(
     }
 }
 
-/// What to shake hands with, or why that cannot be.
-type Hand = Option<Result<TlsConnector, String>>;
-
-fn copy(tls: Option<&Result<TlsConnector, connect::Error>>) -> Hand {
-    tls.map(|tls| {
-        tls.as_ref()
-            .map(TlsConnector::clone)
-            .map_err(|error| chain(error))
-    })
-}
-
-async fn call_at(address: SocketAddr, route: &Route, tls: Hand) -> Visit {
+/// `tls` is missing where there is no certificate to show.
+async fn call_at(
+    address: SocketAddr,
+    route: &Route,
+    tls: Option<Result<TlsConnector, String>>,
+) -> Visit {
     let port = route.knock(address).await.map_err(|error| chain(&error));
     let tls = match (&port, tls) {
         (Ok(()), Some(Ok(tls))) => Some(speak(address, route, &tls).await),

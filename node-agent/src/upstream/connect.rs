@@ -11,7 +11,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use rustls::{
-    AlertDescription, ClientConfig, RootCertStore,
+    AlertDescription, CertificateError, ClientConfig, RootCertStore,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     pki_types::ServerName,
     version::TLS13,
@@ -58,17 +58,31 @@ pub enum Error {
     #[error("no address answers: {0}")]
     NoneAnswered(String),
     /// Somebody answered who is not a gateway of our authority.
-    #[error(
-        "the gateway's certificate is not from the authority that this device trusts, or does not hold now by this \
-         device's clock ({0:?})"
-    )]
-    Untrusted(rustls::CertificateError),
+    #[error("{}", untrusted(.0))]
+    Untrusted(CertificateError),
     #[error("TLS")]
     Tls(#[source] io::Error),
     #[error("set TLS up")]
     Setup(#[from] rustls::Error),
     #[error("HTTP/2")]
     Http(#[from] tonic::transport::Error),
+}
+
+/// The words say no time: a device whose clock runs would say something else at each attempt, and log it.
+fn untrusted(why: &CertificateError) -> String {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let by_the_clock = if matches!(why, Expired | ExpiredContext { .. }) {
+        "has expired"
+    } else if matches!(why, NotValidYet | NotValidYetContext { .. }) {
+        "is not valid yet"
+    } else {
+        return format!(
+            "the gateway's certificate is not from the authority that this device trusts ({why:?})"
+        );
+    };
+    format!(
+        "the gateway's certificate {by_the_clock} by this device's clock; see that the clock is right: timedatectl"
+    )
 }
 
 /// Accepts servers of the given authorities that carry the name of a gateway.
@@ -265,4 +279,27 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
         source = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_runs_says_the_same_at_each_attempt() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let said = |seconds| {
+            let why = CertificateError::NotValidYetContext {
+                time: at(seconds),
+                not_before: at(1_000_000),
+            };
+            Error::Untrusted(why).to_string()
+        };
+        assert_eq!(said(1), said(2));
+        assert!(said(1).contains("not valid yet by this device's clock"));
+        let stranger = Error::Untrusted(CertificateError::UnknownIssuer).to_string();
+        assert!(stranger.contains("not from the authority"), "{stranger}");
+    }
 }

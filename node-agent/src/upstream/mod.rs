@@ -5,6 +5,7 @@
 //! - [`session`]: from Register to the end of the stream, heartbeats among it;
 //! - [`gateways`]: which gateway is next;
 //! - [`backoff`] says when;
+//! - [`said`]: which failures were logged already;
 //! - [`attempts`] says what an end means for the next attempt.
 //!
 //! Passes on what gateways say and decides nothing about it.
@@ -14,6 +15,7 @@ pub mod backoff;
 pub mod connect;
 pub mod dial;
 pub mod gateways;
+pub mod said;
 pub mod session;
 
 use std::{sync::Arc, time::Duration};
@@ -25,6 +27,7 @@ use self::{
     attempts::{Attempts, End},
     dial::Dialer,
     gateways::Rotation,
+    said::Said,
     session::Opened,
 };
 use crate::{
@@ -75,7 +78,7 @@ impl Upstream {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut rotation = Rotation::new(self.identity.addresses(), backoff::seed());
         let mut attempts = Attempts::default();
-        let mut shown = Shown::default();
+        let (mut shown, mut said) = (Shown::default(), Said::default());
         let mut renewal = Renewal::of(&self.key, &self.identity, Origin::Kept)?;
         loop {
             let Some(address) = rotation.take() else {
@@ -91,7 +94,10 @@ impl Upstream {
                 self.show(&mut shown, State::Stopped, None);
                 return Ok(());
             };
-            self.report(&address, &end, pause, &mut shown);
+            if session.is_some() {
+                said.forget();
+            }
+            self.report(&address, &end, pause, &mut shown, &mut said);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = words.closed() => {}
@@ -174,7 +180,14 @@ impl Upstream {
         rotation.replace(known, address, backoff::seed());
     }
 
-    fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {
+    fn report(
+        &self,
+        address: &str,
+        end: &End,
+        pause: Duration,
+        shown: &mut Shown,
+        said: &mut Said,
+    ) {
         if *end == End::Renewed {
             tracing::info!(address, "Connecting with the new certificate");
             self.show(shown, State::Connecting, None);
@@ -197,11 +210,10 @@ impl Upstream {
         } else {
             State::Connecting
         };
-        // A gateway that is away for a night says it once.
-        if shown.state == state && shown.last_error.as_deref() == Some(reason.as_str()) {
-            tracing::debug!(address, reason, ?pause, "Still not connected");
-        } else {
+        if said.is_new(address, &reason) {
             tracing::warn!(address, reason, ?pause, "Not connected");
+        } else {
+            tracing::debug!(address, reason, ?pause, "Still not connected");
         }
         self.show(shown, state, Some(reason));
     }

@@ -69,11 +69,7 @@ async fn a_gateway_is_reached_past_addresses_that_are_closed_or_silent() {
     for first in [closed().await, silent_at, full.local_addr().unwrap()] {
         let dialer = Dialer::default();
         let addresses = vec![first, gateway.address];
-        let opened = dialer.open_by_any(
-            dialer.route("gateway.test:7443"),
-            addresses,
-            &tls,
-        );
+        let opened = dialer.open_by_any(dialer.route("gateway.test:7443"), addresses, &tls);
         let stream = soon(opened).await.unwrap();
         assert_eq!(stream.get_ref().0.peer_addr().unwrap(), gateway.address);
     }
@@ -88,11 +84,7 @@ async fn the_next_connection_begins_with_the_address_that_answered() {
     let dialer = Dialer::default();
     for _ in 0..3 {
         let addresses = vec![silent.local_addr().unwrap(), gateway.address];
-        let opened = dialer.open_by_any(
-            dialer.route("gateway.test:7443"),
-            addresses,
-            &tls,
-        );
+        let opened = dialer.open_by_any(dialer.route("gateway.test:7443"), addresses, &tls);
         soon(opened).await.unwrap();
     }
     silent.accept().await.unwrap();
@@ -131,11 +123,7 @@ async fn where_no_address_answers_each_is_named_with_its_reason() {
     let tls = tls(&authority);
     let dialer = Dialer::default();
     let addresses = vec![closed().await, closed().await];
-    let opened = dialer.open_by_any(
-        dialer.route("gateway.test:7443"),
-        addresses.clone(),
-        &tls,
-    );
+    let opened = dialer.open_by_any(dialer.route("gateway.test:7443"), addresses.clone(), &tls);
     let error = chain(&soon(opened).await.unwrap_err());
     for address in addresses {
         assert!(error.contains(&format!("{address}: connect: ")), "{error}");

@@ -18,6 +18,7 @@ mod doctor;
 mod fuzz;
 mod gateway;
 mod groups;
+mod init;
 mod install;
 mod mediation;
 mod notify;

@@ -249,10 +249,12 @@ fn sum_up(addresses: &[SocketAddr], mut failed: Vec<(usize, Error)>) -> Error {
     if let Some(index) = failed.iter().position(|(_, error)| is_untrusted(error)) {
         return failed.swap_remove(index).1;
     }
-    failed.sort_by_key(|(index, _)| *index);
     let reasons = failed.iter().filter_map(|(index, error)| {
         let address = addresses.get(*index)?;
         Some(format!("{address}: {}", super::connect::chain(error)))
     });
-    Error::NoneAnswered(reasons.collect::<Vec<_>>().join("; "))
+    let mut reasons: Vec<_> = reasons.collect();
+    // The order of the attempts is another one each time, and what is said twice is logged once.
+    reasons.sort();
+    Error::NoneAnswered(reasons.join("; "))
 }

@@ -13,7 +13,9 @@
 //! - [`policies`]: the admission policies on which signatures rest;
 //! - [`digest`]: the digest of a request, which is its name;
 //! - [`deadline`]: until when an invocation may run; [`excess`]: of how many there are too many;
+//! - [`end`]: the conditions of an invocation that has ended;
 //! - [`guarded`]: how a list is read of which one object is unreadable;
+//! - [`nearest`]: which of several names a mistyped one stands for;
 //! - [`remedies`]: what to say where an invocation did not succeed.
 //!
 //! Nothing here does I/O or reads a clock.
@@ -22,12 +24,14 @@ pub mod conditions;
 pub mod deadline;
 pub mod definition;
 pub mod digest;
+pub mod end;
 pub mod excess;
 pub mod grants;
 pub mod guarded;
 pub mod lease;
 pub mod names;
 pub mod policies;
+pub mod nearest;
 pub mod presence;
 pub mod remedies;
 mod schema;

@@ -7,6 +7,7 @@ use crds::{
     deadline::ANSWER_SECONDS,
     excess::Excess,
     names::MAX_INPUT_BYTES,
+    nearest,
     v1alpha1::{
         capability_invocation::{ErrorCode, InvocationPhase},
         device::{Availability, TrustDecision},
@@ -320,6 +321,10 @@ fn is_granted(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) 
     let capability = &invocation.spec().capability;
     let message = match stream.standing {
         Standing::Permitted(_) => return None,
+        // A mistyped name must not send anybody to the grants.
+        Standing::NotGranted if stream.declared.availability(capability).is_none() => {
+            return Some(not_declared(capability, stream));
+        }
         Standing::NotGranted => format!(
             "{capability} is not granted to the device: add it to spec.grants.capabilities of the Device"
         ),
@@ -356,12 +361,18 @@ fn is_taken(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) ->
 
 fn is_declared(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
     let capability = &invocation.spec().capability;
-    stream.declared.availability(capability).is_none().then(|| {
-        End::failed(
-            ErrorCode::CapabilityNotDeclared,
-            format!("the device does not declare {capability}"),
-        )
-    })
+    let is_missing = stream.declared.availability(capability).is_none();
+    is_missing.then(|| not_declared(capability, stream))
+}
+
+fn not_declared(capability: &str, stream: Stream<'_>) -> End {
+    let declared = stream.declared.capabilities.iter();
+    let names = declared.map(|(declared, _)| declared.name.as_str());
+    let meant = nearest::did_you_mean(capability, names);
+    End::failed(
+        ErrorCode::CapabilityNotDeclared,
+        format!("the device does not declare {capability}{meant}"),
+    )
 }
 
 fn is_available(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
@@ -538,6 +549,35 @@ mod tests {
             &|device, _| "other".clone_into(&mut device.key.name),
             ErrorCode::Internal,
         );
+    }
+
+    #[test]
+    fn a_mistyped_capability_is_not_declared_rather_than_not_granted() {
+        let device = minimal_device();
+        let declared = declared(&["echo", "system.health"]);
+        let end = |typed: &str| {
+            let invocation = invocation_with(|spec| typed.clone_into(&mut spec.capability));
+            let standing = standing(typed, &declared, &device.spec, &device.status);
+            let stream = Stream {
+                declared: &declared,
+                standing: &standing,
+                since: at(0),
+                shown: None,
+            };
+            let Decision::End(end) = decide(&invocation, &device, stream, at(1)) else {
+                unreachable!("it must not be sent")
+            };
+            end.error.unwrap()
+        };
+        let mistyped = end("sytem.health");
+        assert_eq!(mistyped.code, ErrorCode::CapabilityNotDeclared);
+        assert!(
+            mistyped.message.ends_with("did you mean system.health?"),
+            "{}",
+            mistyped.message
+        );
+        assert_eq!(end("system.health").code, ErrorCode::CapabilityNotGranted);
+        assert!(!end("door.open").message.contains("did you mean"));
     }
 
     /// What the device declares of `echo`, and what was granted of it.
@@ -719,7 +759,7 @@ mod tests {
         );
         assert_eq!(
             code(decide(&not_granted, &fine, 10, 15)).1,
-            ErrorCode::CapabilityNotGranted
+            ErrorCode::CapabilityNotDeclared
         );
 
         let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));

@@ -11,8 +11,10 @@ use qrcode::{Color, EcLevel, QrCode, render::svg, types::QrError};
 use super::plan::CodeSecret;
 use crate::authority::store::{MANAGED_BY, read, text};
 
-/// Light modules around the code, without which it cannot be read.
+/// Light modules around the code, as ISO 18004 asks for them. Readers take fewer.
 const QUIET_ZONE: usize = 4;
+/// Rows of a terminal that the code may take: of 24 rows, one is for a line below the code, and one for the cursor.
+const ROWS: usize = 22;
 /// Least width and height of the picture.
 const PIXELS: u32 = 320;
 /// Black on white whatever the terminal's colours are: inverted codes cannot be read by every camera.
@@ -58,11 +60,16 @@ pub fn build(
         code: drawn.clone(),
     }
     .expose();
-    let qr = QrCode::with_error_correction_level(&uri, EcLevel::M)?;
+    let picture_of = QrCode::with_error_correction_level(&uri, EcLevel::M)?;
+    // A terminal has few rows and shows every module as it is: the least correction is enough there. Digits in upper case
+    // take a third less room in a QR code, and mean the same.
+    let pin = authority.to_string();
+    let short = uri.replace(&pin, &pin.to_ascii_uppercase());
+    let terminal = QrCode::with_error_correction_level(&short, EcLevel::L)?;
     let data: BTreeMap<String, ByteString> = BTreeMap::from([
         text("pin", drawn.expose()),
-        text("qr.svg", picture(&qr)),
-        text("qr.txt", for_terminals(&qr)),
+        text("qr.svg", picture(&picture_of)),
+        text("qr.txt", for_terminals(&terminal)),
         text("uri", uri),
     ]);
     Ok(Secret {
@@ -89,18 +96,20 @@ fn picture(qr: &QrCode) -> String {
         .build()
 }
 
-/// Two modules to a character, in half blocks.
+/// Two modules to a character, in half blocks. Where [`ROWS`] leave less room around the code, it has less: at least one
+/// module.
 fn for_terminals(qr: &QrCode) -> String {
     let width = qr.width();
+    let quiet_zone = ((2 * ROWS).saturating_sub(width) / 2).clamp(1, QUIET_ZONE);
     let modules = qr.to_colors();
     let is_dark = |x: usize, y: usize| {
-        let inside = |at: usize| at.checked_sub(QUIET_ZONE).filter(|at| *at < width);
+        let inside = |at: usize| at.checked_sub(quiet_zone).filter(|at| *at < width);
         match (inside(x), inside(y)) {
             (Some(x), Some(y)) => modules.get(y * width + x) == Some(&Color::Dark),
             _ => false,
         }
     };
-    let side = width + 2 * QUIET_ZONE;
+    let side = width + 2 * quiet_zone;
     let mut lines = String::new();
     for y in (0..side).step_by(2) {
         lines.push_str(BLACK_ON_WHITE);
@@ -178,6 +187,24 @@ mod tests {
             .flat_map(|line| line.chars())
             .filter(|c| "\u{2588}\u{2580}\u{2584}".contains(*c));
         assert!(dark.count() > 200);
+    }
+
+    #[test]
+    fn a_code_of_an_ordinary_installation_fits_a_terminal_of_24_rows() {
+        let mut code = code("1");
+        code.metadata.namespace = Some("fairlead-devices".to_owned());
+        let authority = KeyFingerprint::of_spki(b"authority");
+        let gateway = "gateway.fairlead.example.com:7443";
+        let secret = build(&code, &drawn(), gateway, authority).unwrap();
+        let rows = read(&secret, "qr.txt").unwrap().lines().count();
+        assert!(rows <= ROWS, "{rows} rows");
+    }
+
+    #[test]
+    fn digits_in_upper_case_are_the_same_authority() {
+        let authority = KeyFingerprint::of_spki(b"authority");
+        let upper = authority.to_string().to_ascii_uppercase();
+        assert_eq!(upper.parse(), Ok(authority));
     }
 
     #[test]

@@ -7,12 +7,17 @@ use crds::Guarded;
 use k8s_openapi::{NamespaceResourceScope, api::authentication::v1::SelfSubjectReview};
 use kube::{
     Api, Client, Config, Resource,
-    api::{ListParams, PostParams},
+    api::{ListParams, PatchParams, PostParams},
     client::AuthError,
     runtime::watcher,
 };
 use runtime::kubeconfig::{self, Choice};
 use serde::de::DeserializeOwned;
+
+use crate::patience::{Unreachable, patient};
+
+/// Field manager of every write: `kubectl get --show-managed-fields` shows which fields this program set.
+pub const FIELD_MANAGER: &str = "kubectl-fairlead";
 
 /// Objects that are read at once.
 const PAGE: u32 = 500;
@@ -71,11 +76,28 @@ impl ClusterArgs {
         let client = Client::try_from(config.clone())
             .map_err(told)
             .context("prepare the connection")?;
+        let client = patient(&client, &config.cluster_url.to_string());
         Ok(Cluster {
             client,
             config,
             namespace,
         })
+    }
+}
+
+/// Parameters of a patch by this program.
+pub fn patching() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// Parameters of a creation by this program.
+pub fn posting() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
     }
 }
 
@@ -110,7 +132,7 @@ impl Cluster {
     pub async fn user(&self) -> anyhow::Result<String> {
         let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
         let review = reviews
-            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .create(&posting(), &SelfSubjectReview::default())
             .await
             .context("ask the API server who you are")?;
         review
@@ -129,8 +151,40 @@ pub struct Listed<K> {
     pub unreadable: Vec<String>,
 }
 
-/// All objects of a list, page by page. One that cannot be read does not hide the others.
-pub async fn list<K>(api: &Api<Guarded<K>>, fields: Option<&str>) -> kube::Result<Listed<K>>
+/// Which objects of a list are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Select<'a> {
+    /// A field selector.
+    pub fields: Option<&'a str>,
+    /// A label selector.
+    pub labels: Option<&'a str>,
+}
+
+impl<'a> Select<'a> {
+    pub fn fields(fields: &'a str) -> Self {
+        Self {
+            fields: Some(fields),
+            labels: None,
+        }
+    }
+}
+
+/// All selected objects, page by page. One that cannot be read does not hide the others.
+pub async fn list<K>(api: &Api<Guarded<K>>, select: Select<'_>) -> kube::Result<Listed<K>>
+where
+    K: Clone + Debug + DeserializeOwned,
+    Guarded<K>: Clone + Debug + DeserializeOwned,
+{
+    list_trimmed(api, select, |_| {}).await
+}
+
+/// As [`list`], with `trim` applied to each object before the next page is read: a list of objects with large parts that
+/// nobody shows then fits into memory.
+pub async fn list_trimmed<K>(
+    api: &Api<Guarded<K>>,
+    select: Select<'_>,
+    trim: impl Fn(&mut K),
+) -> kube::Result<Listed<K>>
 where
     K: Clone + Debug + DeserializeOwned,
     Guarded<K>: Clone + Debug + DeserializeOwned,
@@ -140,12 +194,16 @@ where
         unreadable: Vec::new(),
     };
     let mut params = ListParams::default().limit(PAGE);
-    params.field_selector = fields.map(str::to_owned);
+    params.field_selector = select.fields.map(str::to_owned);
+    params.label_selector = select.labels.map(str::to_owned);
     loop {
         let page = api.list(&params).await?;
         for Guarded(object) in page.items {
             match object {
-                Ok(object) => listed.objects.push(object),
+                Ok(mut object) => {
+                    trim(&mut object);
+                    listed.objects.push(object);
+                }
                 Err(invalid) => listed.unreadable.push(format!(
                     "{} cannot be read: {invalid}",
                     invalid.metadata.name.as_deref().unwrap_or("an object")
@@ -186,6 +244,11 @@ pub fn told(error: kube::Error) -> anyhow::Error {
         && !status.message.is_empty()
     {
         return anyhow::anyhow!("{}", status.message);
+    }
+    if let kube::Error::Service(cause) = &error
+        && let Some(unreachable) = cause.downcast_ref::<Unreachable>()
+    {
+        return anyhow::anyhow!("{unreachable}");
     }
     let mut causes = successors(Some(&error as &(dyn Error + 'static)), |&cause| {
         cause.source()

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Check, Verdict,
     expected::{MUTATING, MUTATING_MINOR, OLDEST_MINOR, PROGRAM_ROLES, RESOURCES, VALIDATING},
-    observe::{Beat, Look, Observed, Unseen, looks_dead},
+    observe::{Beat, Look, Observed, Unseen},
 };
 use crate::show::age;
 
@@ -50,9 +50,9 @@ pub fn judge(observed: &Observed, now: Timestamp) -> Vec<Check> {
             &PROGRAM_ROLES,
             "kubectl apply -f crds/rbac",
         ),
-        operator(&observed.operator, now),
+        operator(&observed.operator),
     ];
-    checks.extend(gateways(&observed.gateways, now));
+    checks.extend(gateways(&observed.gateways));
     checks.push(authorities(&observed.authorities, now));
     checks.push(serving(&observed.serving, now));
     checks
@@ -168,7 +168,7 @@ fn mutating(observed: &Observed) -> Check {
     }
 }
 
-fn operator(look: &Look<Beat>, now: Timestamp) -> Check {
+fn operator(look: &Look<Beat>) -> Check {
     let name = "operator";
     let remedy = "see whether the operator runs, and its log";
     match look {
@@ -185,12 +185,12 @@ fn operator(look: &Look<Beat>, now: Timestamp) -> Check {
                     ),
                 );
             }
-            alive(name, &format!("{who} leads"), beat, now, remedy)
+            alive(name, &format!("{who} leads"), beat, remedy)
         }
     }
 }
 
-fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
+fn gateways(look: &Look<Vec<Beat>>) -> Vec<Check> {
     let name = "gateway";
     let remedy = "see whether the gateways run, and their logs";
     let beats = match look {
@@ -207,7 +207,7 @@ fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     for beat in beats {
-        checks.push(alive(name, &beat.name, beat, now, remedy));
+        checks.push(alive(name, &beat.name, beat, remedy));
         checks.push(match (&beat.address, &beat.reached) {
             (None, _) => check(
                 Verdict::Failed,
@@ -239,10 +239,13 @@ fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
     checks
 }
 
-fn alive(name: &'static str, who: &str, beat: &Beat, now: Timestamp, remedy: &str) -> Check {
-    let renewed = format!("{who}, renewed {}", age::until(beat.renewed_at, now));
+fn alive(name: &'static str, who: &str, beat: &Beat, remedy: &str) -> Check {
+    let renewed = format!(
+        "{who}, renewed {}",
+        age::until(beat.renewed_at, beat.seen_at)
+    );
     if let Some(why) = &beat.not_credible
-        && beat.beats != Some(false)
+        && beat.renewed != Some(false)
     {
         return check(
             Verdict::Warning,
@@ -253,15 +256,15 @@ fn alive(name: &'static str, who: &str, beat: &Beat, now: Timestamp, remedy: &st
             ),
         );
     }
-    match beat.beats {
-        None | Some(_) if !looks_dead(beat, now) => check(Verdict::Ok, name, renewed, None),
-        Some(true) => check(
+    match (beat.is_in_doubt(), beat.renewed) {
+        (false, _) => check(Verdict::Ok, name, renewed, None),
+        (true, Some(true)) => check(
             Verdict::Warning,
             name,
             format!("{renewed} by the clock here, and it goes on"),
             Some("the clocks of that machine and of this one differ: set them right"),
         ),
-        None | Some(false) => check(Verdict::Failed, name, renewed, Some(remedy)),
+        (true, None | Some(false)) => check(Verdict::Failed, name, renewed, Some(remedy)),
     }
 }
 
@@ -335,9 +338,10 @@ mod tests {
             name: name.to_owned(),
             holder: Some("fairlead-operator-1".to_owned()),
             renewed_at: Some(now() - SignedDuration::from_secs(seconds_ago)),
+            seen_at: now(),
             seconds: 15,
             not_credible: None,
-            beats: None,
+            renewed: None,
             address: Some("gateway:8443".to_owned()),
             reached: Some(Ok(())),
         }
@@ -402,7 +406,7 @@ mod tests {
             }),
             ("operator", Verdict::Failed, |o| {
                 o.operator = Ok(Beat {
-                    beats: Some(false),
+                    renewed: Some(false),
                     ..beat("fairlead-operator", 300)
                 });
             }),
@@ -422,7 +426,7 @@ mod tests {
             // A renewal that is still to come, and no other one.
             ("gateway", Verdict::Failed, |o| {
                 o.gateways = Ok(vec![Beat {
-                    beats: Some(false),
+                    renewed: Some(false),
                     ..beat("gateway-0", -86_400)
                 }]);
             }),
@@ -472,7 +476,7 @@ mod tests {
     fn a_lease_that_beats_is_alive_whatever_the_clock_here_says() {
         let found = findings(|o| {
             o.gateways = Ok(vec![Beat {
-                beats: Some(true),
+                renewed: Some(true),
                 ..beat("gateway-0", 3000)
             }]);
         });
@@ -481,7 +485,7 @@ mod tests {
         // One that was looked at twice only because another one was doubted.
         let fresh = |o: &mut Observed| {
             o.operator = Ok(Beat {
-                beats: Some(true),
+                renewed: Some(true),
                 ..beat("operator", 3)
             });
         };
@@ -489,6 +493,30 @@ mod tests {
         assert!(
             found[0].remedy.as_deref().unwrap().contains("clocks"),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn one_dead_gateway_is_found_and_the_other_one_is_well() {
+        let found = findings(|o| {
+            o.gateways = Ok(vec![
+                Beat {
+                    renewed: Some(true),
+                    ..beat("gateway-0", 4)
+                },
+                Beat {
+                    renewed: Some(false),
+                    ..beat("gateway-1", 40)
+                },
+            ]);
+        });
+        let [dead] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(dead.result, Verdict::Failed);
+        assert!(
+            dead.found.starts_with("gateway-1, renewed 40s ago"),
+            "{dead:?}"
         );
     }
 

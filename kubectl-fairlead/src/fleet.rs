@@ -71,8 +71,17 @@ impl FleetArgs {
 #[derive(Debug)]
 pub struct Member {
     pub name: String,
-    /// `None`: the caller may not read devices. An error says why nothing can be done with the device.
-    pub device: Result<Option<Box<Device>>, String>,
+    pub device: Seen,
+}
+
+/// What the caller sees of a device.
+#[derive(Debug)]
+pub enum Seen {
+    Device(Box<Device>),
+    /// The caller may not read it; the API server's words.
+    Forbidden(String),
+    /// Why nothing can be done with it.
+    Wrong(String),
 }
 
 /// Reads the devices. Fails where no device is meant, or more than [`MOST`].
@@ -110,7 +119,7 @@ async fn labelled(cluster: &Cluster, selector: &str) -> anyhow::Result<Vec<Membe
         .into_iter()
         .map(|device| Member {
             name: device.name_any(),
-            device: Ok(Some(Box::new(device))),
+            device: Seen::Device(Box::new(device)),
         })
         .collect();
     members.sort_by(|one, other| one.name.cmp(&other.name));
@@ -126,14 +135,13 @@ async fn labelled(cluster: &Cluster, selector: &str) -> anyhow::Result<Vec<Membe
     }
 }
 
-async fn read(cluster: &Cluster, name: &str) -> Result<Option<Box<Device>>, String> {
+async fn read(cluster: &Cluster, name: &str) -> Seen {
     let devices: Api<Device> = cluster.api();
     match devices.get(name).await {
-        Ok(device) => Ok(Some(Box::new(device))),
-        // The right to read devices is not needed for what is asked: the cluster decides.
-        Err(error) if is_forbidden(&error) => Ok(None),
-        Err(error) if is_missing(&error) => Err(missing(cluster, name).await),
-        Err(error) => Err(format!("{:#}", told(error))),
+        Ok(device) => Seen::Device(Box::new(device)),
+        Err(error) if is_forbidden(&error) => Seen::Forbidden(format!("{:#}", told(error))),
+        Err(error) if is_missing(&error) => Seen::Wrong(missing(cluster, name).await),
+        Err(error) => Seen::Wrong(format!("{:#}", told(error))),
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cluster::{Cluster, patching, told},
     exit::Exit,
-    fleet::{self, FleetArgs, Member, Target},
+    fleet::{self, FleetArgs, Member, Seen, Target},
     grants::{self, Change, Undeclared},
     show::{harmless, note, out},
 };
@@ -96,11 +96,9 @@ async fn grant(
 ) -> anyhow::Result<String> {
     let name = &member.name;
     let device = match &member.device {
-        Ok(Some(device)) => device,
-        Ok(None) => anyhow::bail!(
-            "grant to {name}: what it declares must be read first, which takes the right to get devices"
-        ),
-        Err(why) => anyhow::bail!("{why}"),
+        Seen::Device(device) => device,
+        // What is granted is what the device declares, so it must be read.
+        Seen::Forbidden(why) | Seen::Wrong(why) => anyhow::bail!("{why}"),
     };
     let after = grants::after(device, change, undeclared)?;
     let patch = patch(device, &after);

@@ -17,7 +17,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use crds::{
-    CapabilityInvocation, Device,
+    CapabilityInvocation,
     v1alpha1::{CapabilityInvocationSpec, ObjectReference, capability_invocation::WhenOffline},
 };
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
@@ -29,7 +29,7 @@ use super::artifact::Console;
 use crate::{
     cluster::{Cluster, posting, told},
     exit::Exit,
-    fleet::{self, FleetArgs, Target},
+    fleet::{self, FleetArgs, Seen, Target},
     show::{Format, Many, Shown, note, out},
     terminal::{Interrupts, Presses},
     usage,
@@ -163,13 +163,13 @@ impl Invoke {
         request: &Request,
         member: &fleet::Member,
     ) -> anyhow::Result<CapabilityInvocation> {
-        let device: Option<&Device> = match &member.device {
-            Ok(device) => device.as_deref(),
-            Err(why) => anyhow::bail!("{why}"),
-        };
         let waits = self.queue.is_some();
-        let wrong =
-            device.and_then(|device| check::not_declared(device, &request.capability, waits));
+        let wrong = match &member.device {
+            Seen::Device(device) => check::not_declared(device, &request.capability, waits),
+            // To invoke takes no right to read the device: the cluster decides.
+            Seen::Forbidden(_) => None,
+            Seen::Wrong(why) => Some(why.clone()),
+        };
         if let Some(wrong) = wrong {
             anyhow::bail!("{wrong}");
         }

@@ -84,7 +84,7 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         policies.run(term.clone()),
         bindings.run(term.clone()),
         wake.run(context.gateways.clone(), lease_news, term.clone()),
-        invocation::retention::run(leader.client.clone(), leader.metrics.clone(), term.clone()),
+        invocation::retention::run(leader.client.clone(), leader.report(), term.clone()),
         loops,
     );
 }

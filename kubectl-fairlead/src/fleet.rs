@@ -22,11 +22,19 @@ const NAMES: u32 = 500;
 #[derive(Clone, Debug, clap::Args)]
 pub struct FleetArgs {
     /// All devices with these labels, in the place of DEVICE; for example `site=harbour,!spare`.
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = selector)]
     selector: Option<String>,
     /// With several devices: at most so many at once.
     #[arg(long, default_value_t = 8, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
+}
+
+/// A label selector. An empty one would select everything: that is what a variable of a script expands to that is not set.
+pub fn selector(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("an empty selector would mean all of them: give LABEL=VALUE".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Which devices are meant.
@@ -189,6 +197,12 @@ mod tests {
             split(Some("site=harbour"), &["echo"]).unwrap(),
             (Target::Labelled("site=harbour".to_owned()), rest)
         );
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_does_not_select_everything() {
+        assert!(selector("").is_err() && selector(" ").is_err());
+        assert_eq!(selector("a=b"), Ok("a=b".to_owned()));
     }
 
     #[test]

@@ -2,18 +2,21 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crds::{Device, names::GROUP};
-use kube::Api;
+use crds::{Device, Guarded, names::GROUP};
+use kube::{Api, api::ListParams};
 use serde::Serialize;
 
 use crate::{
-    cluster::{Cluster, Select, list_trimmed, told},
+    cluster::{Cluster, told},
     exit::Exit,
     show::{Shown, harmless, note, out},
 };
 
 /// The version of this program.
 pub const CLIENT: &str = env!("CARGO_PKG_VERSION");
+
+/// Devices whose agents are counted. More would make a quick question a slow one.
+const DEVICES: u32 = 500;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Version {
@@ -59,9 +62,20 @@ impl Version {
             Err(error) => note(&format!("the resources are not known: {:#}", told(error))),
         }
         if !versions.resources.is_empty() {
-            let devices: Api<crds::Guarded<Device>> = cluster.api();
-            match list_trimmed(&devices, Select::default(), trim).await {
-                Ok(listed) => versions.agents = agents(&listed.objects),
+            let devices: Api<Guarded<Device>> = cluster.api();
+            match devices.list(&ListParams::default().limit(DEVICES)).await {
+                Ok(list) => {
+                    if list
+                        .metadata
+                        .continue_
+                        .is_some_and(|token| !token.is_empty())
+                    {
+                        note(&format!(
+                            "the agents are those of the first {DEVICES} devices"
+                        ));
+                    }
+                    versions.agents = agents(list.items);
+                }
                 Err(error) => note(&format!("the agents are not known: {:#}", told(error))),
             }
         }
@@ -85,13 +99,6 @@ fn local() -> Versions {
     }
 }
 
-fn trim(device: &mut Device) {
-    if let Some(status) = &mut device.status {
-        status.capabilities = Vec::new();
-        status.undeclared = Vec::new();
-    }
-}
-
 fn served(groups: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup>) -> Vec<String> {
     let ours = groups.into_iter().filter(|group| group.name == GROUP);
     ours.flat_map(|group| group.versions)
@@ -99,15 +106,12 @@ fn served(groups: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup>)
         .collect()
 }
 
-fn agents(devices: &[Device]) -> BTreeMap<String, usize> {
+fn agents(devices: Vec<Guarded<Device>>) -> BTreeMap<String, usize> {
     let mut agents = BTreeMap::new();
-    for device in devices {
-        let platform = device
-            .status
-            .as_ref()
-            .and_then(|status| status.platform.as_ref());
-        if let Some(platform) = platform {
-            *agents.entry(platform.agent_version.clone()).or_default() += 1;
+    for Guarded(device) in devices {
+        let status = device.ok().and_then(|device| device.status);
+        if let Some(platform) = status.and_then(|status| status.platform) {
+            *agents.entry(platform.agent_version).or_default() += 1;
         }
     }
     agents

@@ -62,7 +62,10 @@ fn lines(offers: &[Offer], typed: &Typed) -> String {
         (Wanted::Devices | Wanted::Capabilities(_), Some(at)) => typed.last.split_at(at + 1),
         _ => ("", typed.last.as_str()),
     };
-    let begins = offers.iter().filter(|(word, _)| word.starts_with(begun));
+    // A shell would take a control character of a name for the end of the word, or worse.
+    let begins = offers
+        .iter()
+        .filter(|(word, _)| word.starts_with(begun) && harmless(word) == *word);
     begins
         .take(MOST)
         .map(|(word, means)| match harmless(means).as_str() {
@@ -179,6 +182,7 @@ mod tests {
         let offers = [
             ("echo".to_owned(), "says\nit".to_owned()),
             plain("disk".to_owned()),
+            plain("e\nvil".to_owned()),
         ];
         let capability = |last| typed(Wanted::Capabilities("lamp".to_owned()), last);
         assert_eq!(lines(&offers, &capability("e")), "echo\tsays\u{fffd}it\n");

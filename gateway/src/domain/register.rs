@@ -172,7 +172,7 @@ fn read_capability(
         node::Availability::Unavailable => Availability::Unavailable,
     };
     let most = u32::try_from(MAX_CONCURRENCY).unwrap_or(u32::MAX);
-    let mut read = || -> Result<_, String> {
+    let read = || -> Result<_, String> {
         Ok(DeclaredCapability {
             execution,
             version: words("version", version, MAX_VERSION)?,

@@ -31,23 +31,29 @@ pub fn not_enforced<'a>(
     let Some(policy) = policy else {
         return Some("it does not exist".to_owned());
     };
-    let fails = policy
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.failure_policy.as_deref());
-    if fails.is_some_and(|fails| fails != "Fail") {
+    if !fails_closed(policy) {
         return Some("its failurePolicy is not Fail".to_owned());
     }
     let mut bound = of(name, bindings).peekable();
     if bound.peek().is_none() {
         return Some("it has no ValidatingAdmissionPolicyBinding".to_owned());
     }
-    let denies = |binding: &ValidatingAdmissionPolicyBinding| {
-        let spec = binding.spec.as_ref();
-        spec.and_then(|spec| spec.validation_actions.as_ref())
-            .is_some_and(|actions| actions.iter().any(|action| action == "Deny"))
-    };
     (!bound.any(denies)).then(|| "no binding of it has the validationAction Deny".to_owned())
+}
+
+/// Whether the policy refuses what it cannot evaluate.
+pub fn fails_closed(policy: &ValidatingAdmissionPolicy) -> bool {
+    let spec = policy.spec.as_ref();
+    // Fail is the default.
+    spec.and_then(|spec| spec.failure_policy.as_deref())
+        .is_none_or(|fails| fails == "Fail")
+}
+
+/// Whether the binding refuses what its policy finds, and does not only report it.
+pub fn denies(binding: &ValidatingAdmissionPolicyBinding) -> bool {
+    let spec = binding.spec.as_ref();
+    spec.and_then(|spec| spec.validation_actions.as_ref())
+        .is_some_and(|actions| actions.iter().any(|action| action == "Deny"))
 }
 
 /// When the policy of that name took its present form: the last change of it or of one of its bindings. What was written

@@ -35,7 +35,7 @@ pub fn judge(observed: &Observed, now: Timestamp) -> Vec<Check> {
             "policies bound",
             &observed.bindings,
             &VALIDATING,
-            "kubectl apply -f crds/policies: what is not bound, or does not deny, forbids nothing",
+            "kubectl apply -f crds/policies: a policy that is not bound, does not deny or is narrowed lets requests pass",
         ),
         mutating(observed),
         lacking(

@@ -8,6 +8,7 @@ use crds::{
         ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY_LEASE_SECONDS,
         GATEWAY_TLS_SECRET, GROUP, OPERATOR_LEASE, TRUST_BUNDLE,
     },
+    policies,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -84,8 +85,9 @@ pub struct Observed {
     pub minor: Look<u32>,
     /// Resources of our group that are served.
     pub resources: Look<Vec<String>>,
+    /// Those that refuse what they cannot evaluate.
     pub policies: Look<Vec<String>>,
-    /// Names of the policies that are bound so that they deny.
+    /// Names of the policies that are bound so that they deny, everywhere.
     pub bindings: Look<Vec<String>>,
     /// Mutating policies with their bindings, where they are served.
     pub mutating: Look<(Vec<String>, Vec<String>)>,
@@ -110,7 +112,7 @@ pub async fn observe(cluster: &Cluster) -> anyhow::Result<Observed> {
     let (minor, resources, policies, bindings, mutating, roles, role_bindings) = tokio::join!(
         minor(client),
         resources(client),
-        names(&validating, |_| true),
+        names(&validating, policies::fails_closed),
         names(&bindings, denies),
         mutating(client),
         names(&roles, |_| true),
@@ -194,11 +196,13 @@ where
 }
 
 fn denies(binding: &ValidatingAdmissionPolicyBinding) -> bool {
-    binding.spec.as_ref().is_some_and(|spec| {
-        let actions = spec.validation_actions.as_deref().unwrap_or_default();
-        spec.policy_name.as_deref() == binding.metadata.name.as_deref()
-            && actions.iter().any(|action| action == "Deny")
-    })
+    let name = binding.metadata.name.as_deref().unwrap_or_default();
+    // Those that are shipped hold everywhere: a narrowed one lets pass what it does not match.
+    let is_narrowed = binding
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.match_resources.is_some());
+    policies::of(name, [binding]).next().is_some() && policies::denies(binding) && !is_narrowed
 }
 
 async fn mutating(client: &Client) -> Look<(Vec<String>, Vec<String>)> {

@@ -6,11 +6,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, api::ListParams, runtime::reflector::ObjectRef};
 
 use super::plan::{
-    Code, Devices, Observed, Stage, WANTED_BY, approves_itself, candidates, kept_in, recorded,
-    stage,
+    Code, Devices, Observed, Signed, Stage, WANTED_BY, approves_itself, candidates, kept_in,
+    recorded, stage,
 };
 use crate::{
     authority::{
+        chain,
         csr::DeviceKey,
         store::{MANAGED_BY, read},
     },
@@ -35,6 +36,7 @@ pub async fn observe(
         secret: SecretState::NotRead,
         operator: context.user.clone(),
         policies: Standing::NotChecked,
+        signed: Signed::NotRead,
     };
     match stage(&observed.request) {
         Stage::Settled => {}
@@ -69,6 +71,7 @@ pub async fn observe(
             };
             if let Some(device) = device {
                 if !recorded(&observed.request, &device) {
+                    observed.signed = signed(&observed.request, context.authority.certificate());
                     observed.secret = secret(context, &namespace, &name, |secret| {
                         owned_by(secret, &device)
                     })
@@ -79,6 +82,20 @@ pub async fn observe(
         }
     }
     Ok(Some(observed))
+}
+
+/// Whether a certificate, and the bundle beside it, is that of the authority: both would go to pods that mount them.
+fn signed(request: &PairingRequest, authority: &str) -> Signed {
+    let status = request.status.as_ref();
+    let chain = status.and_then(|status| status.certificate.as_ref());
+    let bundle = status.and_then(|status| status.ca_bundle.as_deref());
+    let is_ours = bundle == Some(authority)
+        && chain.is_some_and(|certificate| chain::is_signed_by(&certificate.chain, authority));
+    if is_ours {
+        Signed::Here
+    } else {
+        Signed::Elsewhere
+    }
 }
 
 /// Everything anew: this is what is signed for.

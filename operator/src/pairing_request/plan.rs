@@ -43,6 +43,19 @@ pub struct Observed {
     pub operator: Option<String>,
     /// Of what a signature, or an approval by the code, rests on.
     pub policies: Standing,
+    /// Who signed the certificate in the status.
+    pub signed: Signed,
+}
+
+/// Who signed the certificate in the status of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signed {
+    /// Nobody looked, for nothing depends on it.
+    NotRead,
+    /// This operator's authority, and the bundle beside it is that authority.
+    Here,
+    /// Whoever wrote it past the policies.
+    Elsewhere,
 }
 
 /// The code that the request names.

@@ -205,7 +205,7 @@ impl World {
 
     fn observe_request(&self, request: &PairingRequest) -> pairing_request::plan::Observed {
         use pairing_request::plan::{
-            Code, Devices, Observed, SecretState, Stage, candidates, kept_in, stage,
+            Code, Devices, Observed, SecretState, Signed, Stage, candidates, kept_in, stage,
         };
 
         let code = match &request.spec.pairing_code_ref {
@@ -253,6 +253,7 @@ impl World {
             secret,
             operator: Some("operator".to_owned()),
             policies: Standing::InForce(Since::default()),
+            signed: Signed::Here,
         }
     }
 

@@ -125,6 +125,7 @@ fn minimal(request: PairingRequest) -> Observed {
         secret: SecretState::NotRead,
         operator: Some("operator".to_owned()),
         policies: Standing::InForce(Since::default()),
+        signed: Signed::Here,
     }
 }
 
@@ -994,4 +995,31 @@ fn a_code_approves_by_itself_only_under_the_policies_that_it_was_made_under() {
     let waits = plan_of(since(Policy::Decision, 98), 50);
     assert_eq!((waits.changes.len(), waits.requeue_at), (0, Some(at(101))));
     assert!(!approves(&plan_of(Standing::NotChecked, 50)));
+}
+
+#[test]
+fn a_certificate_that_somebody_wrote_past_the_policies_is_not_handed_out() {
+    let ours = after_issue(
+        issued(10),
+        Some(device_named("lamp", &identity().1)),
+        SecretState::Absent,
+    );
+    assert!(
+        matches!(
+            ours.changes[..],
+            [Change::WriteSecret { .. }, Change::Record { .. }]
+        ),
+        "{ours:?}"
+    );
+    let observed = Observed {
+        devices: Devices::Known(vec![device_named("lamp", &identity().1)]),
+        secret: SecretState::Absent,
+        signed: Signed::Elsewhere,
+        ..minimal(issued(10))
+    };
+    let plan = plan(&observed);
+    assert_eq!(
+        (plan.changes.len(), reasons(&plan)),
+        (0, vec!["ForeignCertificate"])
+    );
 }

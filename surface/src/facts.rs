@@ -69,17 +69,14 @@ impl<'a> Facts<'a> {
     }
 
     /// The only values that may fit, where these are listed.
-    pub fn values(&self, work: &Work) -> Result<Option<Vec<&'a Value>>, Spent> {
-        let Some(listed) = self.rules().find_map(|rules| rules.values.as_ref()) else {
-            return Ok(None);
-        };
-        let mut values = Vec::new();
-        for value in listed.values() {
-            if work::all(&self.0, |node| is_accepted(node, value, work))? {
-                values.push(value);
-            }
-        }
-        Ok(Some(values))
+    pub fn values(&self) -> Option<&'a [Value]> {
+        let listed = self.rules().find_map(|rules| rules.values.as_ref())?;
+        Some(listed.values())
+    }
+
+    /// Whether the value fits all of them.
+    pub fn accept(&self, value: &Value, work: &Work) -> Result<bool, Spent> {
+        work::all(&self.0, |node| is_accepted(node, value, work))
     }
 
     /// What is known of the property of that name.

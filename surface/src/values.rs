@@ -143,7 +143,9 @@ impl Hash for Member<'_> {
             Value::String(text) => text.hash(state),
             Value::Array(items) => {
                 state.write_usize(items.len());
-                items.iter().for_each(|item| Member(item).hash(state));
+                for item in items {
+                    Member(item).hash(state);
+                }
             }
             Value::Object(members) => {
                 state.write_usize(members.len());

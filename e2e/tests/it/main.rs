@@ -6,6 +6,7 @@
 mod admission;
 mod agent;
 mod artefacts;
+mod attacks;
 mod client_examples;
 mod commands;
 mod console;
@@ -47,6 +48,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         client_examples::trials(fixture),
         plugin::trials(fixture),
         misbehaviour::trials(fixture),
+        attacks::trials(fixture),
         node_json::trials(fixture),
         trust::trials(fixture),
         events::trials(fixture),

@@ -14,6 +14,7 @@ use crate::{
     caller::{Identities, Token, Who},
     guard::{
         bounds::{Places, full},
+        party::Party,
         pool::Full,
         rates::{Address, Rates},
     },
@@ -147,7 +148,12 @@ impl Console {
         }
         let pace = || address.map_or(Ok(()), |address| self.rates.of_new_token(address));
         let asking = self.identities.ask(token, address, pace);
-        if self.identities.is_of_a_user(&digest) {
+        if let Some(user) = self.identities.lately(&digest) {
+            let from = Party {
+                address,
+                user: Some(user.as_ref().to_owned()),
+            };
+            let _place = self.places.reviewed.enter(&from).map_err(full)?;
             return asking.await;
         }
         self.as_stranger(address, asking).await?

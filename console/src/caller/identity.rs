@@ -85,9 +85,9 @@ impl Identities {
         self.refused.contains_key(digest).then_some(None)
     }
 
-    /// Whether the token was somebody's in the last hour.
-    pub fn is_of_a_user(&self, digest: &Digest) -> bool {
-        self.lately.contains_key(digest)
+    /// Returns whose the token was in the last hour.
+    pub fn lately(&self, digest: &Digest) -> Option<Arc<str>> {
+        self.lately.get(digest)
     }
 
     /// Asks whose token it is; `None` if it is nobody's. `pace`: whether an address may ask about a stranger's token now.

@@ -32,8 +32,11 @@ pub const MAX_LOGIN: usize = 16 * 1024;
 
 /// Requests that are answered at once.
 const SHORT_PLACES: usize = 512;
-/// Bytes of bodies that are being read, or belong to a request that is being answered.
-const BODIES: usize = 32 * 1024 * 1024;
+/// Bytes of bodies that are being read, or belong to a request that is being answered, and as much for the headers of
+/// each as they may have.
+const BODIES: usize = 64 * 1024 * 1024;
+/// Requests of users whose tokens are reviewed again.
+const REVIEWED: usize = 1024;
 /// Strangers whose login or token is being looked at; one address may have an eighth.
 const STRANGERS: usize = 1024;
 
@@ -46,6 +49,8 @@ pub struct Places {
     download: Pool,
     /// Bytes of bodies.
     pub bodies: Pool,
+    /// Users before their tokens are reviewed again.
+    pub reviewed: Pool,
     /// Strangers before they are known.
     pub strangers: Crowd,
 }
@@ -59,6 +64,7 @@ impl Places {
             stream: Pool::new(streams),
             download: Pool::new(streams.div_ceil(4)),
             bodies: Pool::new(BODIES),
+            reviewed: Pool::new(REVIEWED),
             strangers: Crowd::new(STRANGERS, STRANGERS / 8),
         }
     }

@@ -5,8 +5,9 @@
 //!       ─► what it is about ─► right ─► handler ─► cookie, where it is to be sealed anew
 //! ```
 //!
-//! A request takes its place only after its body and its identity have arrived, so a peer that sends slowly holds none. It
-//! holds the place until the last byte of the answer is sent.
+//! A user's request takes its place only after its body and its identity have arrived, so a peer that sends slowly holds
+//! none. It holds the place until the last byte of the answer is sent. Strangers hold no such place: a login, or a token
+//! that is not known, is one of a crowd of strangers, where the newest has room.
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ use crate::{
     caller::{Caller, Digest, OwnApi, Token, Who},
     clock::{self, now},
     guard::{
-        bounds::{BODY_TIME, MAX_BODY, MAX_LOGIN, SHORT, full},
+        bounds::{BODY_TIME, MAX_BODY, MAX_HEADERS, MAX_LOGIN, SHORT, full},
         origin,
         party::Party,
         pool::Held,
@@ -53,7 +54,14 @@ pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Res
     let begun = clock::instant();
     let (parts, body) = request.into_parts();
     let mut body = Unread::new(&parts, body);
-    let result = serve(&console, id, parts, &mut body, begun + SHORT).await;
+    let address = address(parts.extensions.get());
+    let serving = serve(&console, id, parts, &mut body, begun + SHORT);
+    let result = if id.route().need == Need::Token {
+        let served = console.as_stranger(address, serving).await;
+        served.and_then(|result| result)
+    } else {
+        serving.await
+    };
     let response = result.unwrap_or_else(|fault| {
         tracing::debug!(route = ?id, code = %fault.0.code, detail = fault.0.detail, "Refused");
         fault.into_response()
@@ -66,6 +74,11 @@ pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Res
     }
     body.discard().await;
     response
+}
+
+/// Returns where a connection comes from.
+fn address(remote: Option<&Remote>) -> Option<Address> {
+    remote.map(|remote| Address::from(remote.address.ip()))
 }
 
 /// A request that has arrived: what it sent, and who sent it.
@@ -86,9 +99,7 @@ async fn serve(
     by: Instant,
 ) -> Answer {
     let remote = parts.extensions.get::<Remote>().cloned();
-    let address = remote
-        .as_ref()
-        .map(|remote| Address::from(remote.address.ip()));
+    let address = address(remote.as_ref());
     let arriving = arrive(console, id, &parts, body, remote.as_ref());
     let arrived = timeout_at(by, arriving).await.unwrap_or_else(too_long)?;
     let Arrived {
@@ -103,10 +114,12 @@ async fn serve(
         user: caller.as_ref().map(|caller| caller.who.user.clone()),
     };
     let bound = bound(id, &query);
-    let place = console
-        .places
-        .enter(bound, &from)
-        .inspect_err(|_| console.metrics.full(bound))?;
+    // A stranger takes none: it would keep out another who logs in.
+    let place = from.user.is_some().then(|| {
+        let place = console.places.enter(bound, &from);
+        place.inspect_err(|_| console.metrics.full(bound))
+    });
+    let place = place.transpose()?;
     let leaving = remote.map_or_else(
         || console.stop.clone(),
         |remote| remote.connection.leaving().clone(),
@@ -155,7 +168,7 @@ async fn arrive(
     remote: Option<&Remote>,
 ) -> Answer<Arrived> {
     let route = id.route();
-    let address = remote.map(|remote| Address::from(remote.address.ip()));
+    let address = address(remote);
     if let Some(address) = address {
         console.rates.of_address(address)?;
     }
@@ -187,12 +200,14 @@ async fn arrive(
     let mut content = Bytes::new();
     if route.takes_body {
         let held = bytes.insert(console.places.bodies.open(&from));
-        content = if from.user.is_some() {
-            read_body(&parts.headers, body, MAX_BODY, held).await?
+        // Counts a body that does not come, too.
+        held.grow(MAX_HEADERS).map_err(full)?;
+        let most = if from.user.is_some() {
+            MAX_BODY
         } else {
-            let reading = read_body(&parts.headers, body, MAX_LOGIN, held);
-            console.as_stranger(address, reading).await??
+            MAX_LOGIN
         };
+        content = read_body(&parts.headers, body, most, held).await?;
     }
     Ok(Arrived {
         query,

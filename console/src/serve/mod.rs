@@ -77,6 +77,22 @@ impl Default for ConnectionLimits {
 /// Pause after an `accept` that failed for want of a resource. It would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Files that the process may have open, connections included, as the kernel says; `None` if it does not say.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Lowers the number of connections to a half of the open files: `accept` fails for everybody when they are used up, while
+/// a bound of ours makes room.
+fn within(limits: ConnectionLimits, open_files: Option<usize>) -> ConnectionLimits {
+    let most = open_files.map_or(limits.most, |files| limits.most.min(files / 2).max(2));
+    ConnectionLimits { most, ..limits }
+}
+
 /// The console's port.
 pub struct Server {
     tcp: TcpListener,
@@ -98,6 +114,16 @@ impl Server {
         limits: ConnectionLimits,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
+        let wanted = limits.most;
+        let limits = within(limits, open_files());
+        if limits.most < wanted {
+            let most = limits.most;
+            tracing::warn!(
+                wanted,
+                most,
+                "Lowering --console-max-connections to a half of the open files: raise their limit"
+            );
+        }
         let tcp = TcpListener::bind(address)
             .await
             .with_context(|| format!("bind --console-address {address}"))?;

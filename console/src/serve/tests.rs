@@ -353,3 +353,36 @@ async fn an_address_that_connects_too_often_is_turned_away_and_no_other() {
     assert!(refused > 0);
     assert_eq!(port.who(HONEST).await, Some(StatusCode::OK));
 }
+
+#[test]
+fn connections_leave_room_among_the_open_files() {
+    let most = |files| within(ConnectionLimits::default(), files).most;
+    assert_eq!(
+        [None, Some(1_000_000), Some(1024), Some(0)].map(most),
+        [8192, 8192, 512, 2]
+    );
+    assert!(open_files().is_some_and(|files| files > 0) || !cfg!(target_os = "linux"));
+}
+
+#[tokio::test]
+async fn addresses_that_do_not_read_what_anybody_may_ask_keep_nobody_from_logging_in() {
+    let port = Port::open(limits()).await;
+    let mut slow = Vec::new();
+    for address in 10..16 {
+        let from = Ipv4Addr::new(127, 0, address, 1);
+        let begun = join_all((0..100).map(async |_| {
+            let mut stream = port.connect(from, "http/1.1").await?;
+            stream
+                .write_all(get("/openapi.json", None).as_bytes())
+                .await
+                .ok()?;
+            Some(stream)
+        }));
+        slow.extend(begun.await);
+        assert_eq!(port.log_in(HONEST).await, Some(StatusCode::OK), "{address}");
+        assert_eq!(
+            port.ask(HONEST, &get("/healthz", None)).await,
+            Some(StatusCode::OK)
+        );
+    }
+}

@@ -53,8 +53,9 @@ impl Cluster {
                     kubeconfig.display()
                 )
             })?;
-        let config = kubeconfig::of(read, &Choice::default())
-            .await
+        // Reads the files that it names.
+        let config = tokio::task::spawn_blocking(move || kubeconfig::of(read, &Choice::default()))
+            .await?
             .context("load the kubeconfig")?;
         Ok(Self {
             kubeconfig: std::path::absolute(kubeconfig).context("find the kubeconfig")?,

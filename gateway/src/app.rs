@@ -52,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     // 2. The API server.
-    let config = runtime::kubeconfig::infer().await?;
+    let config = runtime::kubeconfig::infer()?;
     let client = kube::Client::try_from(config.clone()).context("use the API server")?;
 
     // 3. Mounted files. They may come later.

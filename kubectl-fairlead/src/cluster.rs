@@ -61,14 +61,14 @@ pub struct Cluster {
 impl ClusterArgs {
     /// Reads the kubeconfig. Nothing is asked yet, but for what a plugin of it asks.
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
-        let config = kubeconfig::choose(&Choice {
+        let choice = Choice {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             user: self.as_user.clone(),
             groups: self.as_groups.clone(),
             request_timeout: self.request_timeout,
-        })
-        .await?;
+        };
+        let config = tokio::task::spawn_blocking(move || kubeconfig::choose(&choice)).await??;
         let namespace = self
             .namespace
             .clone()

@@ -45,7 +45,7 @@ impl App {
         let metrics = Metrics::register(&mut registry);
 
         // 2. Clients. The election has its own: watches need patience, a Lease needs none.
-        let config = runtime::kubeconfig::infer().await?;
+        let config = runtime::kubeconfig::infer()?;
         let client = Client::try_from(config.clone()).context("connect to the Kubernetes API")?;
         let mut impatient = config.clone();
         impatient.connect_timeout = Some(ELECTION_TIMEOUT);

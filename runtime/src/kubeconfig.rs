@@ -1,18 +1,18 @@
 //! How a program finds the API server: kubeconfigs, impersonation, timeouts and proxies, as kubectl reads them.
 //!
-//! kube reads a kubeconfig alike, but for what this module changes:
+//! kube parses the files. This module chooses and merges them, because kube 5.0 differs from kubectl:
 //!
-//! - of the files in `KUBECONFIG`, those that are missing are passed over;
-//! - `NO_PROXY` is held against the API server. kube 5.0 holds it against the proxy;
-//! - the rules of `NO_PROXY` are those of Go ([`crate::proxy`]).
+//! - a missing file of several in `KUBECONFIG` is an error;
+//! - `NO_PROXY` is held against the proxy, not against the API server, and an empty entry is an error.
 
 use std::{env, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use kube::{
     Config,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{ExecAuthCluster, Kubeconfig, KubeconfigError},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::proxy::{Proxies, ProxyUrl, variable};
 
@@ -51,13 +51,13 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// Where a kubeconfig cannot be used, or there is neither.
-pub async fn infer() -> anyhow::Result<Config> {
+pub fn infer() -> anyhow::Result<Config> {
     let Some(kubeconfig) = read(None)? else {
         return Config::incluster().context(
             "find the API server: there is no kubeconfig, and this is not a pod with a ServiceAccount; set KUBECONFIG",
         );
     };
-    let mut config = of(kubeconfig, &Choice::default()).await?;
+    let mut config = of(kubeconfig, &Choice::default())?;
     config.apply_debug_overrides();
     Ok(config)
 }
@@ -66,7 +66,7 @@ pub async fn infer() -> anyhow::Result<Config> {
 ///
 /// # Errors
 /// Where there is no kubeconfig, or it cannot be used.
-pub async fn choose(choice: &Choice) -> anyhow::Result<Config> {
+pub fn choose(choice: &Choice) -> anyhow::Result<Config> {
     let kubeconfig = read(choice.kubeconfig.as_ref())?.with_context(|| {
         format!(
             "find a kubeconfig: {}; set KUBECONFIG or give --kubeconfig",
@@ -77,14 +77,14 @@ pub async fn choose(choice: &Choice) -> anyhow::Result<Config> {
             }
         )
     })?;
-    of(kubeconfig, choice).await
+    of(kubeconfig, choice)
 }
 
 /// The API server of a kubeconfig that was read already. `choice.kubeconfig` is not looked at.
 ///
 /// # Errors
 /// Where the kubeconfig or the environment's proxy cannot be used.
-pub async fn of(kubeconfig: Kubeconfig, choice: &Choice) -> anyhow::Result<Config> {
+pub fn of(kubeconfig: Kubeconfig, choice: &Choice) -> anyhow::Result<Config> {
     let Choice {
         kubeconfig: _,
         context,
@@ -95,15 +95,8 @@ pub async fn of(kubeconfig: Kubeconfig, choice: &Choice) -> anyhow::Result<Confi
     if user.is_none() && !groups.is_empty() {
         bail!("impersonate a group: no user was given; add --as USER");
     }
-    let named = proxy_of(&kubeconfig, context.as_deref());
-    let options = KubeConfigOptions {
-        context: context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .map_err(with_remedy)?;
-    config.proxy_url = proxy_towards(named, &config, variable)?;
+    let Chosen { mut config, proxy } = chosen(kubeconfig, context.as_deref())?;
+    config.proxy_url = proxy_towards(proxy, &config, variable)?;
     if let Some(user) = user {
         config.auth_info.impersonate = Some(user.clone());
         config.auth_info.impersonate_groups = Some(groups.clone());
@@ -164,16 +157,83 @@ fn merge(paths: impl IntoIterator<Item = PathBuf>) -> anyhow::Result<Option<Kube
     Ok(merged)
 }
 
-/// The proxy that the kubeconfig names for the cluster of a context.
-fn proxy_of(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
-    let context = context.or(kubeconfig.current_context.as_deref())?;
-    let contexts = &mut kubeconfig.contexts.iter();
-    let context = contexts.find(|named| named.name == context)?;
-    let cluster = &context.context.as_ref()?.cluster;
-    let clusters = &mut kubeconfig.clusters.iter();
-    let cluster = clusters.find(|named| named.name == *cluster)?;
-    let proxy = cluster.cluster.as_ref()?.proxy_url.clone();
-    proxy.filter(|url| !url.is_empty())
+/// What a context comes to.
+struct Chosen {
+    /// Without a proxy.
+    config: Config,
+    /// The proxy that the kubeconfig names for the cluster.
+    proxy: Option<String>,
+}
+
+fn chosen(kubeconfig: Kubeconfig, context: Option<&str>) -> anyhow::Result<Chosen> {
+    let Kubeconfig {
+        clusters,
+        contexts,
+        auth_infos,
+        current_context,
+        ..
+    } = kubeconfig;
+    let name = context
+        .or(current_context.as_deref())
+        .context("use the kubeconfig: it has no current context; give --context, or run kubectl config use-context")?;
+    let context = contexts
+        .iter()
+        .find(|one| one.name == name)
+        .and_then(|one| one.context.clone())
+        .with_context(|| {
+            format!("use the kubeconfig: it has no context {name}; list them with kubectl config get-contexts")
+        })?;
+    let cluster = clusters
+        .into_iter()
+        .find(|one| one.name == context.cluster)
+        .and_then(|one| one.cluster)
+        .with_context(|| {
+            format!(
+                "use context {name} of the kubeconfig: there is no cluster {}",
+                context.cluster
+            )
+        })?;
+    // As kubectl: a context without a user, or with one that is missing, has no credentials.
+    let mut user = auth_infos
+        .into_iter()
+        .find(|one| Some(&one.name) == context.user.as_ref())
+        .and_then(|one| one.auth_info)
+        .unwrap_or_default();
+    let shown = ExecAuthCluster::try_from(&cluster).context("use the kubeconfig")?;
+    let authorities = shown.certificate_authority_data.clone();
+    if let Some(exec) = &mut user.exec
+        && exec.provide_cluster_info
+    {
+        exec.cluster = Some(shown);
+    }
+    let server = cluster.server.with_context(|| {
+        format!("use context {name} of the kubeconfig: its cluster has no server")
+    })?;
+    let server = server
+        .parse()
+        .with_context(|| format!("use the server of context {name} of the kubeconfig"))?;
+    let mut config = Config::new(server);
+    if let Some(namespace) = context.namespace.filter(|namespace| !namespace.is_empty()) {
+        config.default_namespace = namespace;
+    }
+    config.root_cert = authorities.map(|pem| certificates(&pem)).transpose()?;
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
+    config.disable_compression = cluster.disable_compression.unwrap_or_default();
+    config.tls_server_name = cluster.tls_server_name;
+    config.auth_info = user;
+    Ok(Chosen {
+        config,
+        proxy: cluster.proxy_url.filter(|url| !url.is_empty()),
+    })
+}
+
+/// DER of each certificate.
+fn certificates(pem: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let read = CertificateDer::pem_slice_iter(pem);
+    let ders = read.map(|der| der.map(|der| der.to_vec()));
+    ders.collect::<Result<_, _>>().map_err(|error| {
+        anyhow::anyhow!("read the certificate authority of the kubeconfig: {error}")
+    })
 }
 
 /// What the kubeconfig names counts for every destination; `NO_PROXY` is for proxies of the environment.
@@ -205,21 +265,6 @@ fn proxy_towards(
         .transpose()
 }
 
-fn with_remedy(error: KubeconfigError) -> anyhow::Error {
-    if matches!(error, KubeconfigError::ParseProxyUrl(_)) {
-        // kube's text shows the URL, which may hold a password.
-        return anyhow::anyhow!("use the proxy: its URL cannot be read; give http://HOST:PORT");
-    }
-    let action = if matches!(error, KubeconfigError::ParseNoProxy(_)) {
-        "use NO_PROXY: an entry is empty or cannot be read; take it out"
-    } else if matches!(error, KubeconfigError::CurrentContextNotSet) {
-        "use the kubeconfig: it has no current context; give --context, or run kubectl config use-context"
-    } else {
-        "use the kubeconfig"
-    };
-    anyhow::Error::new(error).context(action)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -239,8 +284,8 @@ mod tests {
         })
     }
 
-    #[tokio::test]
-    async fn a_missing_file_of_several_is_passed_over_and_the_first_value_counts() {
+    #[test]
+    fn a_missing_file_of_several_is_passed_over_and_the_first_value_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for name in ["a", "b"] {
@@ -257,7 +302,7 @@ mod tests {
             context: Some("b".to_owned()),
             ..Choice::default()
         };
-        let config = of(merged, &choice).await.unwrap();
+        let config = of(merged, &choice).unwrap();
         assert_eq!(config.cluster_url.host(), Some("b.example"));
 
         std::fs::write(path("broken"), "[").unwrap();
@@ -283,8 +328,48 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn impersonation_and_the_timeout_are_those_of_the_choice() {
+    #[test]
+    fn what_a_context_names_is_used_as_kube_uses_it() {
+        let mut value = kubeconfig("a");
+        let issuer =
+            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCmFHVnNiRzhLCi0tLS0tRU5EIENFUlRJRklDQVRFLS0tLS0K";
+        value["clusters"][0]["cluster"]["certificate-authority-data"] = json!(issuer);
+        value["clusters"][0]["cluster"]["tls-server-name"] = json!("kubernetes");
+        value["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = json!(true);
+        value["contexts"][0]["context"]["namespace"] = json!("kitchen");
+        let read: Kubeconfig = serde_json::from_value(value.clone()).unwrap();
+        let ours = of(read.clone(), &Choice::default()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let theirs = Config::from_custom_kubeconfig(read, &options);
+        let mut theirs = runtime.block_on(theirs).unwrap();
+        // Of the environment of whoever runs this.
+        theirs.proxy_url.clone_from(&ours.proxy_url);
+        // It shows no secrets, but all that counts.
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        assert_eq!(ours.root_cert, Some(vec![b"hello\n".to_vec()]));
+        assert_eq!(ours.default_namespace, "kitchen");
+
+        for (pointer, says) in [
+            ("/current-context", "use-context"),
+            ("/contexts/0/name", "no context a"),
+            ("/clusters/0/name", "no cluster a"),
+            ("/clusters/0/cluster/server", "no server"),
+        ] {
+            let mut value = value.clone();
+            let other = if pointer.ends_with("name") {
+                json!("b")
+            } else {
+                json!(null)
+            };
+            *value.pointer_mut(pointer).unwrap() = other;
+            let error = of(serde_json::from_value(value).unwrap(), &Choice::default()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn impersonation_and_the_timeout_are_those_of_the_choice() {
         let read = || serde_json::from_value::<Kubeconfig>(kubeconfig("a")).unwrap();
         let choice = Choice {
             user: Some("ada".to_owned()),
@@ -292,7 +377,7 @@ mod tests {
             request_timeout: Some(Duration::from_secs(7)),
             ..Choice::default()
         };
-        let config = of(read(), &choice).await.unwrap();
+        let config = of(read(), &choice).unwrap();
         assert_eq!(config.auth_info.impersonate.as_deref(), Some("ada"));
         let groups = config.auth_info.impersonate_groups.unwrap();
         assert_eq!(groups, ["x", "y"]);
@@ -302,25 +387,24 @@ mod tests {
             request_timeout: Some(Duration::ZERO),
             ..Choice::default()
         };
-        assert_eq!(of(read(), &unlimited).await.unwrap().read_timeout, None);
+        assert_eq!(of(read(), &unlimited).unwrap().read_timeout, None);
 
         let nobody = Choice {
             groups: vec!["x".to_owned()],
             ..Choice::default()
         };
-        let error = of(read(), &nobody).await.unwrap_err();
+        let error = of(read(), &nobody).unwrap_err();
         assert!(error.to_string().contains("--as"), "{error}");
     }
 
-    #[tokio::test]
-    async fn the_proxy_of_the_kubeconfig_counts_and_its_password_is_in_no_error() {
+    #[test]
+    fn the_proxy_of_the_kubeconfig_counts_and_its_password_is_in_no_error() {
         let mut value = kubeconfig("a");
         value["clusters"][0]["cluster"]["proxy-url"] = json!("http://u:s3cret@proxy.example:3128");
         let config = of(
             serde_json::from_value(value.clone()).unwrap(),
             &Choice::default(),
         )
-        .await
         .unwrap();
         let proxy = config.proxy_url.unwrap();
         assert_eq!(proxy.host(), Some("proxy.example"));
@@ -338,7 +422,6 @@ mod tests {
                 serde_json::from_value(value.clone()).unwrap(),
                 &Choice::default(),
             )
-            .await
             .unwrap_err();
             assert!(
                 !format!("{error:#} {error:?}").contains("s3cret"),
@@ -416,9 +499,7 @@ mod tests {
             user: Some("bob".to_owned()),
             ..Choice::default()
         };
-        let config = of(serde_json::from_value(value).unwrap(), &choice)
-            .await
-            .unwrap();
+        let config = of(serde_json::from_value(value).unwrap(), &choice).unwrap();
         let client = kube::Client::try_from(config).unwrap();
         let (version, seen) = tokio::join!(client.apiserver_version(), serve_one(listener));
         assert_eq!(version.unwrap().minor, "37");

@@ -121,12 +121,12 @@ impl Drop for Plane {
 
 impl Plane {
     /// A client that speaks as that user. `admin` is the administrator, the others are impersonated by him.
-    pub async fn client(&self, who: Who) -> anyhow::Result<Client> {
+    pub fn client(&self, who: Who) -> anyhow::Result<Client> {
         let known = self.clients().get(&who).cloned();
         if let Some(client) = known {
             return Ok(client);
         }
-        let mut config = kubeconfig::of(self.kubeconfig.clone(), &Choice::default()).await?;
+        let mut config = kubeconfig::of(self.kubeconfig.clone(), &Choice::default())?;
         config.auth_info.impersonate = Some(who.0.to_owned());
         let client = Client::try_from(config)?;
         self.clients().insert(who, client.clone());
@@ -151,7 +151,7 @@ impl Plane {
             .uri(path)
             .header("Content-Type", content_type)
             .body(serde_json::to_vec(body)?)?;
-        Ok(self.client(who).await?.request(request).await)
+        Ok(self.client(who)?.request(request).await)
     }
 
     pub async fn make(&self, path: &str, object: &Value) -> anyhow::Result<()> {
@@ -176,7 +176,7 @@ impl Plane {
     }
 
     async fn furnish(&self) -> anyhow::Result<()> {
-        let installed = install(&self.client(ADMIN).await?).await?;
+        let installed = install(&self.client(ADMIN)?).await?;
         for role in objects::roles() {
             self.make(&format!("{RBAC}/clusterroles"), &role).await?;
         }

@@ -12,7 +12,7 @@ use tokio::{
 const DELAY: Duration = Duration::from_millis(250);
 /// The same once its peer has accepted a connection, and the handshake is under way. On a slow line that takes longer than
 /// the delay, and a second handshake would cost the gateway for nothing.
-const REACHED_DELAY: Duration = Duration::from_millis(750);
+const REACHED_DELAY: Duration = Duration::from_millis(500);
 /// Reports that wait to be read: one of each attempt that runs.
 const REPORTS: usize = 8;
 
@@ -127,7 +127,7 @@ mod tests {
             (
                 vec![accepts_and_is_silent(), after(0, Ok(2))],
                 Ok((1, 2)),
-                millis(750),
+                millis(500),
             ),
             (
                 vec![after(5, Err(1)), after(0, Ok(2))],

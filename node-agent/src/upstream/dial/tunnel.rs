@@ -54,10 +54,14 @@ fn judge(head: &[u8]) -> Result<(), String> {
     let code = status.split(' ').next().and_then(|code| code.parse().ok());
     match code {
         Some(200..300) if version.starts_with("HTTP/1.") => Ok(()),
-        Some(407_u16) => Err(
+        // Some answer as an origin server would.
+        Some(401_u16 | 407) => Err(
             "it asks for a user and a password; give http://USER:PASSWORD@HOST:PORT as `proxy` in agent.toml"
                 .to_owned(),
         ),
+        Some(500..600) if version.starts_with("HTTP/1.") => Err(format!(
+            "it cannot reach this gateway: {status}; see that the gateway's name and port are right"
+        )),
         Some(_) if version.starts_with("HTTP/1.") => Err(format!(
             "it does not connect to this gateway: {status}; have its administrator allow CONNECT to that port"
         )),
@@ -115,6 +119,7 @@ mod tests {
                 &b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..],
                 "USER:PASSWORD",
             ),
+            (b"HTTP/1.0 401 Unauthorized\r\n\r\n", "USER:PASSWORD"),
             (b"HTTP/1.1 403 For\x1bbidden\r\n\r\n", "403 For"),
             (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502 Bad Gateway"),
             (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP/1.1"),

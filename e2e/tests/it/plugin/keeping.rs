@@ -172,12 +172,6 @@ async fn by_labels(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     ada.says(&["grant", "-l", "site=hill", "echo"])
         .await?
         .with(1, &["no device in namespace", "site=hill"])?;
-    let managers = devices.get("lamp").await?.metadata.managed_fields;
-    let by_us = managers
-        .unwrap_or_default()
-        .into_iter()
-        .any(|entry| entry.manager.as_deref() == Some("kubectl-fairlead"));
-    ensure!(by_us, "no field is managed by kubectl-fairlead");
     Ok(())
 }
 
@@ -189,6 +183,12 @@ async fn is_decided_about(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     ada.says(&["suspend", "lamp"])
         .await?
         .with(0, &["Suspended"])?;
+    let managers = devices.get("lamp").await?.metadata.managed_fields;
+    let by_us = managers
+        .unwrap_or_default()
+        .into_iter()
+        .any(|entry| entry.manager.as_deref() == Some("kubectl-fairlead"));
+    ensure!(by_us, "no field is managed by kubectl-fairlead");
     watch.shows("suspended").await?;
     ada.says(&["resume", "lamp"]).await?.with(0, &["Active"])?;
 

@@ -99,9 +99,10 @@ impl PartialEq for Schema {
 
 impl Eq for Schema {}
 
-/// Control characters, and those that turn the direction of writing, so that a text reads as another: what a device says
-/// of itself is shown to who decides about it, in a terminal that obeys them.
+/// Whether a terminal or a window shows something else than the character: control characters (C0, DEL, C1), characters
+/// that turn the direction of writing or have no width, and separators of lines and paragraphs. A text of a device is
+/// shown to the person who decides about it, and must not read as another one.
 pub fn is_deceptive(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

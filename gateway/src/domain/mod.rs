@@ -13,7 +13,7 @@
 //! - [`repeated`]: how one ended that another with its key ran for;
 //! - [`late`]: what is kept of an answer that came after that;
 //! - [`artefact`]: an output that is too large for it, and its way into the store; [`retention`]: until when it stays;
-//! - [`names`]: what a name and a uid look like.
+//! - [`names`]: what a name and a uid look like; [`words`]: and what a text of a device may have in it.
 //!
 //! No I/O, no clock, no Kubernetes client, no gRPC: messages of the protocol are read here and nowhere else.
 
@@ -31,6 +31,7 @@ pub mod result;
 pub mod retention;
 pub mod session;
 pub mod underway;
+pub mod words;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crds::v1alpha1::{DeclaredCapability, Execution, Platform, device::Availability};
 use proto::node;
-use surface::{MAX_DEVICE_PATTERN_BYTES, Schema, is_deceptive};
+use surface::{MAX_DEVICE_PATTERN_BYTES, Schema};
+
+use super::words::is_one_line;
 
 /// Most capabilities that a device may declare.
 pub const MAX_CAPABILITIES: usize = 128;
@@ -59,6 +61,10 @@ pub enum Invalid {
         bytes: usize,
         limit: usize,
     },
+    #[error(
+        "platform.{field} has control characters in it, or characters that cannot be seen or turn the direction of writing"
+    )]
+    NotOneLine { field: &'static str },
     #[error("{count} capabilities, {MAX_CAPABILITIES} at most")]
     TooManyCapabilities { count: usize },
     #[error(
@@ -205,7 +211,7 @@ fn words(field: &str, text: String, limit: usize) -> Result<Option<String>, Stri
         let bytes = text.len();
         return Err(format!("{field} is {bytes} bytes long, {limit} at most"));
     }
-    if text.chars().any(is_deceptive) {
+    if !is_one_line(&text) {
         return Err(format!("{field} has control characters in it"));
     }
     Ok((!text.is_empty()).then_some(text))
@@ -236,6 +242,9 @@ fn bounded(field: &'static str, text: String, limit: usize) -> Result<String, In
             bytes: text.len(),
             limit,
         });
+    }
+    if !is_one_line(&text) {
+        return Err(Invalid::NotOneLine { field });
     }
     Ok(text)
 }

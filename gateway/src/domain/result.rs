@@ -12,7 +12,10 @@ use proto::node::{self, FailureCode, Outcome};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{artefact::Place, invocation::OpenInvocation, names::is_object_name, underway::text};
+use super::{
+    artefact::Place, invocation::OpenInvocation, names::is_object_name, underway::text,
+    words::one_line,
+};
 
 /// Most characters of an error's message, of who decided and of why, as the resource's schema has them.
 const MAX_MESSAGE: usize = 1024;
@@ -57,7 +60,8 @@ impl End {
         message: impl Into<String>,
     ) -> Self {
         let message: String = message.into();
-        let message = message.chars().take(MAX_MESSAGE).collect();
+        // Of the device, in parts, or of an API server that quotes it.
+        let message = one_line(&message, MAX_MESSAGE);
         Self {
             phase,
             error: Some(InvocationError { code, message }),

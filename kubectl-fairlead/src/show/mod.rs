@@ -145,18 +145,13 @@ fn yaml(value: &Value) -> anyhow::Result<String> {
 pub fn harmless(text: &str) -> String {
     text.chars()
         .map(|character| {
-            if misleads(character) {
+            if surface::is_deceptive(character) {
                 '\u{fffd}'
             } else {
                 character
             }
         })
         .collect()
-}
-
-fn misleads(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

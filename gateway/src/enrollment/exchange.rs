@@ -36,10 +36,10 @@ use super::{
 };
 use crate::{
     clock,
-    limits::Tries,
     metrics::Enrolment,
     status::{full, later},
     stay::{self, Stay},
+    tries::Tries,
 };
 
 /// How long a step of the device may take once it has proved the code.
@@ -109,7 +109,7 @@ impl Exchange {
 
     async fn prove(&mut self, begin: Begin) -> Result<Reached, Status> {
         let Begin { code_id, ke1 } = begin;
-        self.count_try(&self.context.tries)?;
+        self.count_try(&self.context.tries).await?;
         // From here to the proof, within PROOF_GRACE: how often that may be is paced.
         let mut work = self.stay.work();
         let earliest = Instant::now() + CHALLENGE_TIME;
@@ -168,7 +168,7 @@ impl Exchange {
     }
 
     async fn resume(&mut self) -> Result<Reached, Status> {
-        self.count_try(&self.context.resumes)?;
+        self.count_try(&self.context.resumes).await?;
         let _work = self.stay.work();
         let key = self.key.to_string();
         let codes = self.context.codes.that_admitted(&key).await?;
@@ -306,13 +306,11 @@ impl Exchange {
         ))
     }
 
-    fn count_try(&self, tries: &Tries) -> Result<(), Status> {
-        tries
-            .take(self.remote.into(), Instant::now())
-            .map_err(|wait| {
-                self.context.metrics.enrolment(Enrolment::Limited);
-                full("too many tries", wait)
-            })
+    async fn count_try(&self, tries: &Tries) -> Result<(), Status> {
+        tries.take(self.remote.into()).await.map_err(|wait| {
+            self.context.metrics.enrolment(Enrolment::Limited);
+            full("too many tries", wait)
+        })
     }
 
     /// From now on this connection is no stranger's.

@@ -34,7 +34,7 @@ const RETRY_STRANGER: Duration = Duration::from_secs(5);
 const RETRY_DEVICE: Duration = Duration::from_secs(30);
 
 /// Most times that bytes of the client's answer may arrive before it is whole. Each costs a turn.
-const MOST_PIECES: usize = 64;
+const MOST_PIECES: usize = 16;
 
 #[derive(Clone)]
 pub(super) struct Gate {
@@ -179,6 +179,7 @@ impl Gate {
                 let reserved = Reserved {
                     _place: Reservation::TurnedAway(place),
                     _open: self.metrics.connection(Kind::TurnedAway),
+                    is_new: false,
                     end: Box::pin(async move {
                         tokio::select! {
                             () = sleep(time) => {}
@@ -216,13 +217,20 @@ impl Gate {
         let among_all = Arc::clone(&self.devices)
             .try_acquire_owned()
             .map_err(|_| ("this gateway has as many devices as it may", RETRY_DEVICE))?;
+        let (told, time) = (hang_up.told(), self.limits.handshake_time);
         let reserved = Reserved {
             _place: Reservation::Device {
                 _among_all: among_all,
                 _of_device: of_device,
             },
             _open: self.metrics.connection(Kind::Device),
-            end: Box::pin(hang_up.told()),
+            is_new: true,
+            end: Box::pin(async move {
+                tokio::select! {
+                    () = told => {}
+                    () = sleep(time) => {}
+                }
+            }),
         };
         Ok((Admission::Device, reserved))
     }
@@ -240,6 +248,7 @@ impl Gate {
         let reserved = Reserved {
             _place: Reservation::Enrollee,
             _open: self.metrics.connection(Kind::Enrollee),
+            is_new: false,
             end: Box::pin(Arc::clone(&stay).over()),
         };
         Ok((Admission::Enrollee(stay), reserved))

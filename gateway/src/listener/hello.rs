@@ -13,8 +13,8 @@ use tokio::{io::Interest, net::TcpStream};
 
 /// Largest ClientHello, with the headers of its records, in bytes. One with a post-quantum key share takes 2 KiB.
 const MOST: usize = 8 * 1024;
-/// Most times that bytes may arrive before the ClientHello is whole.
-const MOST_PIECES: usize = 64;
+/// Most times that bytes may arrive before the ClientHello is whole. The smallest packets of IPv4 carry it in four.
+const MOST_PIECES: usize = 8;
 
 const RECORD_HEADER: usize = 5;
 /// RFC 8446, section 5.1.

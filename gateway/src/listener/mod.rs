@@ -46,8 +46,8 @@ pub struct Limits {
     pub silent: usize,
     /// Handshakes that wait for the client's answer. Each costs about 30 KiB.
     pub handshakes: usize,
-    /// From the connection to the ClientHello, and from the first turn to the end of the handshake. The former is shorter
-    /// while many are silent.
+    /// From the connection to the ClientHello, from the first turn to the end of the handshake, and from there to the first
+    /// bytes of HTTP/2. The first of these is shorter while many are silent.
     pub handshake_time: Duration,
     /// Handshakes begun, on the average; a second's worth at once.
     pub handshakes_per_second: u32,
@@ -111,6 +111,8 @@ const MOST_ACCEPT_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How long a connection may wait for the turn of its address.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Origins whose pace is known.
+const MOST_ORIGINS: usize = 4096;
 /// How long a connection may wait for its turn, once its ClientHello is there. Agents give up after as long.
 const TURN_TIME: Duration = Duration::from_secs(10);
 
@@ -159,7 +161,8 @@ impl Listener {
             per_origin: limits.silent,
             yields: Yields::Member,
         });
-        let mut paces = Paces::new(a_second_at_once(limits.handshakes_per_second_per_address));
+        let own_pace = a_second_at_once(limits.handshakes_per_second_per_address);
+        let mut paces = Paces::new(own_pace, MOST_ORIGINS);
         let mut backoff = ACCEPT_BACKOFF;
         loop {
             let connection = tokio::select! {
@@ -196,6 +199,7 @@ impl Listener {
             let origin = Origin::from(remote.ip());
             let entered = paces
                 .turn(origin, PATIENCE, Instant::now())
+                .ok()
                 .and_then(|turn| Some((turn, silent.enter(origin)?)));
             let Some((turn, member)) = entered else {
                 gate.metrics.handshake(Handshake::Dropped);

@@ -28,7 +28,9 @@ pub struct PeerStream {
 pub(super) struct Reserved {
     pub(super) _place: Reservation,
     pub(super) _open: Open,
-    /// Devices may stay until they are told otherwise.
+    /// A device that has not sent anything yet.
+    pub(super) is_new: bool,
+    /// Devices may stay until they are told otherwise, once they have sent something.
     pub(super) end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -72,7 +74,13 @@ impl AsyncRead for PeerStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_end(cx)?;
-        Pin::new(&mut this.tls).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.tls).poll_read(cx, buffer);
+        if this.reserved.is_new && buffer.filled().len() > before {
+            this.reserved.is_new = false;
+            this.reserved.end = Box::pin(this.peer.hang_up.told());
+        }
+        read
     }
 }
 

@@ -35,6 +35,8 @@ impl NodeService for Service {
             key, fingerprint, ..
         } = caller(&request)?;
         self.0.admit(&key, &fingerprint).await?;
+        let paced = self.0.pace.declaration(fingerprint);
+        paced.map_err(Refusal::TooManyDeclarations)?;
         let declared = self.0.read(&key, request.into_inner()).await?;
         let registration = self
             .0

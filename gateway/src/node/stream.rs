@@ -128,6 +128,9 @@ impl Arrival {
             .take(key, fingerprint, &hello.registration)
             .ok_or(Refusal::NotRegistered)?;
         admit(self.shared.index.devices.get(key).as_deref(), fingerprint).map_err(Refusal::from)?;
+        // Before it takes the place of another stream, whose end is then written.
+        let paced = self.shared.pace.session(*fingerprint);
+        paced.map_err(Refusal::TooManySessions)?;
         let handle = self.shared.live.insert(key).map_err(Refusal::from)?;
         Ok((handle, declared))
     }
@@ -352,6 +355,8 @@ impl<I> Stream<I> {
             Some(device_event::Event::Progress(progress)) => self.dispatcher.progress(&progress),
             Some(device_event::Event::Renew(renew)) => self.renew(renew.pkcs10),
             Some(device_event::Event::CapabilityUpdate(update)) => {
+                let paced = self.shared.pace.declaration(self.caller.fingerprint);
+                paced.map_err(Refusal::TooManyDeclarations)?;
                 if heavy::is_small(schema_bytes(&update.capabilities)) {
                     self.declares(read_capabilities(update.capabilities))?;
                 } else {

@@ -77,6 +77,31 @@ async fn a_handshake_that_does_not_go_on_frees_its_slot() {
 }
 
 #[tokio::test]
+async fn a_device_that_sends_nothing_after_its_handshake_frees_its_place() {
+    let limits = Limits {
+        devices: 1,
+        handshake_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let hub = Hub::with_limits(limits).await;
+    let mut silent = connect(hub.address, hub.authority.device("fan")).await;
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, silent.read_to_end(&mut rest))
+        .await
+        .expect("the connection stays open");
+    timeout(SOON, async {
+        while register(hub.address, hub.authority.device("lamp"))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("its place stays taken");
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_large_is_refused_with_a_clear_status() {
     let hub = Hub::start().await;
     let channel =

@@ -5,6 +5,7 @@ mod artefacts;
 mod cluster;
 mod growth;
 mod noise;
+mod pace;
 mod schedules;
 mod truth;
 mod underway;

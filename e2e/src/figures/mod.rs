@@ -1,6 +1,8 @@
 //! Figures that take more than one device, each on a control plane and programs of its own.
 #![expect(clippy::print_stdout, reason = "what is printed is the figure")]
 
+use std::net::SocketAddr;
+
 use clap::{Parser, Subcommand};
 
 use crate::controlplane::{Binaries, ControlPlane};
@@ -94,15 +96,21 @@ enum Figure {
         /// What the flood does; all kinds in turn where it is not given
         #[arg(long, value_enum)]
         attack: Option<door::Attack>,
-        /// How long each of the two quiet and the two flooded windows lasts
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+        /// How long each of the five quiet and the five flooded windows lasts
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=120))]
         seconds: u64,
-        /// Connections that each address tries to hold open
-        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..=1000))]
-        connections: u16,
-        /// Connections that each address opens per second
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        rate: u32,
+        #[command(flatten)]
+        force: door::Force,
+    },
+    /// The flood of `door`, until standard input ends
+    #[command(hide = true)]
+    Flood {
+        /// Where the gateway listens
+        gateway: SocketAddr,
+        /// What the flood does
+        attack: door::Attack,
+        #[command(flatten)]
+        force: door::Force,
     },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
@@ -118,6 +126,15 @@ impl Arguments {
     /// # Errors
     /// When something does not start, or a device is not let in.
     pub async fn run(self) -> anyhow::Result<()> {
+        // It needs nothing of what the others need.
+        if let Figure::Flood {
+            gateway,
+            attack,
+            force,
+        } = self.figure
+        {
+            return door::flood(gateway, attack, force).await;
+        }
         let programs = Programs::build()?;
         let binaries = Binaries::find()?;
         let folder = tempfile::Builder::new()
@@ -150,17 +167,16 @@ impl Arguments {
             Figure::Door {
                 attack,
                 seconds,
-                connections,
-                rate,
+                force,
             } => {
                 let measurement = door::Measurement {
                     attack,
                     seconds,
-                    connections: connections.into(),
-                    rate,
+                    force,
                 };
                 door::measure(&cluster, &mut stack, measurement).await
             }
+            Figure::Flood { .. } => Ok(()),
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await
             }

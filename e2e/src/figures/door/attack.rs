@@ -2,21 +2,22 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::ValueEnum;
+use anyhow::{Context as _, ensure};
+use clap::{Args, ValueEnum};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Mutex, watch};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::stranger::Credulous;
@@ -27,6 +28,8 @@ pub const SOURCES: u8 = 16;
 const FIRST: u8 = 200;
 /// Between two bytes of a hello that trickles.
 const TRICKLE: Duration = Duration::from_millis(100);
+/// A flood that nobody stops ends after this.
+const LONGEST: Duration = Duration::from_mins(5);
 /// Pause after a connection that could not be opened.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,57 +48,65 @@ pub enum Attack {
     Storm,
 }
 
-/// A flood that goes on until it is stopped.
-pub struct Flood {
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<anyhow::Result<()>>,
-    opened: Arc<AtomicUsize>,
+/// How hard.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Force {
+    /// Connections that each address tries to hold open
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
+    /// Connections that each address opens per second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
 }
 
+/// A flood by another process, of the lowest priority, that goes on until it is stopped.
+pub struct Flood(Child);
+
 impl Flood {
-    /// Each address holds up to `connections` open and opens up to `rate` per second.
-    pub fn start(
-        attack: Attack,
-        gateway: SocketAddr,
-        connections: usize,
-        rate: u32,
-    ) -> anyhow::Result<Self> {
-        let (stop, stopped) = watch::channel(false);
-        let opened = Arc::<AtomicUsize>::default();
-        let flood = Source {
-            attack,
-            gateway,
-            tls: Arc::new(tls()?),
-            opened: Arc::clone(&opened),
-        };
-        let thread = std::thread::Builder::new()
-            .name("flood".to_owned())
-            .spawn(move || {
-                // Of this thread alone, as Linux has it.
-                rustix::process::nice(19).context("lower the priority")?;
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(flood.run(connections, rate, stopped));
-                Ok(())
-            })?;
-        Ok(Self {
-            stop,
-            thread,
-            opened,
-        })
+    pub fn start(attack: Attack, gateway: SocketAddr, force: Force) -> anyhow::Result<Self> {
+        let this = std::env::current_exe().context("find this program")?;
+        let attack = attack.to_possible_value().context("name the attack")?;
+        let child = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(this)
+            .args(["flood", &gateway.to_string(), attack.get_name()])
+            .arg(format!("--connections={}", force.connections))
+            .arg(format!("--rate={}", force.rate))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the flood")?;
+        Ok(Self(child))
     }
 
     /// Ends it, and returns how many connections it opened.
-    pub fn stop(self) -> usize {
-        self.stop.send_replace(true);
-        match self.thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => eprintln!("The flood failed: {error:#}"),
-            Err(_) => eprintln!("The flood failed"),
-        }
-        self.opened.load(Ordering::Relaxed)
+    pub async fn stop(mut self) -> anyhow::Result<usize> {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().await.context("end the flood")?;
+        ensure!(output.status.success(), "the flood failed");
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .context("read what the flood says")
     }
+}
+
+/// The flood itself: until standard input ends, and for some minutes at most.
+pub async fn flood(gateway: SocketAddr, attack: Attack, force: Force) -> anyhow::Result<()> {
+    let opened = Arc::<AtomicUsize>::default();
+    let source = Source {
+        attack,
+        gateway,
+        tls: Arc::new(tls()?),
+        opened: Arc::clone(&opened),
+    };
+    let mut all = source.start(force);
+    // What it ends with does not matter.
+    let _ = timeout(LONGEST, tokio::io::stdin().read_u8()).await;
+    all.shutdown().await;
+    println!("{}", opened.load(Ordering::Relaxed));
+    Ok(())
 }
 
 #[derive(Clone)]
@@ -107,20 +118,18 @@ struct Source {
 }
 
 impl Source {
-    async fn run(self, connections: usize, rate: u32, mut stopped: watch::Receiver<bool>) {
+    fn start(self, force: Force) -> JoinSet<()> {
         let mut all = JoinSet::new();
         for number in 0..SOURCES {
             let address = Ipv4Addr::new(127, 77, 0, FIRST + number);
-            let mut pace = interval(Duration::from_secs(1) / rate.max(1));
-            pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let mut pace = interval(Duration::from_secs(1) / force.rate.max(1));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let pace = Arc::new(Mutex::new(pace));
-            for _ in 0..connections {
+            for _ in 0..force.connections {
                 all.spawn(self.clone().again_and_again(address, Arc::clone(&pace)));
             }
         }
-        // Fails where the measurement is gone, too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-        all.shutdown().await;
+        all
     }
 
     async fn again_and_again(self, address: Ipv4Addr, pace: Arc<Mutex<Interval>>) {

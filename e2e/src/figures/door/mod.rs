@@ -1,7 +1,7 @@
 //! Time of a device's handshake while others flood the port, and what the flood costs the gateway.
 //!
-//! Quiet and flooded windows take turns, so that whatever else the machine does falls on both alike. The flood has a
-//! thread of its own with the lowest priority: real attackers would not use the processors of the gateway.
+//! Quiet and flooded windows take turns, so that whatever else the machine does falls on both alike. The flood is a
+//! process of its own with the lowest priority: real attackers would not use the processors of the gateway.
 
 mod attack;
 
@@ -15,8 +15,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-pub use self::attack::Attack;
 use self::attack::Flood;
+pub use self::attack::{Attack, Force, flood};
 use super::crowd::Crowd;
 use super::memory::{peak_kib, resident_kib};
 use super::percentile;
@@ -32,7 +32,7 @@ const EVERY: Duration = Duration::from_millis(40);
 /// A handshake that takes longer has failed, and counts as long.
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// Windows of each kind.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 5;
 /// From the begin or the end of a flood to the first handshake that counts.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -43,10 +43,7 @@ pub struct Measurement {
     pub attack: Option<Attack>,
     /// Of each window.
     pub seconds: u64,
-    /// That each address tries to hold open.
-    pub connections: usize,
-    /// Connections that each address opens per second.
-    pub rate: u32,
+    pub force: Force,
 }
 
 /// Floods the first gateway.
@@ -86,21 +83,21 @@ async fn one_kind(
     let address: SocketAddr = target.address.parse().context("read an address")?;
     let window = Duration::from_secs(measurement.seconds);
     let (mut quiet, mut flooded) = (Times::default(), Times::default());
-    let (mut memory, mut memory_flooded, mut files, mut opened) = (0, 0, 0, 0);
+    let memory = resident_kib(target.pid)?;
+    let (mut memory_flooded, mut files, mut opened) = (0, 0, 0);
     for _ in 0..ROUNDS {
         quiet.add(crowd, &target.address, window).await?;
-        memory = resident_kib(target.pid)?;
-        let flood = Flood::start(attack, address, measurement.connections, measurement.rate)?;
+        let flood = Flood::start(attack, address, measurement.force)?;
         sleep(SETTLE).await;
         flooded.add(crowd, &target.address, window).await?;
         memory_flooded = memory_flooded.max(resident_kib(target.pid)?);
         files = files.max(open_files(target.pid)?);
-        opened += tokio::task::spawn_blocking(move || flood.stop()).await?;
+        opened += flood.stop().await?;
         sleep(SETTLE).await;
     }
     let (quiet, flooded) = (quiet.summary(), flooded.summary());
     println!(
-        "door: {attack:?}: handshake quiet {quiet}; flooded {flooded}; p99 ratio {:.2}; gateway {memory} KiB quiet, {memory_flooded} KiB flooded, {} KiB peak, {files} files; {opened} connections opened by {} addresses",
+        "door: {attack:?}: handshake quiet {quiet}; flooded {flooded}; p99 ratio {:.2}; gateway {memory} KiB before, {memory_flooded} KiB flooded, {} KiB peak, {files} files; {opened} connections opened by {} addresses",
         flooded.p99 / quiet.p99,
         peak_kib(target.pid)?,
         attack::SOURCES,

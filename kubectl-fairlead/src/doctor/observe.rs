@@ -363,6 +363,7 @@ mod tests {
             renewed_at: Some(at(renewed_at)),
             seen_at: at(seen_at),
             seconds: 15,
+            not_credible: None,
             renewed: None,
             address: None,
             reached: None,

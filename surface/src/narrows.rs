@@ -21,7 +21,7 @@ use crate::{
     work::{Spent, Work, all, any, of_lookup, of_text},
 };
 
-/// Steps of a proof about a schema without text. Schemas of people take some thousand.
+/// Steps of a proof about a schema without text. Schemas of people take some hundred to some thousand.
 const LEAST_STEPS: u32 = 3072;
 /// Further steps for each byte of the new schema's text.
 const STEPS_PER_BYTE: u32 = 10;

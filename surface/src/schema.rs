@@ -18,7 +18,7 @@ pub const MAX_SCHEMA_BYTES: usize = 4096;
 /// read, however short it is written.
 pub const MAX_DEVICE_PATTERN_BYTES: usize = 1024 * 1024;
 /// Most steps of a check: an input that needs more is refused.
-pub const MAX_CHECK_STEPS: u32 = 1_000_000;
+pub const MAX_CHECK_STEPS: u32 = 1_500_000;
 
 /// A JSON Schema that was found to be one. Cheap to clone; a few kilobytes at most.
 #[derive(Clone, Debug)]

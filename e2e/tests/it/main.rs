@@ -7,6 +7,7 @@ mod admission;
 mod agent;
 mod artefacts;
 mod attacks;
+mod authority;
 mod client_examples;
 mod commands;
 mod console;
@@ -16,6 +17,7 @@ mod entry;
 mod events;
 mod fixture;
 mod guarded;
+mod hostile_gateway;
 mod invocation;
 mod mediation;
 mod misbehaviour;
@@ -57,6 +59,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         renewal::trials(fixture),
         upkeep::trials(fixture),
         standby::trials(fixture),
+        hostile_gateway::trials(fixture),
     ]
     .into_iter()
     .flatten()
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<ExitCode> {
     upheavals.extend(oidc::trials(&fixture));
     upheavals.extend(renewal::upheavals(&fixture));
     upheavals.extend(guarded::upheavals(&fixture));
+    upheavals.extend(authority::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
     let runs = |topic: &str| {
         let mut of_topic = all().filter(|trial| trial.name().starts_with(topic));

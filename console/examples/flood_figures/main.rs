@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p console --example flood_figures [ROUNDS]`. A console with a pretended API server listens on
 //! loopback. Honest requests, each over a connection of its own, take turns without and with a flood from 16 other
-//! addresses: silent connections, half-sent logins, and random tokens as fast as answers come. Attackers, console and
+//! addresses: silent connections, half-sent logins, and ten random tokens a second each. Attackers, console and
 //! the honest client share the machine, so the ratio is an upper bound.
 #![expect(clippy::print_stdout, reason = "what is printed is the figure")]
 
@@ -33,13 +33,15 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Requests of a turn.
-const REQUESTS: usize = 200;
+const REQUESTS: usize = 100;
 const ATTACKERS: u8 = 16;
+/// Pause between the random tokens of one attacker. A console with its usual limits accepts 20 a second.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Connections of each attacker that say nothing, and that send half a login.
 const SILENT: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
         quiet.extend(turn(&port).await?);
         before = before.max(resident_kib()?);
         let flood = flood(&port).await;
+        most = most.max(resident_kib()?);
         flooded.extend(turn(&port).await?);
         most = most.max(resident_kib()?);
         drop(flood);
@@ -178,7 +181,7 @@ async fn turn(port: &Port) -> anyhow::Result<Vec<Duration>> {
 async fn flood(port: &Port) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for attacker in 0..ATTACKERS {
-        let from = Ipv4Addr::new(127, 0, 1, attacker + 1);
+        let from = Ipv4Addr::new(127, 0, attacker + 10, 1);
         let (port, (ready, mut is_ready)) = (port.clone(), watch::channel(false));
         tasks.spawn(async move {
             let mut held = Vec::new();
@@ -195,6 +198,7 @@ async fn flood(port: &Port) -> JoinSet<()> {
             for number in 0_u64.. {
                 let token = format!("random-{attacker}-{number}");
                 let _ = port.ask(from, &token).await;
+                sleep(PAUSE).await;
             }
         });
         let _ = is_ready.wait_for(|ready| *ready).await;

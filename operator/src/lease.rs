@@ -340,7 +340,9 @@ fn held(known: Option<&Lease>, identity: &str, namespace: &str, now: Timestamp) 
         metadata: ObjectMeta {
             name: Some(names::OPERATOR_LEASE.to_owned()),
             namespace: Some(namespace.to_owned()),
-            resource_version: known.and_then(|lease| lease.resource_version()),
+            resource_version: known.and_then(|lease| lease.metadata.resource_version.clone()),
+            // An update of a Lease that is absent makes it, unless it names the one that it is about.
+            uid: known.and_then(|lease| lease.metadata.uid.clone()),
             ..ObjectMeta::default()
         },
         spec: Some(spec),

@@ -138,6 +138,11 @@ impl Held {
             (&Method::PATCH, None) if is_apply(parts) => {
                 (StatusCode::OK, self.store(&object, body))
             }
+            // As the API server does with Leases.
+            (&Method::PUT, None) if resource == "leases" && body["metadata"]["uid"].is_null() => {
+                (StatusCode::CREATED, self.store(&object, body))
+            }
+            (&Method::PUT, None) => failure(StatusCode::CONFLICT, "Conflict"),
             (_, None) => failure(StatusCode::NOT_FOUND, "NotFound"),
             (&Method::GET, Some(known)) => (StatusCode::OK, known),
             (&Method::PUT, Some(known)) => {

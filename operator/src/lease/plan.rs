@@ -26,8 +26,8 @@ pub struct Seen {
     strangers_since: Option<Duration>,
     /// The operator whose Lease was deleted while it held it, and until when it may believe that it leads.
     bereft: Option<(String, Duration)>,
-    /// What was reported of it last.
-    reported: Option<Fault>,
+    /// What kind of fault was reported last: a stranger that changes its name causes no flood of Events.
+    reported: Option<&'static str>,
 }
 
 /// A Lease as it was read.
@@ -114,10 +114,11 @@ impl Seen {
             .and_then(Record::stranger)
             .map(|_| self.strangers_since.unwrap_or(now));
         self.record = record;
-        let is_new = fault != self.reported;
+        let reason = fault.as_ref().map(Fault::reason);
+        let is_new = reason != self.reported;
         // An absent Lease stays reported until it is there again.
-        if fault.is_some() || found.is_some() {
-            self.reported.clone_from(&fault);
+        if reason.is_some() || found.is_some() {
+            self.reported = reason;
         }
         fault.filter(|_| is_new)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::policies;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::Value;
 
 /// How long after its last change a policy may not be in force yet: an API server takes a change in within a second or
@@ -198,20 +198,32 @@ pub fn shortened(message: &str) -> String {
 /// When a field of the status was written, at the earliest of those who own it: who repeats the same value later becomes
 /// another owner. `None` where nobody can say.
 pub fn written(metadata: &ObjectMeta, field: &str) -> Option<Timestamp> {
+    owners(metadata, field)
+        .filter_map(|entry| Some(entry.time.as_ref()?.0))
+        .min()
+}
+
+/// Whether the field of the status is owned by that field manager. Its time is then that of whatever it wrote last.
+pub fn is_owned_by(metadata: &ObjectMeta, field: &str, manager: &str) -> bool {
+    owners(metadata, field).any(|entry| entry.manager.as_deref() == Some(manager))
+}
+
+fn owners<'a>(
+    metadata: &'a ObjectMeta,
+    field: &str,
+) -> impl Iterator<Item = &'a ManagedFieldsEntry> + use<'a> {
     let field = format!("f:{field}");
     metadata
         .managed_fields
         .iter()
         .flatten()
-        .filter(|entry| {
+        .filter(move |entry| {
             let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
             fields
                 .and_then(|fields| fields.get("f:status"))
                 .and_then(Value::as_object)
                 .is_some_and(|status| status.contains_key(&field))
         })
-        .filter_map(|entry| Some(entry.time.as_ref()?.0))
-        .min()
 }
 
 #[cfg(test)]
@@ -294,5 +306,7 @@ mod tests {
         assert_eq!(written(&owners, "approval"), Some(at(10)));
         assert_eq!(written(&owners, "certificate"), None);
         assert_eq!(written(&metadata(json!([])), "approval"), None);
+        assert!(is_owned_by(&owners, "approval", "late"));
+        assert!(!is_owned_by(&owners, "approval", "operator"));
     }
 }

@@ -11,6 +11,7 @@ mod invocations;
 mod objects;
 mod pairing_codes;
 mod pairing_requests;
+mod probe;
 mod roles;
 mod step;
 
@@ -30,6 +31,7 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         devices::rules(),
         invocations::rules(),
         gateways::rules(),
+        probe::rules(),
     ];
     let mut trials: Vec<Trial> = rules
         .into_iter()

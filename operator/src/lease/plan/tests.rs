@@ -82,7 +82,8 @@ fn a_stranger_that_renews_and_changes_its_name_is_not_waited_for_any_longer() {
     for now in 0..60 {
         let holder = format!("stranger-{now}");
         let found = lease(Some(&holder), DECADES, i64::try_from(now).unwrap());
-        seen.read(Some(&found), second(now), time(0));
+        let fault = seen.read(Some(&found), second(now), time(0));
+        assert_eq!(fault.is_some(), now == 0, "told once");
     }
     assert_eq!(seen.next(ME, second(60)), Step::Take);
 }

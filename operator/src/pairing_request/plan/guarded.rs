@@ -1,16 +1,16 @@
 //! Whether an approval may be believed: the admission policies that guard it are in force, and were when it was written.
 
-use crds::PairingCode;
+use crds::{PairingCode, names};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::{
-    Change, Observed, Plan,
+    Change, Observed, Plan, approves_itself,
     checks::{Failure, failure},
     with_ready,
 };
 use crate::{
-    policies::plan::{AGAIN, Lack, Policy, written},
+    policies::plan::{AGAIN, Lack, Policy, is_owned_by, written},
     reconcile::settle,
     report::Note,
 };
@@ -33,7 +33,15 @@ pub(super) fn not_signed(observed: &Observed) -> Option<Result<Plan, Failure>> {
         Err(lack) => return Some(Ok(held(observed, &lack))),
     };
     let settled_at = since.all_settled(&[Policy::Decision])?;
-    let why = match written(&observed.request.metadata, "approval") {
+    let metadata = &observed.request.metadata;
+    let why = match written(metadata, "approval") {
+        // The operator's own writes make such a decision look younger than it is.
+        Some(_)
+            if is_owned_by(metadata, "approval", names::OPERATOR)
+                && approves_itself(observed).is_none() =>
+        {
+            "it was written under the name of the operator, and no code approves it".to_owned()
+        }
         Some(decided_at) if decided_at >= settled_at => return None,
         Some(decided_at) => format!(
             "it was decided at {decided_at}, before the admission policy {} took its present form",

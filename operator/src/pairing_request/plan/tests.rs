@@ -948,6 +948,23 @@ fn a_decision_that_may_have_been_made_without_its_policy_is_never_signed() {
         });
         assert_eq!(outcome(&plan).0, expected, "{decided} {restored}");
     }
+    // Under the operator's name, whose later writes would make it look younger.
+    let by_the_operator = |approval| {
+        let mut request = request(9);
+        let entries = request.metadata.managed_fields.as_mut().unwrap();
+        entries[0].manager = Some(names::OPERATOR.to_owned());
+        let mut code = door(&request);
+        code.spec.approval = approval;
+        plan(&Observed {
+            code: Code::known(code),
+            policies: since(Policy::Decision, 6),
+            ..minimal(request)
+        })
+    };
+    let automatic = by_the_operator(Approval::Automatic);
+    assert_eq!(outcome(&automatic).0, RequestPhase::Issued);
+    let forged = by_the_operator(Approval::Manual);
+    assert_eq!(outcome(&forged).1, "DecidedWithoutPolicies");
     let plan = plan(&Observed {
         policies: since(Policy::Decision, 0),
         ..minimal(approved(of(spec()), |_| {}))

@@ -6,7 +6,7 @@ use crds::{PairingCode, names};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 use pairing::{code::PairingCode as Drawn, key::KeyFingerprint, uri::PairingUri};
-use qrcode::{Color, EcLevel, QrCode, render::svg, types::QrError};
+use qrcode::{Color, EcLevel, QrCode, Version, bits::Bits, render::svg, types::QrError};
 
 use super::plan::CodeSecret;
 use crate::authority::store::{MANAGED_BY, read, text};
@@ -61,11 +61,7 @@ pub fn build(
     }
     .expose();
     let picture_of = QrCode::with_error_correction_level(&uri, EcLevel::M)?;
-    // A terminal has few rows and shows every module as it is: the least correction is enough there. Digits in upper case
-    // take a third less room in a QR code, and mean the same.
-    let pin = authority.to_string();
-    let short = uri.replace(&pin, &pin.to_ascii_uppercase());
-    let terminal = QrCode::with_error_correction_level(&short, EcLevel::L)?;
+    let terminal = smallest(&uri, &authority.to_string())?;
     let data: BTreeMap<String, ByteString> = BTreeMap::from([
         text("pin", drawn.expose()),
         text("qr.svg", picture(&picture_of)),
@@ -87,6 +83,33 @@ pub fn build(
         data: Some(data),
         ..Secret::default()
     })
+}
+
+/// The smallest code of the URI, for a terminal: few rows have room there, and every module is shown as it is, so the least
+/// correction is enough. The digits of the authority are in upper case, which means the same and takes a third less room as
+/// a segment of its own; the encoder of the library does not find that segment by itself.
+fn smallest(uri: &str, digits: &str) -> Result<QrCode, QrError> {
+    let Some((before, after)) = uri.split_once(digits) else {
+        return QrCode::with_error_correction_level(uri, EcLevel::L);
+    };
+    let digits = digits.to_ascii_uppercase();
+    let mut encoded = Err(QrError::DataTooLong);
+    for version in 1..=40 {
+        encoded = segments(version, [before, &digits, after]);
+        if !matches!(encoded, Err(QrError::DataTooLong)) {
+            break;
+        }
+    }
+    QrCode::with_bits(encoded?, EcLevel::L)
+}
+
+fn segments(version: i16, [before, digits, after]: [&str; 3]) -> Result<Bits, QrError> {
+    let mut bits = Bits::new(Version::Normal(version));
+    bits.push_byte_data(before.as_bytes())?;
+    bits.push_alphanumeric_data(digits.as_bytes())?;
+    bits.push_byte_data(after.as_bytes())?;
+    bits.push_terminator(EcLevel::L)?;
+    Ok(bits)
 }
 
 fn picture(qr: &QrCode) -> String {

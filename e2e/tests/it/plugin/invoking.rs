@@ -10,6 +10,7 @@ use e2e::capabilities::declare;
 use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -163,10 +164,31 @@ async fn fails(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     let inv = format!("inv/{name}");
     let waits = [finished.as_slice(), &[scene.namespace.as_str(), &inv]].concat();
     scene.fixture.cluster().run_kubectl(&waits).await?;
+    is_told(scene, &name).await?;
     let described = ada.gets(&["describe", "lamp"]).await?;
     ensure!(
         described.contains("CapabilityFailed") && described.contains(&scene.namespace),
         "{described}"
+    );
+    Ok(())
+}
+
+/// An end that is no success has an Event, and one alone.
+async fn is_told(scene: &Scene, name: &str) -> anyhow::Result<()> {
+    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let about = ListParams::default().fields(&format!("regarding.name={name}"));
+    let told = until("the end is told", SOON, async || {
+        let told = events.list(&about).await?.items;
+        Ok((!told.is_empty()).then_some(told))
+    })
+    .await?;
+    let [event] = told.as_slice() else {
+        anyhow::bail!("{} events: {told:?}", told.len())
+    };
+    let note = event.note.as_deref().unwrap_or_default();
+    ensure!(
+        event.reason.as_deref() == Some("Failed") && note.starts_with("CapabilityFailed: "),
+        "{event:?}"
     );
     Ok(())
 }

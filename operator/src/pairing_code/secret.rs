@@ -223,6 +223,51 @@ mod tests {
         assert!(rows <= ROWS, "{rows} rows");
     }
 
+    /// What a camera reads off the terminal, four pixels to a module.
+    fn scanned(text: &str) -> String {
+        const PIXELS: usize = 4;
+        let rows: Vec<Vec<bool>> = text
+            .lines()
+            .flat_map(|line| {
+                let cells = line
+                    .trim_start_matches(BLACK_ON_WHITE)
+                    .trim_end_matches(RESET);
+                let half = |dark: [char; 2]| {
+                    let cells = cells.chars();
+                    cells.map(|cell| dark.contains(&cell)).collect()
+                };
+                [
+                    half(['\u{2588}', '\u{2580}']),
+                    half(['\u{2588}', '\u{2584}']),
+                ]
+            })
+            .collect();
+        let (width, height) = (rows[0].len() * PIXELS, rows.len() * PIXELS);
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| {
+            if rows[y / PIXELS][x / PIXELS] { 0 } else { 255 }
+        });
+        let grids = image.detect_grids();
+        assert_eq!(grids.len(), 1, "one code is seen");
+        grids[0].decode().unwrap().1
+    }
+
+    #[test]
+    fn what_a_camera_reads_off_a_terminal_is_the_uri() {
+        for gateway in [
+            "gateway.example:7443",
+            "gateway.fairlead.example.com:7443",
+            "a-gateway-with-a-very-long-name.devices.production.europe-west.example.com:7443",
+        ] {
+            let authority = KeyFingerprint::of_spki(b"authority");
+            let secret = build(&code("1"), &drawn(), gateway, authority).unwrap();
+            let read: PairingUri = scanned(&super::read(&secret, "qr.txt").unwrap())
+                .parse()
+                .unwrap();
+            let uri: PairingUri = super::read(&secret, "uri").unwrap().parse().unwrap();
+            assert_eq!(read, uri);
+        }
+    }
+
     #[test]
     fn digits_in_upper_case_are_the_same_authority() {
         let authority = KeyFingerprint::of_spki(b"authority");

@@ -561,6 +561,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(0),
                 shown: None,
             };

@@ -20,7 +20,7 @@ use crate::{
 /// Most bytes of one name or value of the schema.
 const MAX_QUOTED: usize = 64;
 /// Steps to look at one schema.
-const OF_NODE: usize = 4;
+const OF_NODE: usize = 7;
 /// Steps to keep an item in a set, beside those for its hash.
 const TO_KEEP: usize = 24;
 /// Steps to make a value of a name, beside those of its text.

@@ -60,6 +60,10 @@ pub fn pairs() -> Vec<[String; 2]> {
     let required = json!({"required": names(400, 3)});
     [
         (numbers(1000), repeated(&numbers(700))),
+        (
+            json!({"enum": count(700, |n| json!(n + 5000))}),
+            repeated(&json!({"anyOf": [numbers(500), true]})),
+        ),
         (numbers(1000), repeated(&json!({"not": {"maximum": -1}}))),
         (alternatives(20, 100), alternatives(20, 200)),
         (alternatives(60, 100), alternatives(60, 200)),

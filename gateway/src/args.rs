@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, env = "FAIRLEAD_MESSAGE_MEMORY_MIB", default_value_t = Limits::default().message_memory / MIB, value_parser = count)]
     pub message_memory_mib: usize,
     /// Most connections that have not sent a whole ClientHello or wait for their turn. When there are more, a random one of
-    /// the address or network that holds most is closed. Each takes a file descriptor and about 2 KiB.
+    /// the address or network that holds most is closed. Each takes a file descriptor and about 6 KiB.
     #[arg(long, env = "FAIRLEAD_MAX_SILENT", default_value_t = Limits::default().silent, value_parser = count)]
     pub max_silent: usize,
     /// Most TLS handshakes that wait for the client's answer. When there are more, a random one of the address or network

@@ -212,14 +212,17 @@ impl Drop for Work {
     }
 }
 
+/// Networks by their sizes; those of equal size by their random numbers.
+type BySize = BTreeSet<(usize, u32, Network)>;
+
 /// Members that do nothing, and which sources they come from.
 #[derive(Debug, Default)]
 struct Idle {
     members: HashMap<Origin, Vec<(u64, Arc<Ending>)>>,
     /// Members of each network, with a random number that orders networks of equal size.
     sizes: HashMap<(usize, Network), (usize, u32)>,
-    /// Networks in each wider network, by size. The level and the wider network are the key.
-    order: HashMap<(usize, Option<Network>), BTreeSet<(usize, u32, Network)>>,
+    /// Networks in each wider network. The level and the wider network are the key.
+    order: HashMap<(usize, Option<Network>), BySize>,
     origins: HashMap<Network, Origin>,
 }
 

@@ -154,6 +154,8 @@ impl Drop for Busy {
 mod tests {
     use std::net::IpAddr;
 
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::pool::{Bounds, Yields};
 
@@ -252,13 +254,14 @@ mod tests {
         let (strangers, waiting) = pools();
         let start = Instant::now();
         let first = stranger(&strangers, &waiting, start + SECOND);
-        let over = tokio::spawn(Arc::clone(&first).over());
+        let mut over = JoinSet::new();
+        over.spawn(Arc::clone(&first).over());
         tokio::task::yield_now().await;
         first.wait(start + 60 * SECOND).unwrap();
         for _ in 0..9 {
             stranger(&strangers, &waiting, start + SECOND);
         }
-        over.await.unwrap();
+        over.join_next().await.unwrap().unwrap();
         assert_eq!(start.elapsed().as_secs(), 60);
     }
 }

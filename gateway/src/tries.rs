@@ -66,6 +66,7 @@ mod tests {
     use std::net::IpAddr;
 
     use futures::future::join_all;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -85,9 +86,10 @@ mod tests {
     async fn sixteen_origins_cannot_use_up_the_tries_of_the_others() {
         let tries = Arc::new(Tries::per_minute(600, 600));
         // Each of them always has a try that waits.
+        let mut attackers = JoinSet::new();
         for last in 0..16 {
             let tries = Arc::clone(&tries);
-            tokio::spawn(async move {
+            attackers.spawn(async move {
                 loop {
                     let _ = tries.take(origin(last)).await;
                     tokio::task::yield_now().await;

@@ -285,6 +285,8 @@ impl<T> Share<T> {
 mod tests {
     use std::{net::IpAddr, time::Duration};
 
+    use tokio::task::JoinSet;
+
     use super::*;
 
     fn origin(text: &str) -> Origin {
@@ -383,21 +385,21 @@ mod tests {
         let slots = Arc::new(Semaphore::new(1));
         let turns = Arc::new(Turns::new(Arc::clone(&slots), None));
         let held = turns.turn(origin("192.0.2.1")).await.unwrap();
-        let waiter = |last: u8| {
+        let mut waiters = JoinSet::new();
+        let mut wait = |last: u8| {
             let turns = Arc::clone(&turns);
-            tokio::spawn(async move {
-                turns
-                    .turn(IpAddr::from([192, 0, 2, last]).into())
-                    .await
-                    .is_some()
-            })
+            let origin = IpAddr::from([192, 0, 2, last]).into();
+            waiters.spawn(async move { turns.turn(origin).await.is_some() })
         };
-        let (first, second, third) = (waiter(1), waiter(2), waiter(3));
+        let first = wait(1);
+        wait(2);
+        wait(3);
         tokio::task::yield_now().await;
         first.abort();
-        let _ = first.await;
+        assert!(waiters.join_next().await.unwrap().is_err());
         drop(held);
-        assert!(second.await.unwrap() && third.await.unwrap());
+        let waited = waiters.join_all().await;
+        assert_eq!(waited, [true, true]);
         assert_eq!(slots.available_permits(), 1);
         assert!(turns.lock().queue.is_empty());
     }

@@ -96,7 +96,7 @@ enum Figure {
         /// What the flood does; all kinds in turn where it is not given
         #[arg(long, value_enum)]
         attack: Option<door::Attack>,
-        /// How long each of the five quiet and the five flooded windows lasts
+        /// How long each window lasts; there are four of each kind
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=120))]
         seconds: u64,
         #[command(flatten)]

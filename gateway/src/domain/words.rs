@@ -83,7 +83,6 @@ mod tests {
             mediation: Some(node::Mediation {
                 by: text.to_owned(),
                 reason: text.to_owned(),
-                ..node::Mediation::default()
             }),
             duplicate_of: text.to_owned(),
             ..node::Result::default()

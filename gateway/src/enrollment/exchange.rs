@@ -120,14 +120,13 @@ impl Exchange {
         self.answer(Answer::Challenge(Challenge { ke2 })).await?;
         self.context.metrics.enrolment(Enrolment::Challenged);
 
-        let step = match timeout(PROOF_GRACE, self.next()).await {
-            Ok(step) => step,
-            Err(_) => {
-                drop(work);
-                let step = self.next().await;
-                work = self.stay.work();
-                step
-            }
+        let step = if let Ok(step) = timeout(PROOF_GRACE, self.next()).await {
+            step
+        } else {
+            drop(work);
+            let step = self.next().await;
+            work = self.stay.work();
+            step
         };
         let Step::Proof(Proof { ke3 }) = step? else {
             return Err(out_of_order());

@@ -55,8 +55,8 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(tls: Arc<ServerConfig>, limits: Limits, metrics: Metrics) -> Self {
-        // Half of the processors, so that handshakes leave room for the devices that are connected.
-        let slots = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
+        // More at once would only wait for each other. One that has not been scheduled yet must not keep all waiting.
+        let slots = available_parallelism().map_or(2, |all| all.get().max(2));
         let slots = Arc::new(Semaphore::new(slots));
         let pool = |members, per_origin, yields| {
             Pool::new(Bounds {

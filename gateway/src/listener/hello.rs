@@ -111,7 +111,7 @@ mod tests {
 
     use pairing::crypto;
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
-    use tokio::{io::AsyncWriteExt as _, net::TcpListener, time::timeout};
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, task::JoinSet, time::timeout};
 
     use super::*;
 
@@ -187,7 +187,8 @@ mod tests {
     #[tokio::test]
     async fn a_hello_that_comes_in_pieces_is_waited_for_and_not_consumed() {
         let (mut client, server) = connected().await;
-        let arriving = tokio::spawn(async move {
+        let mut arriving = JoinSet::new();
+        arriving.spawn(async move {
             arrived(&server).await.unwrap();
             server
         });
@@ -196,7 +197,8 @@ mod tests {
             client.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;
         }
-        let server = timeout(SOON, arriving).await.unwrap().unwrap();
+        let server = timeout(SOON, arriving.join_next()).await.unwrap();
+        let server = server.unwrap().unwrap();
         let mut bytes = vec![0; hello.len()];
         assert_eq!(server.peek(&mut bytes).await.unwrap(), hello.len());
         assert_eq!(bytes, hello);
@@ -214,11 +216,13 @@ mod tests {
     #[tokio::test]
     async fn a_hello_without_an_end_is_refused() {
         let (mut client, server) = connected().await;
-        let arriving = tokio::spawn(async move { arrived(&server).await });
+        let mut arriving = JoinSet::new();
+        arriving.spawn(async move { arrived(&server).await });
         // Empty extensions for ever, in records of 4 KiB.
         let record = [&[22, 3, 1, 0x10, 0][..], &[1, 0, 0x1f, 0xff], &[0; 4092]].concat();
         let _ = client.write_all(&record.repeat(3)).await;
-        let error = timeout(SOON, arriving).await.unwrap().unwrap().unwrap_err();
+        let arrived = timeout(SOON, arriving.join_next()).await.unwrap();
+        let error = arrived.unwrap().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
     }
 }

@@ -42,7 +42,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections that were accepted and have not sent a whole ClientHello, or wait for their turn. Each costs a socket
-    /// and about 2 KiB.
+    /// and about 6 KiB.
     pub silent: usize,
     /// Handshakes that wait for the client's answer. Each costs about 30 KiB.
     pub handshakes: usize,
@@ -109,12 +109,14 @@ impl Limits {
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const MOST_ACCEPT_BACKOFF: Duration = Duration::from_secs(2);
 
+/// Connections that are accepted before others have their turn at the thread.
+const ACCEPTS_IN_A_ROW: u64 = 16;
 /// How long a connection may wait for the turn of its address.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Origins whose pace is known.
 const MOST_ORIGINS: usize = 4096;
 /// How long a connection may wait for its turn, once its ClientHello is there. Agents give up after as long.
-const TURN_TIME: Duration = Duration::from_secs(10);
+const TURN_TIME: Duration = Duration::from_secs(5);
 
 /// Bytes that the kernel keeps for a connection each way. By itself it lets them grow to megabytes, for one who never
 /// reads as for everybody else.
@@ -164,7 +166,11 @@ impl Listener {
         let own_pace = a_second_at_once(limits.handshakes_per_second_per_address);
         let mut paces = Paces::new(own_pace, MOST_ORIGINS);
         let mut backoff = ACCEPT_BACKOFF;
-        loop {
+        for number in 0_u64.. {
+            // A flood must not keep what else runs on this thread waiting.
+            if number.is_multiple_of(ACCEPTS_IN_A_ROW) {
+                tokio::task::yield_now().await;
+            }
             let connection = tokio::select! {
                 connection = tcp.accept() => connection,
                 () = stop.cancelled() => break,
@@ -209,17 +215,14 @@ impl Listener {
                 tcp,
                 remote,
                 origin,
+                turn,
                 time: silence(limits.handshake_time, silent.fill()),
                 member,
             };
             let (gate, accepted, stop) = (gate.clone(), accepted.clone(), stop.clone());
             tasks.spawn(async move {
-                let admit = async {
-                    sleep(turn).await;
-                    arriving.admit(&gate).await
-                };
                 let admitted = tokio::select! {
-                    admitted = admit => admitted,
+                    admitted = arriving.admit(&gate) => admitted,
                     () = stop.cancelled() => None,
                 };
                 if let Some(stream) = admitted {
@@ -239,7 +242,9 @@ struct Arriving {
     tcp: TcpStream,
     remote: SocketAddr,
     origin: Origin,
-    /// How long it may be silent.
+    /// How long until it is the turn of its address.
+    turn: Duration,
+    /// How long it may be silent from then on.
     time: Duration,
     member: Member,
 }
@@ -250,10 +255,12 @@ impl Arriving {
             tcp,
             remote,
             origin,
+            turn,
             time,
             member,
         } = self;
         let ready = async {
+            sleep(turn).await;
             match timeout(time, hello::arrived(&tcp)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -1,14 +1,15 @@
 //! Time of a device's handshake while others flood the port, and what the flood costs the gateway.
 //!
-//! Quiet and flooded windows take turns, so that whatever else the machine does falls on both alike. The flood is a
-//! process of its own with the lowest priority: real attackers would not use the processors of the gateway.
+//! Three kinds of windows take turns, so that whatever else the machine does falls on all alike: a quiet one, one in which
+//! the other gateway is flooded, and one in which this gateway is flooded. The second kind shows what the flood costs the
+//! machine, which real attackers would not share. The flood is a process of its own with the lowest priority.
 
 mod attack;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt as _;
@@ -32,7 +33,7 @@ const EVERY: Duration = Duration::from_millis(40);
 /// A handshake that takes longer has failed, and counts as long.
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// Windows of each kind.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 /// From the begin or the end of a flood to the first handshake that counts.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -53,10 +54,13 @@ pub async fn measure(
     measurement: Measurement,
 ) -> anyhow::Result<()> {
     let crowd = Crowd::gather(cluster, stack, DEVICES).await?;
-    let gateway = &mut stack.gateways()[0];
+    let [gateway, other] = stack.gateways() else {
+        bail!("two gateways are needed");
+    };
     let target = Target {
         address: gateway.address().to_owned(),
         pid: gateway.service().process().pid(),
+        other: other.address().to_owned(),
     };
     let all = Attack::value_variants();
     for attack in measurement
@@ -72,6 +76,8 @@ pub async fn measure(
 struct Target {
     address: String,
     pid: i32,
+    /// Where the other gateway is.
+    other: String,
 }
 
 async fn one_kind(
@@ -81,12 +87,18 @@ async fn one_kind(
     measurement: Measurement,
 ) -> anyhow::Result<()> {
     let address: SocketAddr = target.address.parse().context("read an address")?;
+    let other: SocketAddr = target.other.parse().context("read an address")?;
     let window = Duration::from_secs(measurement.seconds);
-    let (mut quiet, mut flooded) = (Times::default(), Times::default());
+    let [mut quiet, mut elsewhere, mut flooded] = [(); 3].map(|()| Times::default());
     let memory = resident_kib(target.pid)?;
     let (mut memory_flooded, mut files, mut opened) = (0, 0, 0);
     for _ in 0..ROUNDS {
         quiet.add(crowd, &target.address, window).await?;
+        let flood = Flood::start(attack, other, measurement.force)?;
+        sleep(SETTLE).await;
+        elsewhere.add(crowd, &target.address, window).await?;
+        flood.stop().await?;
+        sleep(SETTLE).await;
         let flood = Flood::start(attack, address, measurement.force)?;
         sleep(SETTLE).await;
         flooded.add(crowd, &target.address, window).await?;
@@ -95,10 +107,11 @@ async fn one_kind(
         opened += flood.stop().await?;
         sleep(SETTLE).await;
     }
-    let (quiet, flooded) = (quiet.summary(), flooded.summary());
+    let [quiet, elsewhere, flooded] = [quiet, elsewhere, flooded].map(Times::summary);
     println!(
-        "door: {attack:?}: handshake quiet {quiet}; flooded {flooded}; p99 ratio {:.2}; gateway {memory} KiB before, {memory_flooded} KiB flooded, {} KiB peak, {files} files; {opened} connections opened by {} addresses",
+        "door: {attack:?}: handshake quiet {quiet}; other flooded {elsewhere}; flooded {flooded}; p99 ratio {:.2} to quiet, {:.2} to other; gateway {memory} KiB before, {memory_flooded} KiB flooded, {} KiB peak, {files} files; {opened} connections opened by {} addresses",
         flooded.p99 / quiet.p99,
+        flooded.p99 / elsewhere.p99,
         peak_kib(target.pid)?,
         attack::SOURCES,
     );

@@ -20,6 +20,7 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     sync::mpsc,
     time::timeout,
@@ -87,7 +88,7 @@ pub async fn handshake_from(
 }
 
 /// Speaks gRPC over this connection and no other.
-pub async fn channel_over(stream: Tls) -> Channel {
+pub async fn channel_over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Channel {
     let mut stream = Some(TokioIo::new(stream));
     let connector = service_fn(move |_| {
         let stream = stream.take();

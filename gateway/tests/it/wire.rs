@@ -1,15 +1,25 @@
 //! Those who do not speak our language, or speak too much of it. They are cut off, and nobody else notices.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use gateway::listener::Limits;
 use proto::node::{
     Begin, DeviceEvent, EnrollRequest, Heartbeat, device_event, enroll_request::Step,
     enrollment_client::EnrollmentClient, node_service_client::NodeServiceClient,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -18,7 +28,7 @@ use tonic::{Code, Request, metadata::MetadataValue};
 use crate::{
     authority::DeviceKey,
     hub::{Hub, SOON},
-    stranger::{channel_over, connect, register},
+    stranger::{Tls, channel_over, connect, register},
 };
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -184,18 +194,77 @@ async fn an_http_2_frame_that_is_too_large_ends_the_connection() {
 async fn many_small_messages_in_one_write_do_not_end_a_connection() {
     const HEARTBEATS: usize = 1000;
     let hub = Hub::start().await;
-    let stream = connect(hub.address, hub.authority.device("lamp")).await;
-    let mut node = NodeServiceClient::new(channel_over(stream).await);
-    let heartbeat = || DeviceEvent {
-        event: Some(device_event::Event::Heartbeat(Heartbeat {})),
+    let is_open = Arc::new(AtomicBool::new(false));
+    let stream = Corked {
+        stream: connect(hub.address, hub.authority.device("lamp")).await,
+        held: Vec::new(),
+        is_open: Arc::clone(&is_open),
     };
-    let burst: Vec<_> = std::iter::repeat_with(heartbeat).take(HEARTBEATS).collect();
+    let mut node = NodeServiceClient::new(channel_over(stream).await);
+    let burst = futures::stream::iter(0..HEARTBEATS).then(move |number| {
+        let is_open = Arc::clone(&is_open);
+        async move {
+            // Each in a frame of its own: messages that are ready together share one.
+            tokio::task::yield_now().await;
+            is_open.store(number + 1 == HEARTBEATS, Ordering::Relaxed);
+            DeviceEvent {
+                event: Some(device_event::Event::Heartbeat(Heartbeat {})),
+            }
+        }
+    });
     let acks = timeout(SOON, async {
-        let answers = node.event_stream(futures::stream::iter(burst)).await?;
+        let answers = node.event_stream(burst).await?;
         answers.into_inner().try_collect::<Vec<_>>().await
     });
     let acks = acks.await.unwrap().unwrap();
     assert_eq!(acks.len(), HEARTBEATS);
+}
+
+/// Keeps what is written until it is open, and then writes it at once.
+struct Corked {
+    stream: Tls,
+    held: Vec<u8>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Corked {
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.is_open.load(Ordering::Relaxed) && !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held))?;
+            self.held.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Corked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Corked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.held.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// It makes the gateway write and reads nothing, until nothing more can be written.

@@ -232,6 +232,8 @@ async fn many_small_messages_while_the_agent_stands_still_do_not_end_its_stream(
         stream
             .send(FromGateway::HeartbeatAck(HeartbeatAck {}))
             .await;
+        // Each in a frame of its own: messages that are ready together share one.
+        tokio::task::yield_now().await;
     }
     kill_process(pid, Signal::CONT).unwrap();
     // More than were under way before: they are of an agent that has read the acknowledgements.

@@ -214,6 +214,38 @@ fn main_wires_and_nothing_else() {
     }
 }
 
+/// Each test that docs/security.md names exists: as a function, or as a trial with a topic before its name.
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let named: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | "))
+        .flat_map(|(_, tests)| tests.split(", "))
+        .filter_map(|test| test.strip_prefix('`')?.strip_suffix('`'))
+        .collect();
+    assert!(
+        named.len() > 40,
+        "found only {} tests on the page: has its form changed?",
+        named.len()
+    );
+    let code: String = sources(&root())
+        .unwrap()
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let missing: Vec<&str> = named
+        .into_iter()
+        .filter(|test| {
+            !code.contains(&format!("fn {test}(")) && !code.contains(&format!("::{test}\""))
+        })
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "no such test, name another one on the page: {missing:#?}"
+    );
+}
+
 /// Our own Rust sources.
 fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();

@@ -122,7 +122,8 @@ impl Status {
                     not_before: at(life.not_before),
                     not_after: at(life.not_after),
                     renews_at: at(moment::due_at(life, jitter(&identity))),
-                    refused: view.refused()?,
+                    // Only shown: a damaged file must not keep the rest from being shown.
+                    refused: view.refused().ok().flatten(),
                 });
                 status.device = Some(Device {
                     namespace: identity.namespace,

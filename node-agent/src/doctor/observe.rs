@@ -185,7 +185,7 @@ fn read_standing(
         device: format!("{}/{}", identity.namespace, identity.device),
         life,
         renews_at: moment::due_at(life, jitter),
-        refused: view.refused()?.map(|refused| refused.reason),
+        refused: view.refused().ok().flatten().map(|refused| refused.reason),
     };
     let gateways = identity.addresses();
     let shown = Shown {

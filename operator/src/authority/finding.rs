@@ -67,7 +67,11 @@ impl Store {
         let Some(secret) = self.ca_secret().await? else {
             let certificate = authority.certificate().to_owned();
             let secret = self.authority_secret(certificate, authority.key_pem());
-            return match self.secrets().create(&PostParams::default(), &secret).await {
+            let params = PostParams {
+                field_manager: Some(names::OPERATOR.to_owned()),
+                ..PostParams::default()
+            };
+            return match self.secrets().create(&params, &secret).await {
                 Ok(_) => Ok(Ok(Kept::WrittenBack)),
                 Err(error) => {
                     Err(error).with_context(|| format!("write Secret {} back", names::CA_SECRET))

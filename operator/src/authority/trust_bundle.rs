@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use crds::names::{TRUST_BUNDLE, TRUST_BUNDLE_CERTIFICATES, TRUST_BUNDLE_SIGNED};
+use crds::names::{OPERATOR, TRUST_BUNDLE, TRUST_BUNDLE_CERTIFICATES, TRUST_BUNDLE_SIGNED};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -129,9 +129,11 @@ impl Store {
                     config_maps.patch(TRUST_BUNDLE, &applied(), &patch).await
                 }
                 None => {
-                    config_maps
-                        .create(&PostParams::default(), &config_map)
-                        .await
+                    let params = PostParams {
+                        field_manager: Some(OPERATOR.to_owned()),
+                        ..PostParams::default()
+                    };
+                    config_maps.create(&params, &config_map).await
                 }
             };
             match written {

@@ -123,18 +123,15 @@ impl Store {
                 ..ConfigMap::default()
             };
             // Onto the version that was read: of two operators that sign at once, one signature is the published one.
-            let written = match published {
-                Some(_) => {
-                    let patch = Patch::Apply(&config_map);
-                    config_maps.patch(TRUST_BUNDLE, &applied(), &patch).await
-                }
-                None => {
-                    let params = PostParams {
-                        field_manager: Some(OPERATOR.to_owned()),
-                        ..PostParams::default()
-                    };
-                    config_maps.create(&params, &config_map).await
-                }
+            let written = if published.is_some() {
+                let patch = Patch::Apply(&config_map);
+                config_maps.patch(TRUST_BUNDLE, &applied(), &patch).await
+            } else {
+                let params = PostParams {
+                    field_manager: Some(OPERATOR.to_owned()),
+                    ..PostParams::default()
+                };
+                config_maps.create(&params, &config_map).await
             };
             match written {
                 Ok(_) => return Ok(wanted.signed),

@@ -246,6 +246,11 @@ impl Metrics {
         self.closed.get_or_create(&ClosedLabels { cause }).inc();
     }
 
+    #[cfg(test)]
+    pub fn count_closed(&self, cause: Closed) -> u64 {
+        self.closed.get_or_create(&ClosedLabels { cause }).get()
+    }
+
     pub fn full(&self, bound: Bound) {
         let kind = bound.into();
         self.full.get_or_create(&FullLabels { kind }).inc();

@@ -34,6 +34,7 @@ struct Port {
     address: SocketAddr,
     certificate: CertificateDer<'static>,
     scene: Scene,
+    metrics: Metrics,
     _presented: watch::Sender<Option<Arc<CertifiedKey>>>,
     _supervisor: Supervisor,
 }
@@ -49,7 +50,8 @@ impl Port {
         let scene = scene().await;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let router = scene.router.clone();
-        let server = Server::bind(any, presented, router, limits, Metrics::unread())
+        let metrics = Metrics::unread();
+        let server = Server::bind(any, presented, router, limits, metrics.clone())
             .await
             .unwrap();
         let address = server.local_addr().unwrap();
@@ -60,6 +62,7 @@ impl Port {
             address,
             certificate,
             scene,
+            metrics,
             _presented: sender,
             _supervisor: supervisor,
         }
@@ -156,6 +159,19 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+
+/// Asks for the document so often, and lets no byte of it be sent.
+fn unread_documents(count: u8) -> Vec<u8> {
+    // SETTINGS_INITIAL_WINDOW_SIZE 0.
+    let mut bytes = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let mut block = vec![0x82, 0x87, 0x04, 13];
+    block.extend_from_slice(b"/openapi.json");
+    for number in 0..count {
+        // END_STREAM and END_HEADERS.
+        bytes.extend(frame(HEADERS, 5, 2 * number + 1, &block));
+    }
+    bytes
+}
 
 /// Kinds of the frames in what the console sent.
 fn frames(mut bytes: &[u8]) -> BTreeMap<u8, usize> {
@@ -300,20 +316,10 @@ async fn a_peer_that_does_not_read_an_answer_is_hung_up_on() {
     .await;
     let mut stream = port.connect(HONEST, "h2").await.unwrap();
     stream.write_all(PREFACE).await.unwrap();
-    // SETTINGS_INITIAL_WINDOW_SIZE 0: no byte of a body may be sent.
-    stream
-        .write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))
-        .await
-        .unwrap();
-    let mut block = vec![0x82, 0x87, 0x04, 13];
-    block.extend_from_slice(b"/openapi.json");
-    // END_STREAM and END_HEADERS.
-    stream
-        .write_all(&frame(HEADERS, 5, 1, &block))
-        .await
-        .unwrap();
+    stream.write_all(&unread_documents(1)).await.unwrap();
     let sent = frames(&read_to_end(&mut stream).await);
     assert!(sent.contains_key(&HEADERS), "{sent:?}");
+    assert_eq!(port.metrics.count_closed(Closed::Stalled), 1);
 }
 
 #[tokio::test]
@@ -370,15 +376,19 @@ async fn addresses_that_do_not_read_what_anybody_may_ask_keep_nobody_from_loggin
     let mut slow = Vec::new();
     for address in 10..16 {
         let from = Ipv4Addr::new(127, 0, address, 1);
-        let begun = join_all((0..100).map(async |_| {
-            let mut stream = port.connect(from, "http/1.1").await?;
-            stream
-                .write_all(get("/openapi.json", None).as_bytes())
-                .await
-                .ok()?;
-            Some(stream)
-        }));
-        slow.extend(begun.await);
+        let mut stream = port.connect(from, "h2").await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&unread_documents(100)).await.unwrap();
+        let mut headers = 0;
+        while headers < 100 {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            stream.read_exact(&mut payload).await.unwrap();
+            headers += usize::from(head[3] == HEADERS);
+        }
+        slow.push(stream);
         assert_eq!(port.log_in(HONEST).await, Some(StatusCode::OK), "{address}");
         assert_eq!(
             port.ask(HONEST, &get("/healthz", None)).await,

@@ -838,3 +838,35 @@ async fn bodies_of_one_user_take_a_part_of_the_memory_for_all() {
     let taken = problem(ask(&scene, create("ada"), large()).await).await;
     assert_eq!(taken.code, ProblemCode::InvalidRequest);
 }
+
+#[tokio::test]
+async fn many_half_sent_logins_of_one_address_keep_no_other_address_out() {
+    let scene = scene().await;
+    let from = |address: [u8; 4], request: http::request::Builder| {
+        let crowd = crate::guard::crowd::Crowd::new(1, 1);
+        let connection = crate::guard::connection::Connection::new(
+            crowd.enter(None).unwrap(),
+            crate::guard::pool::Pool::new(1),
+            scene.console.stop.clone(),
+        );
+        request.extension(Remote {
+            address: (address, 1).into(),
+            connection: Arc::new(connection),
+        })
+    };
+    let half_sent = || {
+        let silent = futures::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>();
+        let login = from([192, 0, 2, 1], request(RouteId::Login, "kitchen"));
+        Box::pin(ask(&scene, login, Body::from_stream(silent)))
+    };
+    let mut begun: Vec<_> = (0..600).map(|_| half_sent()).collect();
+    for login in &mut begun {
+        let _ = futures::poll!(login.as_mut());
+    }
+    let honest = || from([198, 51, 100, 1], request(RouteId::Login, "kitchen"));
+    let response = ask(&scene, honest(), body(RouteId::Login, "kitchen")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let session = from([198, 51, 100, 1], request(RouteId::Session, "kitchen"));
+    let response = ask(&scene, bearer(session, "ada"), Body::empty()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}

@@ -31,7 +31,7 @@ async fn answer(request: Request<kube::client::Body>) -> Response<Body> {
     let body = body
         .collect()
         .await
-        .map(|body| body.to_bytes())
+        .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     let mut review: Value = serde_json::from_slice(&body).unwrap_or_default();
     let is_user = review["spec"]["token"] == "ada";

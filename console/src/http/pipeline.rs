@@ -55,7 +55,7 @@ pub async fn answer(console: Arc<Console>, id: RouteId, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let mut body = Unread::new(&parts, body);
     let address = address(parts.extensions.get());
-    let serving = serve(&console, id, parts, &mut body, begun + SHORT);
+    let serving = Box::pin(serve(&console, id, parts, &mut body, begun + SHORT));
     let result = if id.route().need == Need::Token {
         let served = console.as_stranger(address, serving).await;
         served.and_then(|result| result)

@@ -308,10 +308,9 @@ impl World {
         let host = &mut self.hosts[number];
         if host.life == life
             && let Some(running) = &mut host.running
+            && let Ok(lease) = serde_json::from_value(lease)
         {
-            if let Ok(lease) = serde_json::from_value(lease) {
-                running.gateway.index().gateways.insert(lease, now);
-            }
+            running.gateway.index().gateways.insert(lease, now);
         }
     }
 

@@ -161,6 +161,8 @@ impl<'a> Reader<'a> {
         };
         let kind = match value {
             Value::Bool(true) => Kind::Anything,
+            // Three bytes of text each: the many that fit into a schema take little time.
+            Value::Object(keywords) if keywords.is_empty() => Kind::Anything,
             Value::Bool(false) => Kind::Nothing,
             Value::Object(keywords) => {
                 let mut place = Place {
@@ -218,9 +220,6 @@ struct Place<'r, 'a> {
 impl<'a> Place<'_, 'a> {
     fn rules(&mut self, level: Level) -> Result<Rules, Invalid> {
         self.keywords_are_known(level)?;
-        if self.keywords.is_empty() {
-            return Ok(Rules::default());
-        }
         let mut rules = Rules {
             types: self.types()?,
             numbers: self.numbers()?,

@@ -160,3 +160,18 @@ async fn a_leader_whose_renewal_hangs_gives_up_all_the_same() {
     timeout(LONG, leader.keep()).await.unwrap();
     assert!(began.elapsed() <= RENEW_WITHIN);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_a_standby_notices_that_its_lease_was_deleted() {
+    let server = Server::default();
+    let one = election(&server, "one");
+    let mut leader = Candidate::new(&one);
+    wins(&mut leader).await;
+    server.delete(LEASE);
+    tokio::select! {
+        () = sleep(RENEW_EVERY * 2) => {}
+        () = leader.keep() => panic!("the leader gave up"),
+    }
+    assert_eq!(server.events(), ["ElectionLeaseGone"]);
+    assert_eq!(holder(&server).unwrap(), "fairlead-operator-one");
+}

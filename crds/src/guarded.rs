@@ -4,7 +4,7 @@
 //! is built from an object before its kind is known, so that no nesting, however deep, ends the reading of the list:
 //! serde_json stops at 128 levels, an API server takes ten thousand.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -40,6 +40,11 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             Ok(object) => return Ok(Self(Ok(object))),
             Err(error) => error,
         };
+        if let Some(Ok(object)) =
+            without_managed_fields(raw.get()).map(|text| serde_json::from_str(&text))
+        {
+            return Ok(Self(Ok(object)));
+        }
         // Where there is not even a name, the list is no list of objects.
         let Named { metadata } =
             serde_json::from_str(raw.get()).map_err(|error| D::Error::custom(told(&error)))?;
@@ -48,6 +53,20 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             error: told(&error),
         })))
     }
+}
+
+/// The text of an object without its `metadata.managedFields`, if it has any.
+///
+/// Whoever may change an object may write anything there, nested as deeply as an API server takes it and with any moment,
+/// and no program of ours looks at it: it must not make an object unreadable.
+fn without_managed_fields(text: &str) -> Option<String> {
+    type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+    let mut object: Fields<'_> = serde_json::from_str(text).ok()?;
+    let mut metadata: Fields<'_> = serde_json::from_str(object.get("metadata")?.get()).ok()?;
+    metadata.remove("managedFields")?;
+    let metadata = serde_json::value::to_raw_value(&metadata).ok()?;
+    object.insert(Cow::Borrowed("metadata"), &metadata);
+    serde_json::to_string(&object).ok()
 }
 
 /// What serde_json says, without what it quotes of the object.
@@ -106,8 +125,8 @@ struct Metadata {
     generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
-    labels: Option<std::collections::BTreeMap<String, String>>,
-    annotations: Option<std::collections::BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
 }
 

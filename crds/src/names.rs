@@ -64,6 +64,10 @@ pub const CONSOLE_KEY_MADE_ANNOTATION: &str = "fairlead.dev/current-made-at";
 /// How long a gateway's Lease is valid after its renewal, in seconds. Past it, the gateway counts as gone.
 pub const GATEWAY_LEASE_SECONDS: i32 = 15;
 
+/// How far the clocks of two programs may differ, in seconds. A later moment is not believed; the policies refuse one from
+/// a gateway.
+pub const CLOCKS_DIFFER_SECONDS: i64 = 300;
+
 /// How long a device may take from the challenge to the proof, in seconds. An attempt older than this is a wrong one.
 pub const PROOF_SECONDS: i64 = 30;
 

@@ -6,8 +6,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::v1alpha1::device::{
-    Availability, DeviceStatus, Presence, PresencePolicy, PresenceReason,
+use crate::{
+    names::CLOCKS_DIFFER_SECONDS,
+    v1alpha1::device::{Availability, DeviceStatus, Presence, PresencePolicy, PresenceReason},
 };
 
 /// What is known of the Lease of the gateway that a session names.
@@ -31,6 +32,12 @@ fn after(moment: Timestamp, seconds: i64) -> Timestamp {
     moment
         .checked_add(SignedDuration::from_secs(seconds))
         .unwrap_or(Timestamp::MAX)
+}
+
+/// The moment, unless it is so late that no clock that goes right has seen it. Such a moment would keep a device from
+/// ever counting as gone.
+fn credible(moment: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    (moment <= after(now, CLOCKS_DIFFER_SECONDS)).then_some(moment)
 }
 
 /// What [`presence`] finds.
@@ -57,13 +64,16 @@ pub fn presence(
             changes_at: None,
         };
     };
-    let connected_at = session.connected_at.as_ref().map(|time| time.0);
+    let connected_at = session
+        .connected_at
+        .as_ref()
+        .and_then(|time| credible(time.0, now));
     let (since, reason) = match (session.ended_at.as_ref(), lease) {
-        (Some(ended_at), _) => (Some(ended_at.0), PresenceReason::SessionEnded),
+        (Some(ended_at), _) => (credible(ended_at.0, now), PresenceReason::SessionEnded),
         (None, GatewayLease::Live | GatewayLease::Unknown) => return connected(status),
         // A Lease that ran out before the session began says nothing about it but that it began.
         (None, GatewayLease::Expired { renewed_at }) => (
-            Some(renewed_at).max(connected_at),
+            credible(renewed_at, now).max(connected_at),
             PresenceReason::GatewayGone,
         ),
         (None, GatewayLease::Absent) => (connected_at, PresenceReason::GatewayGone),

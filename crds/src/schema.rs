@@ -24,6 +24,12 @@ pub const BASE64: &str = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]
 /// Name of an object (RFC 1123 subdomain).
 pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
+/// A moment of UTC that every program of ours can read. The format `date-time` alone allows more: offsets of 99 hours,
+/// and the last day of the year 9999, which is later than `jiff::Timestamp::MAX`. An object with one moment that cannot
+/// be read is hidden as a whole.
+pub const MOMENT: &str =
+    r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$";
+
 /// Conditions as in the Kubernetes API conventions, with the bounds that the reference schema leaves out.
 pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -39,7 +45,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
                 "reason": {"type": "string", "maxLength": 64, "minLength": 1, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "Why, in one word for programs."},
                 "message": {"type": "string", "maxLength": 1024, "description": "Why, in words for people."},
-                "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64, "description": "When the status last changed."},
+                "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64, "pattern": MOMENT, "description": "When the status last changed."},
                 "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_WHOLE, "description": "The metadata.generation that the condition is about."}
             }
         }
@@ -91,9 +97,9 @@ pub fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A moment, with the bound that the reference schema leaves out.
+/// A moment, with the bounds that the reference schema leaves out: see [`MOMENT`].
 pub fn time(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 64, "pattern": MOMENT})
 }
 
 /// A moment as Kubernetes writes its own: one way to write it, so that a digest over it has one value.
@@ -102,7 +108,7 @@ pub fn whole_second(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "format": "date-time",
         "maxLength": 20,
-        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+        "pattern": r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
     })
 }
 

@@ -75,12 +75,29 @@ fn an_event_of_an_object_that_is_nested_too_deeply_is_read() {
 }
 
 #[test]
+fn what_is_written_into_managed_fields_hides_nothing() {
+    let deep = format!("{}{{}}{}", r#"{"f:a":"#.repeat(200), "}".repeat(200));
+    for entry in [
+        format!(r#"{{"manager":"kubectl","fieldsV1":{deep}}}"#),
+        r#"{"manager":"kubectl","time":"9999-12-31T23:59:59Z"}"#.to_owned(),
+    ] {
+        let managed = format!(r#""managedFields":[{entry}],"labels":{{"a":"b"}},"name":"written""#);
+        let object = with_input("written", "1").replace(r#""name":"written""#, &managed);
+        let object = read(&object).0.unwrap();
+        assert_eq!(object.name_any(), "written");
+        assert_eq!(object.labels()["a"], "b");
+        assert_eq!(object.spec.input, Some(1.into()));
+        assert_eq!(object.metadata.managed_fields, None);
+    }
+}
+
+#[test]
 fn the_record_of_who_wrote_a_deep_field_is_skipped() {
     let deep = format!("{}{{}}{}", r#"{"f:a":"#.repeat(200), "}".repeat(200));
     let managed = format!(
         r#""managedFields":[{{"manager":"kubectl","fieldsV1":{deep}}}],"labels":{{"a":"b"}},"name":"deep""#
     );
-    let object = with_input("deep", "1").replace(r#""name":"deep""#, &managed);
+    let object = with_input("deep", &nested(200)).replace(r#""name":"deep""#, &managed);
     let object = read(&object);
     assert_eq!(object.name_any(), "deep");
     assert_eq!(object.labels()["a"], "b");

@@ -161,9 +161,59 @@ fn a_connected_device_that_lacks_a_capability_is_degraded() {
 }
 
 #[test]
-fn moments_at_the_end_of_time_are_no_danger() {
+fn a_moment_that_no_clock_can_have_seen_is_not_believed() {
+    use PresenceReason::{GatewayGone, SessionEnded};
+    let ahead = CLOCKS_DIFFER_SECONDS;
+    let forged = GatewayLease::Expired {
+        renewed_at: Timestamp::MAX,
+    };
+    for (sentence, status, lease, reason) in [
+        (
+            "an end",
+            status(Some(0), Some(ahead + 1)),
+            GatewayLease::Live,
+            SessionEnded,
+        ),
+        (
+            "a beginning",
+            status(Some(ahead + 1), None),
+            GatewayLease::Absent,
+            GatewayGone,
+        ),
+        (
+            "a renewal",
+            status(Some(ahead + 1), None),
+            forged,
+            GatewayGone,
+        ),
+    ] {
+        let judged = presence(&status, lease, POLICY, at(0));
+        assert_eq!(
+            judged,
+            verdict(Presence::Offline, reason, None),
+            "{sentence}"
+        );
+    }
     let mut last = status(Some(0), None);
     last.session.as_mut().unwrap().ended_at = Some(Time(Timestamp::MAX));
     let judged = presence(&last, GatewayLease::Live, POLICY, at(0));
+    assert_eq!(judged, verdict(Presence::Offline, SessionEnded, None));
+    // Another clock may be ahead of this one.
+    let judged = presence(
+        &status(Some(0), Some(ahead)),
+        GatewayLease::Live,
+        POLICY,
+        at(0),
+    );
+    let expected = verdict(Presence::Degraded, SessionEnded, Some(ahead + 300));
+    assert_eq!(judged, expected);
+}
+
+#[test]
+fn moments_at_the_end_of_time_are_no_danger() {
+    let mut last = status(Some(0), None);
+    last.session.as_mut().unwrap().ended_at = Some(Time(Timestamp::MAX));
+    let now = Timestamp::MAX - SignedDuration::from_secs(1);
+    let judged = presence(&last, GatewayLease::Live, POLICY, now);
     assert_eq!(judged.changes_at, Some(Timestamp::MAX));
 }

@@ -37,6 +37,8 @@ use super::{ClientKind, Execution, Platform};
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("the status of a device cannot be removed: its sessions and certificates would be counted from the beginning").field_path(".status"),
+    validation = Rule::new("!has(self.status) || !has(self.status.session) || self.status.session.epoch <= (has(oldSelf.status) && has(oldSelf.status.session) ? oldSelf.status.session.epoch : 0) + 1").message("the epoch of a session grows by one: read the device again").field_path(".status.session.epoch"),
+    validation = Rule::new("!has(self.status) || !has(self.status.certificate) || self.status.certificate.generation <= (has(oldSelf.status) && has(oldSelf.status.certificate) ? oldSelf.status.certificate.generation : 0) + 1").message("the generation of a certificate grows by one: read the device again").field_path(".status.certificate.generation"),
     validation = Rule::new("size(self.metadata.name) <= 63").message("a device's name is 63 characters long at most: it is part of its SPIFFE id and names its Secret")
 )]
 #[serde(rename_all = "camelCase")]
@@ -171,6 +173,8 @@ pub struct RecoveryPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.session) || has(self.session)").message("the last session of a device stays known: its epoch counts on from there").field_path(".session"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.certificate) || (has(self.certificate) && self.certificate.generation >= oldSelf.certificate.generation)").message("the generation of a certificate never goes back").field_path(".certificate"))]
+#[x_kube(validation = Rule::new("!has(self.renewal) || !has(self.renewal.generation) || (has(self.certificate) && self.renewal.generation <= self.certificate.generation)").message("a renewal cannot have a generation that no certificate has: write status.certificate together with it").field_path(".renewal.generation"))]
+#[x_kube(validation = Rule::new("!has(self.certificateHistory) || (has(self.certificate) && self.certificateHistory.all(former, former.generation < self.certificate.generation))").message("the history has certificates of generations before that of status.certificate").field_path(".certificateHistory"))]
 pub struct DeviceStatus {
     /// Whether it is trusted now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -320,6 +324,7 @@ pub struct DeviceCertificate {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.chain) || has(self.generation)").message("a chain needs the generation of its certificate").field_path(".generation"))]
+#[x_kube(validation = Rule::new("!has(self.secretGeneration) || (has(self.generation) && self.secretGeneration <= self.generation)").message("the Secret cannot hold a newer certificate than the renewal: write generation together with it").field_path(".secretGeneration"))]
 pub struct Renewal {
     /// The certificate request, PEM. It must be for the device's own key.
     #[schemars(length(min = 1, max = 4096))]

@@ -197,6 +197,7 @@ fn certificates() -> Vec<Rule> {
         Rule::new(
             "devices::the_generation_of_a_certificate_never_goes_back",
             made([
+                OPERATOR.writes_status(KIOSK, &certificate(1)),
                 OPERATOR.writes_status(KIOSK, &certificate(2)),
                 OPERATOR
                     .writes_status(KIOSK, &certificate(1))
@@ -209,29 +210,33 @@ fn certificates() -> Vec<Rule> {
         ),
         Rule::new(
             "devices::the_history_of_certificates_is_the_operators_and_short",
-            made([
-                GATEWAY
-                    .writes_status(KIOSK, &history(&[1]))
-                    .refused("not its trust or certificate"),
-                PAUL.writes_status(KIOSK, &history(&[1]))
-                    .refused("by the operator and the gateways alone"),
-                OPERATOR.writes_status(KIOSK, &history(&[2, 1])),
-                GATEWAY
-                    .writes_status(KIOSK, &json!({ "certificateHistory": null }))
-                    .refused("not its trust or certificate"),
-                OPERATOR
-                    .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2, 1]))
-                    .refused("certificateHistory"),
-                OPERATOR
-                    .writes_status(KIOSK, &history(&[2, 2]))
-                    .refused("certificateHistory"),
-                OPERATOR
-                    .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2]))
-                    .reads("/status/certificateHistory/4/generation", 2),
-                GATEWAY
-                    .writes_status(KIOSK, &json!({ "presence": "Online" }))
-                    .reads("/status/certificateHistory/0/generation", 6),
-            ]),
+            made(
+                (1..=7)
+                    .map(|generation| OPERATOR.writes_status(KIOSK, &certificate(generation)))
+                    .chain([
+                        GATEWAY
+                            .writes_status(KIOSK, &history(&[1]))
+                            .refused("not its trust or certificate"),
+                        PAUL.writes_status(KIOSK, &history(&[1]))
+                            .refused("by the operator and the gateways alone"),
+                        OPERATOR.writes_status(KIOSK, &history(&[2, 1])),
+                        GATEWAY
+                            .writes_status(KIOSK, &json!({ "certificateHistory": null }))
+                            .refused("not its trust or certificate"),
+                        OPERATOR
+                            .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2, 1]))
+                            .refused("certificateHistory"),
+                        OPERATOR
+                            .writes_status(KIOSK, &history(&[2, 2]))
+                            .refused("certificateHistory"),
+                        OPERATOR
+                            .writes_status(KIOSK, &history(&[6, 5, 4, 3, 2]))
+                            .reads("/status/certificateHistory/4/generation", 2),
+                        GATEWAY
+                            .writes_status(KIOSK, &json!({ "presence": "Online" }))
+                            .reads("/status/certificateHistory/0/generation", 6),
+                    ]),
+            ),
         ),
     ]
 }
@@ -249,6 +254,8 @@ fn renewals() -> Vec<Rule> {
         Rule::new(
             "devices::a_gateway_asks_for_a_renewal_and_the_operator_answers",
             made([
+                OPERATOR.writes_status(KIOSK, &certificate(1)),
+                OPERATOR.writes_status(KIOSK, &certificate(2)),
                 OPERATOR
                     .writes_status(KIOSK, &asked)
                     .refused("gateways ask for renewals"),
@@ -301,10 +308,10 @@ fn sessions() -> Vec<Rule> {
         made([
             GATEWAY.writes_status(
                 KIOSK,
-                &session(json!({ "gateway": "gateway-0", "epoch": 4, "connectedAt": MOMENT })),
+                &session(json!({ "gateway": "gateway-0", "epoch": 1, "connectedAt": MOMENT })),
             ),
             GATEWAY
-                .writes_status(KIOSK, &session(json!({ "epoch": 3 })))
+                .writes_status(KIOSK, &session(json!({ "epoch": 0 })))
                 .refused("a new session needs a higher epoch"),
             GATEWAY
                 .writes_status(KIOSK, &session(json!({ "gateway": "gateway-1" })))
@@ -321,7 +328,7 @@ fn sessions() -> Vec<Rule> {
                 .refused("a session that has ended cannot go on"),
             GATEWAY.writes_status(
                 KIOSK,
-                &session(json!({ "gateway": "gateway-1", "epoch": 5, "endedAt": null })),
+                &session(json!({ "gateway": "gateway-1", "epoch": 2, "endedAt": null })),
             ),
         ]),
     )]

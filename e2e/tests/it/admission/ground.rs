@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::objects;
 use super::step::{
-    ADA, ADMIN, DORA, GATEWAY, HUGO, IRIS, IVAN, NILS, NORA, OPERATOR, PAUL, RITA, VERA, Who,
+    ADA, ADMIN, DORA, GATEWAY, HUGO, IRIS, IVAN, NILS, NORA, OLGA, OPERATOR, PAUL, RITA, VERA, Who,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ const HOLDERS: &[(Who, &[&str])] = &[
     (IRIS, &["trial-writer", "trial-kiosk-invoker"]),
     (VERA, &["fairlead-viewer"]),
     (PAUL, &["trial-writer"]),
+    (OLGA, &["trial-changer"]),
     (NILS, &["trial-writer"]),
     (NORA, &["trial-writer", "trial-approver-of-one"]),
     // A mistake of an administrator, against which the policies stand.
@@ -137,26 +138,34 @@ impl Plane {
         self.clients.lock().expect("nobody panics while holding it")
     }
 
-    /// Asks the API server something as that user. The body is JSON.
+    /// Asks the API server something as that user, with the token of a pod where one is named. The body is JSON.
     pub async fn ask(
         &self,
         who: Who,
+        pod: Option<&str>,
         method: Method,
         path: &str,
         content_type: &str,
         body: &Value,
     ) -> anyhow::Result<kube::Result<Value>> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("Content-Type", content_type)
-            .body(serde_json::to_vec(body)?)?;
-        Ok(self.client(who)?.request(request).await)
+            .header("Content-Type", content_type);
+        let mut speaker = who;
+        if let Some(pod) = pod {
+            // The claim that the API server reads from a token that is bound to a pod.
+            let claim = "Impersonate-Extra-Authentication.kubernetes.io%2fpod-Name";
+            request = request.header("Impersonate-User", who.0).header(claim, pod);
+            speaker = ADMIN;
+        }
+        let request = request.body(serde_json::to_vec(body)?)?;
+        Ok(self.client(speaker)?.request(request).await)
     }
 
     pub async fn make(&self, path: &str, object: &Value) -> anyhow::Result<()> {
         let made = self
-            .ask(ADMIN, Method::POST, path, "application/json", object)
+            .ask(ADMIN, None, Method::POST, path, "application/json", object)
             .await?;
         made.with_context(|| format!("make {} {}", object["kind"], object["metadata"]["name"]))?;
         Ok(())
@@ -170,7 +179,7 @@ impl Plane {
         });
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         let review = self
-            .ask(ADMIN, Method::POST, path, "application/json", &review)
+            .ask(ADMIN, None, Method::POST, path, "application/json", &review)
             .await??;
         Ok(review["status"]["allowed"] == true)
     }
@@ -214,6 +223,7 @@ impl Plane {
         let listed = self
             .ask(
                 ADMIN,
+                None,
                 Method::GET,
                 bindings,
                 "application/json",
@@ -234,7 +244,7 @@ impl Plane {
         ] } } } });
         for name in names {
             let path = format!("{bindings}/{name}");
-            self.ask(ADMIN, Method::PATCH, &path, MERGE_PATCH, &elsewhere)
+            self.ask(ADMIN, None, Method::PATCH, &path, MERGE_PATCH, &elsewhere)
                 .await??;
         }
         let unstamped = "unstamped";
@@ -247,7 +257,14 @@ impl Plane {
             let path = format!("{}?dryRun=All", objects::path_of(unstamped, &object));
             until("no stamps are made there", SOON, async || {
                 let made = self
-                    .ask(ADMIN, Method::POST, &path, "application/json", &object)
+                    .ask(
+                        ADMIN,
+                        None,
+                        Method::POST,
+                        &path,
+                        "application/json",
+                        &object,
+                    )
                     .await?;
                 Ok(made.is_err().then_some(()))
             })

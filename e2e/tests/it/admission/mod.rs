@@ -4,14 +4,18 @@
 //! The rules are tables of steps, see [`step`]. They have a control plane of their own ([`ground`]), where no operator
 //! and no gateway runs: here the trials play them.
 
+mod counters;
 mod devices;
 mod gateways;
 mod ground;
 mod invocations;
+mod metadata;
+mod numbers;
 mod objects;
 mod pairing_codes;
 mod pairing_requests;
 mod probe;
+mod programs;
 mod roles;
 mod step;
 
@@ -32,6 +36,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         invocations::rules(),
         gateways::rules(),
         probe::rules(),
+        programs::rules(),
+        metadata::rules(),
+        numbers::rules(),
+        counters::rules(),
     ];
     let mut trials: Vec<Trial> = rules
         .into_iter()

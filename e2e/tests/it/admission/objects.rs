@@ -1,5 +1,6 @@
 //! What the trials make: small valid objects, and where they are in the API.
 
+use e2e::install::SYSTEM_NAMESPACE;
 use serde_json::{Value, json};
 
 use super::ground::WITHOUT_STAMPS;
@@ -8,16 +9,21 @@ use super::step::Who;
 const API: &str = "fairlead.dev/v1alpha1";
 pub const KEY: &str = "abababababababababababababababababababababababababababababababab";
 pub const OTHER_KEY: &str = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
-/// A moment: no rule here depends on the clock.
-pub const MOMENT: &str = "2030-01-01T00:00:00Z";
-pub const LATER: &str = "2030-01-02T00:00:00Z";
+/// A moment that is over.
+pub const MOMENT: &str = "2026-01-01T00:00:00Z";
+pub const LATER: &str = "2026-01-02T00:00:00Z";
+/// A moment that none of these trials sees.
+pub const FUTURE: &str = "2900-01-01T00:00:00Z";
 
 const PLURALS: &[(&str, &str)] = &[
     ("CapabilityInvocation", "capabilityinvocations"),
+    ("ConfigMap", "configmaps"),
     ("Device", "devices"),
+    ("Event", "events"),
     ("Lease", "leases"),
     ("PairingCode", "pairingcodes"),
     ("PairingRequest", "pairingrequests"),
+    ("Secret", "secrets"),
 ];
 
 /// The collection that an object is created in.
@@ -26,16 +32,31 @@ pub fn path_of(namespace: &str, object: &Value) -> String {
         .iter()
         .find(|(kind, _)| object["kind"] == *kind)
         .expect("a kind of these trials");
-    path(namespace, plural)
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or(namespace);
+    format!(
+        "{}/{plural}",
+        base(namespace, object["apiVersion"].as_str().unwrap_or(API))
+    )
 }
 
-/// `devices/kiosk` and the like, in a namespace. Leases are those of the system.
+/// `devices/kiosk` and the like, in a namespace. Leases and ConfigMaps are those of the system.
 pub fn path(namespace: &str, object: &str) -> String {
-    if object.starts_with("leases") {
-        format!("/apis/coordination.k8s.io/v1/namespaces/fairlead-system/{object}")
-    } else {
-        format!("/apis/{API}/namespaces/{namespace}/{object}")
-    }
+    let plural = object.split('/').next().unwrap_or_default();
+    let base = match plural {
+        "leases" => base(SYSTEM_NAMESPACE, "coordination.k8s.io/v1"),
+        "configmaps" => base(SYSTEM_NAMESPACE, "v1"),
+        "secrets" => base(namespace, "v1"),
+        "events" => base(namespace, "events.k8s.io/v1"),
+        _ => base(namespace, API),
+    };
+    format!("{base}/{object}")
+}
+
+fn base(namespace: &str, api: &str) -> String {
+    let root = if api.contains('/') { "apis" } else { "api" };
+    format!("/{root}/{api}/namespaces/{namespace}")
 }
 
 /// `object` with some of it changed, as a merge patch does.
@@ -117,7 +138,29 @@ pub fn lease(name: &str, labels: &Value) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": name, "namespace": "fairlead-system", "labels": labels },
-        "spec": { "holderIdentity": name },
+        "spec": { "holderIdentity": name, "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z" },
+    })
+}
+
+pub fn config_map(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": namespace },
+        "data": { "a": "b" },
+    })
+}
+
+pub fn secret(namespace: &str, name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": namespace } })
+}
+
+/// An event of the namespace [`HOME`](super::ground::HOME), about an object of that kind.
+pub fn event(name: &str, program: &str, api: &str, kind: &str) -> Value {
+    json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": { "name": name, "namespace": super::ground::HOME },
+        "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning", "reason": "Trial", "action": "Try",
+        "reportingController": program, "reportingInstance": "gateway-0",
+        "regarding": { "apiVersion": api, "kind": kind, "name": "x", "namespace": super::ground::HOME },
     })
 }
 
@@ -143,13 +186,26 @@ pub fn roles() -> Vec<Value> {
     let writing = json!([
         "get", "list", "watch", "create", "update", "patch", "delete"
     ]);
-    let leases =
-        json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"] });
+    let of_kubernetes = |group: &str, resource: &str| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["*"] });
+    let leases = of_kubernetes("coordination.k8s.io", "leases");
     vec![
         role("trial-writer", json!([ours(json!(["*"]), writing), leases])),
         role(
             "trial-everything",
-            json!([ours(json!(["*"]), json!(["*"])), leases]),
+            json!([
+                ours(json!(["*"]), json!(["*"])),
+                leases,
+                of_kubernetes("", "configmaps"),
+                of_kubernetes("", "events"),
+                of_kubernetes("events.k8s.io", "events"),
+            ]),
+        ),
+        role(
+            "trial-changer",
+            json!([ours(
+                json!(["*"]),
+                json!(["get", "list", "create", "update", "patch"])
+            )]),
         ),
         role(
             "trial-approver-of-one",

@@ -126,6 +126,7 @@ pub async fn check(plane: &Plane) -> anyhow::Result<()> {
     let role = plane
         .ask(
             ADMIN,
+            None,
             http::Method::GET,
             path,
             "application/json",

@@ -34,6 +34,10 @@ pub const NILS: Who = Who("nils");
 pub const NORA: Who = Who("nora");
 /// May look.
 pub const VERA: Who = Who("vera");
+/// May create and change everything, but delete nothing.
+pub const OLGA: Who = Who("olga");
+/// Removes the finalizers of a deletion in the foreground. Kubernetes itself gives it the verb delete on everything.
+pub const COLLECTOR: Who = Who("system:serviceaccount:kube-system:generic-garbage-collector");
 
 /// Steps in a namespace of their own, one after the other.
 pub struct Rule {
@@ -47,6 +51,8 @@ pub struct Step {
     who: Who,
     act: Act,
     at_home: bool,
+    pod: Option<&'static str>,
+    gone: bool,
     refused: Option<&'static str>,
     reads: Vec<(&'static str, Value)>,
 }
@@ -61,6 +67,12 @@ enum Act {
     Delete {
         path: String,
     },
+    /// Reads the object, changes it like a merge patch, and writes the whole of it.
+    Replace {
+        path: String,
+        change: Value,
+    },
+    Apply(Value),
 }
 
 impl Who {
@@ -84,11 +96,38 @@ impl Who {
 
     /// A JSON patch of the status: unlike a merge patch, it can write null.
     pub fn writes_status_at(self, object: &str, pointer: &str, value: &Value) -> Step {
+        self.adds(
+            &format!("{object}/status"),
+            &format!("/status{pointer}"),
+            value,
+        )
+    }
+
+    /// A JSON patch of an object that adds one value.
+    pub fn adds(self, object: &str, pointer: &str, value: &Value) -> Step {
+        self.does_at(object, "add", pointer, value)
+    }
+
+    /// A JSON patch of an object, of one operation.
+    pub fn does_at(self, object: &str, operation: &str, pointer: &str, value: &Value) -> Step {
         self.does(Act::Patch {
-            path: format!("{object}/status"),
+            path: object.to_owned(),
             content_type: "application/json-patch+json",
-            patch: json!([{ "op": "add", "path": format!("/status{pointer}"), "value": value }]),
+            patch: json!([{ "op": operation, "path": pointer, "value": value }]),
         })
+    }
+
+    /// An update of the whole object, changed as by a merge patch.
+    pub fn replaces(self, object: &str, change: Value) -> Step {
+        self.does(Act::Replace {
+            path: object.to_owned(),
+            change,
+        })
+    }
+
+    /// A server-side apply.
+    pub fn applies(self, object: Value) -> Step {
+        self.does(Act::Apply(object))
     }
 
     pub fn deletes(self, object: &str) -> Step {
@@ -102,6 +141,8 @@ impl Who {
             who: self,
             act,
             at_home: false,
+            pod: None,
+            gone: false,
             refused: None,
             reads: Vec::new(),
         }
@@ -112,6 +153,12 @@ impl Step {
     /// It does not pass, and the answer says this.
     pub fn refused(mut self, message: &'static str) -> Self {
         self.refused = Some(message);
+        self
+    }
+
+    /// The object does not exist any more.
+    pub fn not_found(mut self) -> Self {
+        self.gone = true;
         self
     }
 
@@ -127,38 +174,22 @@ impl Step {
         self
     }
 
+    /// With the token of that pod.
+    pub fn in_pod(mut self, pod: &'static str) -> Self {
+        self.pod = Some(pod);
+        self
+    }
+
     async fn run(&self, plane: &Plane, namespace: &str) -> anyhow::Result<()> {
         let namespace = if self.at_home { HOME } else { namespace };
-        let answer = match &self.act {
-            Act::Create(object) => {
-                let path = objects::path_of(namespace, object);
-                plane
-                    .ask(self.who, Method::POST, &path, "application/json", object)
-                    .await?
-            }
-            Act::Patch {
-                path,
-                content_type,
-                patch,
-            } => {
-                let path = objects::path(namespace, path);
-                plane
-                    .ask(self.who, Method::PATCH, &path, content_type, patch)
-                    .await?
-            }
-            Act::Delete { path } => {
-                let path = objects::path(namespace, path);
-                plane
-                    .ask(
-                        self.who,
-                        Method::DELETE,
-                        &path,
-                        "application/json",
-                        &Value::Null,
-                    )
-                    .await?
-            }
-        };
+        let answer = self.ask(plane, namespace).await?;
+        if self.gone {
+            return match answer {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Ok(object) => bail!("it still exists: {object}"),
+                Err(error) => Err(error).context("it is not gone, it failed"),
+            };
+        }
         match (answer, self.refused) {
             (Ok(object), None) => {
                 for (pointer, expected) in &self.reads {
@@ -185,6 +216,57 @@ impl Step {
             }
             (Err(error), Some(_)) => Err(error).context("it was not refused, it failed"),
         }
+    }
+}
+
+impl Step {
+    async fn ask(&self, plane: &Plane, namespace: &str) -> anyhow::Result<kube::Result<Value>> {
+        let json = "application/json";
+        let (method, path, content_type, body) = match &self.act {
+            Act::Create(object) => (
+                Method::POST,
+                objects::path_of(namespace, object),
+                json,
+                object.clone(),
+            ),
+            Act::Patch {
+                path,
+                content_type,
+                patch,
+            } => (
+                Method::PATCH,
+                objects::path(namespace, path),
+                *content_type,
+                patch.clone(),
+            ),
+            Act::Delete { path } => (
+                Method::DELETE,
+                objects::path(namespace, path),
+                json,
+                Value::Null,
+            ),
+            Act::Replace { path, change } => {
+                let path = objects::path(namespace, path);
+                let found = plane
+                    .ask(ADMIN, None, Method::GET, &path, json, &Value::Null)
+                    .await?
+                    .context("read the object")?;
+                (Method::PUT, path, json, objects::with(found, change))
+            }
+            Act::Apply(object) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let path = objects::path_of(namespace, object);
+                (
+                    Method::PATCH,
+                    format!("{path}/{name}?fieldManager=trial&force=true"),
+                    "application/apply-patch+yaml",
+                    object.clone(),
+                )
+            }
+        };
+        plane
+            .ask(self.who, self.pod, method, &path, content_type, &body)
+            .await
     }
 }
 

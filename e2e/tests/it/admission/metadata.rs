@@ -1,0 +1,237 @@
+//! Who may change what decides the life of an object: owners, finalizers, and the labels of Fairlead.
+
+use serde_json::{Value, json};
+
+use super::objects::{MOMENT, code, device, invocation, request, with};
+use super::step::{ADA, COLLECTOR, DORA, IVAN, OLGA, OPERATOR, PAUL, Rule, Step, Who};
+
+const KINDS: [&str; 4] = [
+    "devices/kiosk",
+    "pairingcodes/lobby",
+    "pairingrequests/one",
+    "capabilityinvocations/run",
+];
+
+pub fn rules() -> Vec<Rule> {
+    let mut rules = life();
+    rules.extend(names());
+    rules.extend(free());
+    rules
+}
+
+fn one_of_each() -> Vec<Step> {
+    vec![
+        OPERATOR.creates(device("kiosk", &json!({}))),
+        DORA.creates(code("lobby", &json!({}))),
+        DORA.creates(request("one")),
+        IVAN.creates(invocation("run", "kiosk", "echo")),
+    ]
+}
+
+/// These steps for each kind, on an object of it.
+fn for_each(steps: impl Fn(&'static str) -> Vec<Step>) -> Vec<Step> {
+    let of_kinds = KINDS.into_iter().flat_map(steps);
+    one_of_each().into_iter().chain(of_kinds).collect()
+}
+
+fn metadata(change: Value) -> Value {
+    Value::Object([("metadata".to_owned(), change)].into_iter().collect())
+}
+
+fn owner() -> Value {
+    json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "6a5c8e1e-0000-0000-0000-000000000000" }])
+}
+
+fn owned() -> Value {
+    metadata(json!({ "ownerReferences": owner() }))
+}
+
+fn kept() -> Value {
+    metadata(json!({ "finalizers": ["example.org/stay"] }))
+}
+
+fn life() -> Vec<Rule> {
+    let owners = "metadata.ownerReferences decide when an object is deleted: leave them as they are, or ask for the verb delete on";
+    let finalizers = "metadata.finalizers decide when an object is deleted: leave them as they are, or ask for the verb delete on";
+    let creates = |who: Who, object: Value, change: &Value| who.creates(with(object, change));
+    let run = || invocation("run", "kiosk", "echo");
+    vec![
+        Rule::new(
+            "metadata::who_may_change_an_object_cannot_have_it_deleted",
+            for_each(|object| {
+                vec![
+                    OLGA.patches(object, owned()).refused(owners),
+                    OLGA.replaces(object, owned()).refused(owners),
+                    OLGA.adds(object, "/metadata/ownerReferences", &owner()).refused(owners),
+                    PAUL.patches(object, owned()),
+                    OLGA.patches(object, metadata(json!({ "ownerReferences": null }))).refused(owners),
+                    OLGA.patches(object, metadata(json!({ "labels": { "a": "b" } }))),
+                    PAUL.patches(object, metadata(json!({ "ownerReferences": null }))),
+                ]
+            }),
+        ),
+        Rule::new(
+            "metadata::who_may_change_an_object_cannot_keep_it_from_being_deleted",
+            for_each(|object| {
+                vec![
+                    OLGA.patches(object, kept()).refused(finalizers),
+                    OLGA.patches(object, metadata(json!({ "finalizers": ["foregroundDeletion"] }))).refused(finalizers),
+                    OLGA.replaces(object, kept()).refused(finalizers),
+                    PAUL.patches(object, kept()),
+                    OLGA.patches(object, metadata(json!({ "finalizers": null }))).refused(finalizers),
+                    PAUL.patches(object, metadata(json!({ "finalizers": null }))),
+                ]
+            }),
+        ),
+        Rule::new(
+            "metadata::who_asked_for_an_invocation_has_no_right_to_its_life_either",
+            [
+                creates(IVAN, run(), &owned()).refused("ask for the verb delete on capabilityinvocations.fairlead.dev in namespace"),
+                creates(IVAN, run(), &kept()).refused(finalizers),
+                IVAN.creates(run()),
+                IVAN.patches("capabilityinvocations/run", owned()).refused(owners),
+                IVAN.patches("capabilityinvocations/run", with(owned(), &json!({ "spec": { "cancel": "Requested" } }))).refused(owners),
+                IVAN.patches("capabilityinvocations/run", json!({ "spec": { "cancel": "Requested" } })),
+            ],
+        ),
+        Rule::new(
+            "metadata::a_new_object_has_an_owner_only_where_its_maker_may_delete_it",
+            [
+                creates(OLGA, code("lobby", &json!({})), &owned()).refused(owners),
+                creates(OLGA, request("one"), &kept()).refused(finalizers),
+                creates(DORA, code("lobby", &json!({})), &owned()),
+                creates(OPERATOR, device("kiosk", &json!({})), &owned()),
+            ],
+        ),
+        Rule::new(
+            "metadata::a_deletion_in_the_foreground_ends_when_the_garbage_collector_says_so",
+            for_each(|object| {
+                vec![
+                    // As a deletion with propagationPolicy Foreground leaves it; this API server has no collector of garbage.
+                    PAUL.patches(object, metadata(json!({ "finalizers": ["foregroundDeletion"] }))),
+                    PAUL.deletes(object),
+                    OLGA.patches(object, metadata(json!({ "finalizers": null }))).refused(finalizers),
+                    COLLECTOR.patches(object, metadata(json!({ "finalizers": null }))),
+                    PAUL.patches(object, metadata(json!({ "labels": { "a": "b" } }))).not_found(),
+                ]
+            }),
+        ),
+        Rule::new(
+            "metadata::a_write_of_the_status_changes_no_metadata",
+            one_of_each().into_iter().chain([
+                OPERATOR
+                    .patches("devices/kiosk/status", with(with(owned(), &kept()), &json!({
+                        "metadata": { "labels": { "fairlead.dev/a": "b" }, "annotations": { "c": "d" } },
+                        "status": { "presence": "Offline" },
+                    })))
+                    .reads("/metadata/ownerReferences", Value::Null)
+                    .reads("/metadata/finalizers", Value::Null)
+                    .reads("/metadata/labels", Value::Null)
+                    .reads("/metadata/annotations", Value::Null)
+                    .reads("/status/presence", "Offline"),
+                ADA.patches("pairingrequests/one/status", with(owned(), &json!({ "status": { "approval": { "decision": "Denied" } } })))
+                    .reads("/metadata/ownerReferences", Value::Null)
+                    .reads("/status/approval/decidedBy", "ada"),
+            ]),
+        ),
+    ]
+}
+
+fn names() -> Vec<Rule> {
+    let labels =
+        "labels and annotations of fairlead.dev are the operator's: use a name of your own";
+    vec![
+        Rule::new(
+            "metadata::labels_and_annotations_of_fairlead_are_the_operators",
+            for_each(|object| {
+                let mark = |field: &str, key: &str, value: Value| {
+                    metadata(json!({ field: { key: value } }))
+                };
+                let mut steps = Vec::new();
+                for field in ["labels", "annotations"] {
+                    steps.extend([
+                        PAUL.patches(object, mark(field, "fairlead.dev/mark", json!("a")))
+                            .refused(labels),
+                        PAUL.patches(object, mark(field, "sub.fairlead.dev/mark", json!("a")))
+                            .refused(labels),
+                        PAUL.replaces(object, mark(field, "fairlead.dev/mark", json!("a")))
+                            .refused(labels),
+                        OPERATOR.patches(object, mark(field, "fairlead.dev/mark", json!("a"))),
+                        PAUL.patches(object, mark(field, "fairlead.dev/mark", json!("b")))
+                            .refused(labels),
+                        PAUL.patches(object, mark(field, "fairlead.dev/mark", Value::Null))
+                            .refused(labels),
+                        PAUL.patches(object, metadata(json!({ field: null })))
+                            .refused(labels),
+                        PAUL.patches(object, mark(field, "example.org/mark", json!("a"))),
+                        PAUL.patches(object, mark(field, "notfairlead.dev/mark", json!("a"))),
+                        PAUL.patches(object, mark(field, "example.org/fairlead.dev", json!("a"))),
+                        OPERATOR.patches(object, mark(field, "fairlead.dev/mark", Value::Null)),
+                    ]);
+                }
+                steps
+            }),
+        ),
+        Rule::new(
+            "metadata::a_new_object_has_no_label_of_fairlead",
+            [
+                IVAN.creates(with(
+                    invocation("run", "kiosk", "echo"),
+                    &metadata(json!({ "labels": { "fairlead.dev/a": "b" } })),
+                ))
+                .refused(labels),
+                DORA.creates(with(
+                    code("lobby", &json!({})),
+                    &metadata(json!({ "annotations": { "fairlead.dev/a": "b" } })),
+                ))
+                .refused(labels),
+                OPERATOR.creates(with(
+                    device("kiosk", &json!({})),
+                    &metadata(json!({ "labels": { "fairlead.dev/a": "b" } })),
+                )),
+                // Who changes something else leaves them alone.
+                DORA.patches("devices/kiosk", json!({ "spec": { "trust": "Suspended" } }))
+                    .reads("/metadata/labels/fairlead.dev~1a", "b"),
+            ],
+        ),
+        Rule::new(
+            "metadata::no_moment_hides_an_object_from_who_reads_it",
+            for_each(|object| {
+                let written = |time: &str| {
+                    metadata(json!({ "managedFields": [{
+                        "manager": "trial", "operation": "Update", "apiVersion": "fairlead.dev/v1alpha1", "time": time,
+                        "fieldsType": "FieldsV1", "fieldsV1": { "f:metadata": { "f:labels": { "f:a": {} } } },
+                    }] }))
+                };
+                vec![
+                    PAUL.patches(object, written("9999-12-31T23:59:59Z"))
+                        .refused("metadata.managedFields has a time that is too late"),
+                    PAUL.patches(object, written(MOMENT)),
+                ]
+            }),
+        ),
+    ]
+}
+
+fn free() -> Vec<Rule> {
+    let managed = |object: Value| {
+        with(
+            object,
+            &metadata(json!({
+                "labels": { "app.kubernetes.io/managed-by": "Helm", "kustomize.toolkit.fluxcd.io/name": "devices" },
+                "annotations": { "argocd.argoproj.io/tracking-id": "devices:fairlead.dev/PairingCode:a/lobby" },
+            })),
+        )
+    };
+    vec![Rule::new(
+        "metadata::tools_mark_what_they_manage",
+        [
+            OLGA.applies(managed(code("other", &json!({})))),
+            OLGA.applies(managed(code("other", &json!({})))),
+            OLGA.applies(code("other", &json!({})))
+                .reads("/metadata/labels", Value::Null),
+            OPERATOR.creates(device("kiosk", &json!({}))),
+            DORA.patches("devices/kiosk", managed(json!({}))),
+        ],
+    )]
+}

@@ -17,7 +17,8 @@ impl ControlPlaneClient {
             .await
     }
 
-    /// Ends the session at every gateway. Where there is none, nothing is asked. What is asked afterwards makes another.
+    /// Ends all sessions of the user that began before, at every gateway. Without a session, sends nothing. The next request
+    /// begins another session.
     ///
     /// # Errors
     /// Where the console cannot make it known to the others: the session is still good then, and this can be repeated.

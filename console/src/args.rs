@@ -1,10 +1,13 @@
 //! The command line of the console, as a part of the gateway's.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, value_parser};
 
-use crate::Limits;
+use crate::{
+    Limits,
+    serve::{ConnectionLimits, Patience},
+};
 
 /// `--console-...`.
 #[derive(Args, Clone, Debug)]
@@ -29,9 +32,27 @@ pub struct ConsoleArgs {
     /// Requests per second of one user, whatever addresses they come from.
     #[arg(long, env = "FAIRLEAD_CONSOLE_REQUESTS_PER_SECOND_PER_USER", default_value_t = Limits::default().requests_per_second_per_user)]
     pub console_requests_per_second_per_user: NonZeroU32,
-    /// Most event streams and downloads at once; one user may have half of them.
-    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_STREAMS", default_value_t = Limits::default().streams, value_parser = streams)]
+    /// Most requests with ?wait= at once; one user may have an eighth.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_WAITS", default_value_t = Limits::default().waits, value_parser = count)]
+    pub console_max_waits: usize,
+    /// Most event streams at once, and a quarter as many downloads; one user may have an eighth.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_STREAMS", default_value_t = Limits::default().streams, value_parser = count)]
     pub console_max_streams: usize,
+    /// Most connections at once: a half for strangers, and a half for those on which a user sent a request.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_CONNECTIONS", default_value_t = ConnectionLimits::default().most, value_parser = count)]
+    pub console_max_connections: usize,
+    /// Most connections of strangers from one address. Raise it behind a proxy, where all users have the proxy's address.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = ConnectionLimits::default().per_address, value_parser = count)]
+    pub console_max_connections_per_address: usize,
+    /// New connections per second from one address; twice as many at once. Raise it behind a proxy.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_CONNECTIONS_PER_SECOND_PER_ADDRESS", default_value_t = ConnectionLimits::default().per_second)]
+    pub console_connections_per_second_per_address: NonZeroU32,
+    /// Seconds after which a connection without requests is closed.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_IDLE_SECONDS", default_value_t = 60, value_parser = value_parser!(u32).range(1..=86_400))]
+    pub console_idle_seconds: u32,
+    /// Seconds after which a connection is closed whatever happens on it. Event streams go on with Last-Event-ID.
+    #[arg(long, env = "FAIRLEAD_CONSOLE_MAX_CONNECTION_AGE_SECONDS", default_value_t = 3600, value_parser = value_parser!(u32).range(1..=86_400))]
+    pub console_max_connection_age_seconds: u32,
 }
 
 impl ConsoleArgs {
@@ -39,13 +60,29 @@ impl ConsoleArgs {
         Limits {
             requests_per_second_per_address: self.console_requests_per_second_per_address,
             requests_per_second_per_user: self.console_requests_per_second_per_user,
+            waits: self.console_max_waits,
             streams: self.console_max_streams,
+        }
+    }
+
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        let standard = ConnectionLimits::default();
+        let idle = Duration::from_secs(self.console_idle_seconds.into());
+        ConnectionLimits {
+            most: self.console_max_connections,
+            per_address: self.console_max_connections_per_address,
+            per_second: self.console_connections_per_second_per_address,
+            patience: Patience {
+                stranger: standard.patience.stranger.min(idle),
+                user: idle,
+            },
+            age: Duration::from_secs(self.console_max_connection_age_seconds.into()),
+            ..standard
         }
     }
 }
 
-/// Semaphores take no more.
-fn streams(text: &str) -> Result<usize, String> {
+fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=1_000_000).contains(&count) => Ok(count),
         _ => Err("give a number from 1 to 1000000".to_owned()),

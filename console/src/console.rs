@@ -13,9 +13,10 @@ use crate::{
     access::{self, Access},
     caller::{Identities, Token, Who},
     guard::{
-        bounds::Places,
+        bounds::{Places, full},
+        party::Party,
+        pool::Full,
         rates::{Address, Rates},
-        shares::Shares,
     },
     index::{self, Index},
     metrics::Metrics,
@@ -48,7 +49,9 @@ pub struct Parts {
 pub struct Limits {
     pub requests_per_second_per_address: NonZeroU32,
     pub requests_per_second_per_user: NonZeroU32,
-    /// Event streams and downloads. One user may have half of them.
+    /// Requests with `?wait=` at once. One user may have an eighth.
+    pub waits: usize,
+    /// Event streams at once, and a quarter as many downloads. One user may have an eighth of each.
     pub streams: usize,
 }
 
@@ -58,6 +61,7 @@ impl Default for Limits {
         Self {
             requests_per_second_per_address: rate(200),
             requests_per_second_per_user: rate(100),
+            waits: 1024,
             streams: 4000,
         }
     }
@@ -73,7 +77,6 @@ pub struct Console {
     pub(crate) logouts: Arc<Logouts>,
     pub(crate) rates: Rates,
     pub(crate) places: Places,
-    pub(crate) subscribers: Shares<String>,
     pub(crate) artefacts: Option<Arc<dyn ObjectStore>>,
     pub(crate) metrics: Metrics,
     pub(crate) document: Bytes,
@@ -105,7 +108,7 @@ impl Console {
             following.await;
             Ok(())
         });
-        let logouts = Arc::new(Logouts::new(client.clone(), &namespace));
+        let logouts = Arc::new(Logouts::new(&client, &namespace));
         let (followed, until) = (Arc::clone(&logouts), stop.clone());
         tasks.spawn_essential("console logouts", async move {
             followed.follow(until).await;
@@ -122,8 +125,7 @@ impl Console {
                 limits.requests_per_second_per_address,
                 limits.requests_per_second_per_user,
             ),
-            places: Places::new(limits.streams),
-            subscribers: Shares::new(limits.streams.div_ceil(2)),
+            places: Places::new(limits.waits, limits.streams),
             artefacts,
             metrics,
             document: Bytes::from(openapi::text()),
@@ -140,8 +142,39 @@ impl Console {
         token: &Token,
         address: Option<Address>,
     ) -> Answer<Option<Arc<Who>>> {
+        let digest = token.digest();
+        if let Some(remembered) = self.identities.remembered(&digest) {
+            return Ok(remembered);
+        }
         let pace = || address.map_or(Ok(()), |address| self.rates.of_new_token(address));
-        self.identities.of(token, pace).await
+        let asking = self.identities.ask(token, address, pace);
+        if let Some(user) = self.identities.lately(&digest) {
+            let from = Party {
+                address,
+                user: Some(user.as_ref().to_owned()),
+            };
+            let _place = self.places.reviewed.enter(&from).map_err(full)?;
+            return asking.await;
+        }
+        self.as_stranger(address, asking).await?
+    }
+
+    /// Does something for a stranger, who may lose the place to another meanwhile.
+    ///
+    /// # Errors
+    /// If there is no room for one more of the address.
+    pub(crate) async fn as_stranger<T>(
+        &self,
+        address: Option<Address>,
+        work: impl Future<Output = T>,
+    ) -> Answer<T> {
+        let member = self.places.strangers.enter(address);
+        let member = member.ok_or_else(|| full(Full::Share))?;
+        let evicted = member.evicted();
+        tokio::select! {
+            done = work => Ok(done),
+            () = evicted.cancelled() => Err(full(Full::All)),
+        }
     }
 
     /// Whether it knows what the cluster looks like.

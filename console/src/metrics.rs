@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::registry::{Permission, RouteId};
+use crate::registry::{Bound, Permission, RouteId};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Metrics {
     denials: Family<DenialLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     connections: Gauge,
+    closed: Family<ClosedLabels, Counter>,
+    full: Family<FullLabels, Counter>,
     subscribers: Gauge,
 }
 
@@ -40,6 +42,51 @@ struct DenialLabels {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ReviewLabels {
     source: Source,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ClosedLabels {
+    cause: Closed,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct FullLabels {
+    kind: Kind,
+}
+
+/// Why this side closed a connection.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub enum Closed {
+    /// No room for one more of its address, or it came too soon.
+    Refused,
+    /// Its place went to another stranger.
+    Evicted,
+    /// No request came for too long.
+    Idle,
+    /// A peer did not read an answer.
+    Stalled,
+    /// It was open for as long as one may be.
+    Aged,
+}
+
+/// A kind of requests, as they are bounded.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+enum Kind {
+    Short,
+    Wait,
+    Stream,
+    Download,
+}
+
+impl From<Bound> for Kind {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::Short => Self::Short,
+            Bound::Wait => Self::Wait,
+            Bound::Stream => Self::Stream,
+            Bound::Download => Self::Download,
+        }
+    }
 }
 
 /// `None`: no route of the table.
@@ -111,6 +158,8 @@ impl Metrics {
             denials: Family::default(),
             reviews: Family::default(),
             connections: Gauge::default(),
+            closed: Family::default(),
+            full: Family::default(),
             subscribers: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("fairlead_console");
@@ -139,6 +188,16 @@ impl Metrics {
             "connections",
             "Connections that are open",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "Connections that the console closed, by cause",
+            metrics.closed.clone(),
+        );
+        registry.register(
+            "requests_without_room",
+            "Requests that were refused because a bound or a share of it was used up, by kind",
+            metrics.full.clone(),
         );
         registry.register(
             "subscribers",
@@ -181,6 +240,15 @@ impl Metrics {
     /// Counts a connection for as long as the result lives.
     pub fn connection(&self) -> Open {
         Open::new(&self.connections)
+    }
+
+    pub fn closed(&self, cause: Closed) {
+        self.closed.get_or_create(&ClosedLabels { cause }).inc();
+    }
+
+    pub fn full(&self, bound: Bound) {
+        let kind = bound.into();
+        self.full.get_or_create(&FullLabels { kind }).inc();
     }
 
     /// Counts an event stream for as long as the result lives.

@@ -13,6 +13,9 @@ pub const CONNECTED: &str = "Connected";
 pub const CERTIFICATE_VALID: &str = "CertificateValid";
 /// Device: everything it declares was decided on. Written by the operator.
 pub const CAPABILITIES_GRANTED: &str = "CapabilitiesGranted";
+/// CapabilityInvocation: it has ended, whatever its end. Absent until then. Its reason is the phase. Written with the end,
+/// in the same write, by the program that writes the end; see [`crate::end`].
+pub const FINISHED: &str = "Finished";
 /// CapabilityInvocation: its device told how it ended after another end was written. Written by gateways, once.
 pub const ANSWERED_LATE: &str = "AnsweredLate";
 

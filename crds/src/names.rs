@@ -29,10 +29,25 @@ pub const CONSOLE_KEY_BYTES: usize = 32;
 /// How long a console key seals new sessions, in seconds. It opens them for as long again, so a session that lives half
 /// of that never loses its key.
 pub const CONSOLE_KEY_SECONDS: i64 = 24 * 60 * 60;
-/// ConfigMap, in the operator's namespace: the certificates that devices trust (`ca.crt`).
+/// ConfigMaps, in the operator's namespace: which console sessions were logged out. Part of `rbac/10-console.yaml`; a
+/// gateway patches them and creates none. Each user belongs to one of them.
+pub const CONSOLE_LOGOUTS: [&str; 4] = [
+    "fairlead-console-logouts-0",
+    "fairlead-console-logouts-1",
+    "fairlead-console-logouts-2",
+    "fairlead-console-logouts-3",
+];
+/// ConfigMap, in the operator's namespace: the certificates of the authorities, for people and programs
+/// ([`TRUST_BUNDLE_CERTIFICATES`]), and the same, signed, for devices ([`TRUST_BUNDLE_SIGNED`]).
 pub const TRUST_BUNDLE: &str = "fairlead-trust-bundle";
+/// PEM, in [`TRUST_BUNDLE`].
+pub const TRUST_BUNDLE_CERTIFICATES: &str = "ca.crt";
+/// Base64 of a `pairing::bundle::SignedBundle`, in [`TRUST_BUNDLE`].
+pub const TRUST_BUNDLE_SIGNED: &str = "signed-bundle";
 /// Lease that operators elect their leader with.
 pub const OPERATOR_LEASE: &str = "fairlead-operator";
+/// ServiceAccount, in the operator's namespace, under which the operator makes dry runs that the policies must refuse.
+pub const PROBE: &str = "fairlead-probe";
 /// Label on the Leases of gateways, which are named after them: [`COMPONENT_GATEWAY`] is its value.
 pub const COMPONENT_LABEL: &str = "fairlead.dev/component";
 /// See [`COMPONENT_LABEL`].
@@ -66,6 +81,23 @@ pub const MAX_OPEN_PER_NAMESPACE: usize = 4096;
 
 /// Most certificates of a device that are remembered beside the newest.
 pub const MAX_CERTIFICATE_HISTORY: usize = 5;
+
+/// The identity under which an operator holds the election Lease. Begins with [`OPERATOR`], so that other operators
+/// recognise one of their own.
+pub fn operator_identity(process: &str) -> String {
+    if is_operator_identity(process) {
+        process.to_owned()
+    } else {
+        format!("{OPERATOR}-{process}")
+    }
+}
+
+/// Whether the holder of an election Lease has the identity of an operator.
+pub fn is_operator_identity(holder: &str) -> bool {
+    holder
+        .strip_prefix(OPERATOR)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
 
 /// Name of the Secret of a pairing code.
 pub fn code_secret(pairing_code: &str) -> String {

@@ -18,6 +18,9 @@ pub const CAPABILITY_NAME: &str =
 /// SHA-256 in lower-case hexadecimal digits.
 pub const SHA256_HEX: &str = r"^[0-9a-f]{64}$";
 
+/// Base64 (RFC 4648, section 4) with its padding.
+pub const BASE64: &str = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$";
+
 /// Name of an object (RFC 1123 subdomain).
 pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 

@@ -2,10 +2,12 @@
 //! made-up one.
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -68,5 +70,27 @@ impl Authority {
         Ok(vec![
             params.signed_by(stranger.key(), &self.0)?.der().clone(),
         ])
+    }
+
+    /// A certificate for any key that names a device, valid from the one moment to the other.
+    ///
+    /// # Errors
+    /// When the names are no part of a URI, or the moments of no certificate.
+    pub fn certify_for(
+        &self,
+        key: &impl PublicKeyData,
+        namespace: &str,
+        device: &str,
+        (from, until): (Timestamp, Timestamp),
+    ) -> anyhow::Result<CertificateDer<'static>> {
+        let id = format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/device/{device}");
+        let moment = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second());
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.not_before = moment(from)?;
+        params.not_after = moment(until)?;
+        Ok(params.signed_by(key, &self.0)?.der().clone())
     }
 }

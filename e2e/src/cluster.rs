@@ -9,8 +9,9 @@ use base64::Engine as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+use runtime::kubeconfig::{self, Choice};
 use serde_json::json;
 
 use crate::private;
@@ -52,8 +53,9 @@ impl Cluster {
                     kubeconfig.display()
                 )
             })?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-            .await
+        // Reads the files that it names.
+        let config = tokio::task::spawn_blocking(move || kubeconfig::of(read, &Choice::default()))
+            .await?
             .context("load the kubeconfig")?;
         Ok(Self {
             kubeconfig: std::path::absolute(kubeconfig).context("find the kubeconfig")?,

@@ -432,7 +432,7 @@ where
 
 /// Believes every server.
 #[derive(Debug)]
-struct Credulous;
+pub struct Credulous;
 
 impl ServerCertVerifier for Credulous {
     fn verify_server_cert(

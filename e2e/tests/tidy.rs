@@ -185,6 +185,7 @@ fn what_decides_is_known_by_its_place() {
         "operator/src/device/plan.rs",
         "operator/src/pairing_request/plan/checks.rs",
         "operator/src/device/plan/renewal.rs",
+        "operator/src/authority/plan.rs",
         "node-agent/src/agent/plan/once.rs",
         "gateway/src/domain/grants.rs",
         "gateway/src/enrollment/decide/mod.rs",

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::Args,
     artefact::Artefacts,
-    console,
+    console, descriptors,
     enrollment::{self, Enroller},
     listener::{Limits, Listener, PeerStream},
     metrics::Metrics,
@@ -41,9 +41,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::default();
 
     let artefacts = args.artefacts().context("open --artefact-store")?;
+    let files = descriptors::raise().context("raise the limit of open files")?;
+    let limits = args.limits().within(files);
+    if limits.silent < args.max_silent {
+        tracing::warn!(
+            files,
+            silent = limits.silent,
+            "The limit of open files is low: fewer silent connections are kept than --max-silent allows"
+        );
+    }
 
     // 2. The API server.
-    let config = kube::Config::infer().await.context("find the API server")?;
+    let config = runtime::kubeconfig::infer()?;
     let client = kube::Client::try_from(config.clone()).context("use the API server")?;
 
     // 3. Mounted files. They may come later.
@@ -57,11 +66,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     // 4. The device port: one that is in use fails the start.
     let tls = tls::server(&tls_loaded, &args.trust_domain).context("prepare TLS")?;
-    let listener = Listener::bind(args.device_address, tls, args.limits(), metrics.clone())
+    let listener = Listener::bind(args.device_address, tls, limits, metrics.clone())
         .with_context(|| format!("bind --device-address {}", args.device_address))?;
 
     // 5. Services, with what they watch.
-    let renewals = Renewals::new(client.clone(), tls_loaded.clone());
+    let renewals = Renewals::new(client.clone());
     let node = Node::start(
         client.clone(),
         node_settings(&args, artefacts.clone()),
@@ -100,7 +109,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let serving = Serving {
         enroller,
         node: node.clone(),
-        limits: args.limits(),
+        limits,
         readiness: readiness.clone(),
         ended,
     };

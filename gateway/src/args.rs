@@ -54,7 +54,12 @@ pub struct Args {
     /// Memory for large messages of all devices while they arrive, in MiB.
     #[arg(long, env = "FAIRLEAD_MESSAGE_MEMORY_MIB", default_value_t = Limits::default().message_memory / MIB, value_parser = count)]
     pub message_memory_mib: usize,
-    /// Most TLS handshakes at once; one address may have half of them.
+    /// Most connections that have not sent a whole ClientHello or wait for their turn. When there are more, a random one of
+    /// the address or network that holds most is closed. Each takes a file descriptor and about 2 KiB.
+    #[arg(long, env = "FAIRLEAD_MAX_SILENT", default_value_t = Limits::default().silent, value_parser = count)]
+    pub max_silent: usize,
+    /// Most TLS handshakes that wait for the client's answer. When there are more, a random one of the address or network
+    /// that holds most is closed. Each takes about 30 KiB.
     #[arg(long, env = "FAIRLEAD_MAX_HANDSHAKES", default_value_t = Limits::default().handshakes, value_parser = count)]
     pub max_handshakes: usize,
     /// TLS handshakes begun per second, devices and strangers together.
@@ -64,7 +69,7 @@ pub struct Args {
     /// behind one address.
     #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
     pub handshakes_per_second_per_address: Option<u32>,
-    /// Most connections of enrollees that have not proved a code.
+    /// Most connections of enrollees that have not proved a code. When there are more, an idle one is closed.
     #[arg(long, env = "FAIRLEAD_MAX_STRANGERS", default_value_t = Limits::default().strangers, value_parser = count)]
     pub max_strangers: usize,
     /// Most of those from one address.
@@ -99,6 +104,7 @@ impl Args {
         Limits {
             devices: self.max_devices,
             message_memory: self.message_memory_mib * MIB,
+            silent: self.max_silent,
             handshakes: self.max_handshakes,
             handshakes_per_second: self.handshakes_per_second,
             handshakes_per_second_per_address: self

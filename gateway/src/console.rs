@@ -70,7 +70,8 @@ pub async fn start(
         metrics: metrics.clone(),
     };
     let console = Console::start(parts, tasks);
-    let server = Server::bind(address, presented, router(console), metrics).await?;
+    let limits = args.connection_limits();
+    let server = Server::bind(address, presented, router(console), limits, metrics).await?;
     tasks.spawn_essential("console certificate", certificate.follow(tasks.token()));
     tasks.spawn_essential("console", server.run(tasks.clone()));
     tracing::info!(%address, "Serving the console");

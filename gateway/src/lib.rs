@@ -20,8 +20,10 @@
 //! For people and programs that do not speak to Kubernetes: [`console`], on a port of its own.
 //!
 //! Around it: [`args`], [`app`] (starts and stops it all), [`server`] (HTTP/2), [`clock`], [`limits`] (counting and
-//! pacing, pure), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say when to
-//! try again), [`csr`] and [`pem`] (how certificates and requests for them are written).
+//! pacing, pure), [`pool`] (bounded sets that make room), [`turns`] (fair turns at scarce work), [`tries`] (how often
+//! strangers may try), [`descriptors`] (how many connections the process may have), [`heavy`] (computations that take
+//! longer than a moment), [`mounted`] (files that are replaced while we run), [`metrics`], [`status`] (refusals that say
+//! when to try again), [`csr`] and [`pem`] (how certificates and requests for them are written).
 //!
 //! A gateway keeps nothing that a restart would lose, and decides nothing about trust.
 
@@ -31,10 +33,12 @@ pub mod artefact;
 pub mod clock;
 pub mod console;
 pub mod csr;
+pub mod descriptors;
 pub mod domain;
 pub mod door;
 pub mod enrollment;
 pub mod hang_up;
+pub mod heavy;
 pub mod index;
 pub mod inflow;
 pub mod json;
@@ -45,8 +49,11 @@ pub mod mounted;
 pub mod node;
 pub mod peer;
 pub mod pem;
+pub mod pool;
 pub mod renewal;
 pub mod server;
 pub mod status;
 pub mod stay;
 pub mod tls;
+pub mod tries;
+pub mod turns;

@@ -3,29 +3,11 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
-
-/// Where a connection comes from, as far as one person is likely to hold it: an IPv4 address, or the /64 of an IPv6
-/// one, of which a household has as many addresses as it likes.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Origin(IpAddr);
-
-impl From<IpAddr> for Origin {
-    fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-        })
-    }
-}
 
 /// A token bucket: `burst` at once, then one per `interval`.
 #[derive(Clone, Copy, Debug)]
@@ -68,86 +50,55 @@ impl Bucket {
     }
 }
 
-/// How often something may be tried: by one origin, and by all together.
+/// The pace of each holder: an origin, or a device by its key.
 #[derive(Debug)]
-pub struct Tries {
+pub struct Paces<K> {
     each: Bucket,
-    state: Mutex<TriesState>,
+    most: usize,
+    known: HashMap<K, Bucket>,
+    forgot: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct TriesState {
-    all: Bucket,
-    origins: HashMap<Origin, Bucket>,
-    /// Size at which those that are full again are forgotten. Twice what was left the last time, so that forgetting
-    /// costs little on each try.
-    prune_at: usize,
-}
+impl<K: Copy + Eq + Hash> Paces<K> {
+    /// Between two looks for holders that can be forgotten: a look costs time for each of them.
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-impl Tries {
-    /// Per minute; up to a tenth of it, and at least ten, at once.
-    pub fn per_minute(all: u32, each: u32) -> Self {
-        let bucket = |rate: u32| Bucket::new(rate, Duration::from_mins(1), (rate / 10).max(10));
-        let state = TriesState {
-            all: bucket(all),
-            origins: HashMap::new(),
-            prune_at: MIN_PRUNE,
-        };
-        Self {
-            each: bucket(each),
-            state: Mutex::new(state),
-        }
-    }
-
-    /// Counts one try, or says how long to wait.
-    ///
-    /// The origin's own bucket comes first: one who is out of tries must not use up those of the others. What a flood
-    /// of origins can make us remember is bounded by the bucket of all: a try that finds it empty leaves no trace.
-    pub fn take(&self, origin: Origin, now: Instant) -> Result<(), Duration> {
-        let mut state = lock(&self.state);
-        let mut own = state.origins.get(&origin).copied().unwrap_or(self.each);
-        own.take(now)?;
-        state.all.take(now)?;
-        state.origins.insert(origin, own);
-        if state.origins.len() >= state.prune_at {
-            state.origins.retain(|_, bucket| !bucket.is_full(now));
-            state.prune_at = (state.origins.len() * 2).max(MIN_PRUNE);
-        }
-        Ok(())
-    }
-}
-
-const MIN_PRUNE: usize = 256;
-
-/// The pace of each origin.
-#[derive(Debug)]
-pub struct Paces {
-    each: Bucket,
-    origins: HashMap<Origin, Bucket>,
-}
-
-impl Paces {
-    /// Most origins whose pace is known: more than that in the time that it takes a bucket to fill are no single
-    /// person's doing, and those beyond go at the pace of all.
-    const MOST: usize = 4096;
-
-    pub fn new(each: Bucket) -> Self {
+    /// `most`: holders whose pace is known. More in the time that it takes a bucket to fill go at the pace of all.
+    pub fn new(each: Bucket, most: usize) -> Self {
         Self {
             each,
-            origins: HashMap::new(),
+            most,
+            known: HashMap::new(),
+            forgot: None,
         }
     }
 
-    /// How long until it is the origin's turn; `None` where that is longer than the patience.
-    pub fn turn(&mut self, origin: Origin, patience: Duration, now: Instant) -> Option<Duration> {
-        if self.origins.len() >= Self::MOST && !self.origins.contains_key(&origin) {
-            self.origins.retain(|_, bucket| !bucket.is_full(now));
-            if self.origins.len() >= Self::MOST {
-                return Some(Duration::ZERO);
+    /// How long until it is the holder's turn. Where that is longer than the patience nothing is taken, and the error
+    /// says how long it would be.
+    pub fn turn(
+        &mut self,
+        holder: K,
+        patience: Duration,
+        now: Instant,
+    ) -> Result<Duration, Duration> {
+        if self.known.len() >= self.most && !self.known.contains_key(&holder) {
+            self.forget(now);
+            if self.known.len() >= self.most {
+                return Ok(Duration::ZERO);
             }
         }
-        let own = self.origins.entry(origin).or_insert(self.each);
-        own.reserve(patience, now).ok()
+        let own = self.known.entry(holder).or_insert(self.each);
+        own.reserve(patience, now)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let looked = self
+            .forgot
+            .is_some_and(|last| now < last + Self::LOOK_EVERY);
+        if !looked {
+            self.known.retain(|_, bucket| !bucket.is_full(now));
+            self.forgot = Some(now);
+        }
     }
 }
 
@@ -209,6 +160,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use runtime::origin::Origin;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -256,54 +211,21 @@ mod tests {
     #[test]
     fn each_origin_has_its_own_pace_and_a_bounded_number_is_remembered() {
         let now = Instant::now();
-        let mut paces = Paces::new(Bucket::new(10, SECOND, 2));
-        let turns = |paces: &mut Paces, from| {
+        let mut paces = Paces::new(Bucket::new(10, SECOND, 2), 4096);
+        let turns = |paces: &mut Paces<Origin>, from| {
             (0..9)
-                .filter(|_| paces.turn(from, Duration::ZERO, now).is_some())
+                .filter(|_| paces.turn(from, Duration::ZERO, now).is_ok())
                 .count()
         };
         assert_eq!(turns(&mut paces, origin(1)), 2);
         assert_eq!(turns(&mut paces, origin(2)), 2);
         for number in 0..10_000_u32 {
             let from = IpAddr::from(number.to_be_bytes()).into();
-            assert!(paces.turn(from, Duration::ZERO, now).is_some());
+            assert!(paces.turn(from, Duration::ZERO, now).is_ok());
         }
-        assert_eq!(paces.origins.len(), Paces::MOST);
+        assert_eq!(paces.known.len(), 4096);
         paces.turn(origin(3), Duration::ZERO, now + SECOND).unwrap();
-        assert_eq!(paces.origins.len(), 1, "those that are quiet are forgotten");
-    }
-
-    #[test]
-    fn one_origin_cannot_use_up_the_tries_of_the_others() {
-        let now = Instant::now();
-        let tries = Tries::per_minute(200, 60);
-        let taken = (0..1000)
-            .filter(|_| tries.take(origin(1), now).is_ok())
-            .count();
-        assert_eq!(taken, 10);
-        assert_eq!(tries.take(origin(2), now), Ok(()));
-    }
-
-    #[test]
-    fn all_origins_together_are_bounded_and_so_is_what_is_remembered_of_them() {
-        let now = Instant::now();
-        let tries = Tries::per_minute(100, 60);
-        let taken = (0..=255)
-            .filter(|last| tries.take(origin(*last), now).is_ok())
-            .count();
-        assert_eq!(taken, 10);
-        assert_eq!(tries.state.lock().unwrap().origins.len(), 10);
-    }
-
-    #[test]
-    fn origins_that_are_quiet_again_are_forgotten() {
-        let tries = Tries::per_minute(1_000_000, 60);
-        let start = Instant::now();
-        for n in 0..10_000_u32 {
-            let address = IpAddr::from(n.to_be_bytes());
-            tries.take(address.into(), start + n * SECOND).unwrap();
-        }
-        assert!(tries.state.lock().unwrap().origins.len() <= MIN_PRUNE);
+        assert_eq!(paces.known.len(), 1, "those that are quiet are forgotten");
     }
 
     #[test]
@@ -315,14 +237,5 @@ mod tests {
         drop(first);
         assert!(origins.enter(origin(1), 1).is_some());
         assert!(origins.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn neighbours_in_a_v6_network_are_one_origin() {
-        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
-        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
-        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
-        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
     }
 }

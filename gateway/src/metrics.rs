@@ -37,6 +37,8 @@ pub enum Handshake {
     TurnedAway,
     /// Closed without an answer: no place even for that, or too many handshakes from one address.
     Dropped,
+    /// Closed before its handshake was over, to make room for another one.
+    Shed,
     Failed,
     TimedOut,
 }

@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{
     Device,
     names::GATEWAY,
@@ -40,8 +41,7 @@ use crate::{
     domain::device::{Denied, DeviceKey, KnownDevice, admit},
     enrollment::api::{self, call},
     index::{Index, devices::Following},
-    mounted::Current,
-    pem, tls,
+    pem,
 };
 
 /// Longest PKCS#10, in bytes of DER: its PEM must fit the schema.
@@ -63,7 +63,6 @@ const CONFLICTS: usize = 8;
 /// Renews certificates.
 pub struct Renewals {
     client: Client,
-    material: Current<tls::Material>,
     requests: Semaphore,
 }
 
@@ -100,11 +99,20 @@ pub enum NotRenewed {
     Unavailable(#[from] api::Error),
 }
 
+/// What was issued, as it stands in the status. This gateway carries it and adds nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Answer {
+    /// PEM.
+    chain: String,
+    /// Base64.
+    signed_bundle: String,
+}
+
 /// How a request stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Standing {
-    /// This chain was issued for it, PEM.
-    Issued(String),
+    /// This was issued for it.
+    Issued(Answer),
     Refused(String),
     /// It is there, and nobody has answered.
     Waiting,
@@ -113,11 +121,9 @@ enum Standing {
 }
 
 impl Renewals {
-    /// `material`: with the authorities that devices are told of.
-    pub fn new(client: Client, material: Current<tls::Material>) -> Self {
+    pub fn new(client: Client) -> Self {
         Self {
             client,
-            material,
             requests: Semaphore::new(REQUESTS),
         }
     }
@@ -150,20 +156,20 @@ impl Renewals {
                 None => sleep(TURN).await,
             }
         };
-        let chain = match self.request(asking, &csr).await? {
-            Some(chain) => chain,
+        let answer = match self.request(asking, &csr).await? {
+            Some(answer) => answer,
             None => self.answer(index, &following, asking, &csr).await?,
         };
-        self.renewed(&chain, &asking.key)
+        renewed(&answer, &asking.key)
     }
 
-    /// Sees to it that the request stands there; returns the chain where it was issued before.
-    async fn request(&self, asking: &Asking, csr: &str) -> Result<Option<String>, NotRenewed> {
+    /// Sees to it that the request stands there; returns what was issued before.
+    async fn request(&self, asking: &Asking, csr: &str) -> Result<Option<Answer>, NotRenewed> {
         let mut conflicts = 0;
         loop {
             let (device, renewal) = self.read(asking).await?;
             let before = match standing(renewal.as_ref(), csr, Some(asking.not_after)) {
-                Standing::Issued(chain) => return Ok(Some(chain)),
+                Standing::Issued(answer) => return Ok(Some(answer)),
                 Standing::Waiting => return Ok(None),
                 Standing::Refused(why) => return Err(NotRenewed::Refused(why)),
                 Standing::Absent(before) => before,
@@ -180,14 +186,14 @@ impl Renewals {
         }
     }
 
-    /// Waits for the chain that is issued from now on.
+    /// Waits for what is issued from now on.
     async fn answer(
         &self,
         index: &Index,
         following: &Following<'_>,
         asking: &Asking,
         csr: &str,
-    ) -> Result<String, NotRenewed> {
+    ) -> Result<Answer, NotRenewed> {
         loop {
             following.changed().await;
             let Some(known) = index.devices.get(&asking.device) else {
@@ -199,7 +205,7 @@ impl Renewals {
             }
             let (_, renewal) = self.read(asking).await?;
             match standing(renewal.as_ref(), csr, None) {
-                Standing::Issued(chain) => return Ok(chain),
+                Standing::Issued(answer) => return Ok(answer),
                 Standing::Refused(why) => return Err(NotRenewed::Refused(why)),
                 Standing::Waiting => {}
                 Standing::Absent(_) => return Err(NotRenewed::Superseded),
@@ -231,7 +237,7 @@ impl Renewals {
             "status": { "renewal": {
                 "csr": csr, "requestedAt": now(),
                 // Of the request before.
-                "chain": null, "generation": null, "refused": null, "secretGeneration": null,
+                "chain": null, "signedBundle": null, "generation": null, "refused": null, "secretGeneration": null,
             } },
         });
         let params = PatchParams {
@@ -244,27 +250,27 @@ impl Renewals {
             .map(|_| ())
     }
 
-    fn renewed(&self, chain: &str, key: &KeyFingerprint) -> Result<Renewed, NotRenewed> {
-        let chain = pem::certificates(chain.as_bytes())
-            .map_err(|_| NotRenewed::Unusable("its chain cannot be read"))?;
-        let leaf = chain.first().map(KeyFingerprint::of_certificate);
-        if !matches!(leaf, Some(Ok(leaf)) if leaf == *key) {
-            return Err(NotRenewed::Unusable("it is for another key"));
-        }
-        let material = self.material.borrow().clone();
-        let material = material.ok_or(NotRenewed::NotYet)?;
-        Ok(Renewed {
-            chain: chain.iter().map(|der| der.to_vec()).collect(),
-            bundle: material.roots().iter().map(|der| der.to_vec()).collect(),
-        })
-    }
-
     async fn place(&self) -> SemaphorePermit<'_> {
         self.requests
             .acquire()
             .await
             .expect("the semaphore is never closed")
     }
+}
+
+fn renewed(answer: &Answer, key: &KeyFingerprint) -> Result<Renewed, NotRenewed> {
+    let chain = pem::certificates(answer.chain.as_bytes())
+        .map_err(|_| NotRenewed::Unusable("its chain cannot be read"))?;
+    let leaf = chain.first().map(KeyFingerprint::of_certificate);
+    if !matches!(leaf, Some(Ok(leaf)) if leaf == *key) {
+        return Err(NotRenewed::Unusable("it is for another key"));
+    }
+    Ok(Renewed {
+        chain: chain.iter().map(|der| der.to_vec()).collect(),
+        signed_bundle: STANDARD
+            .decode(&answer.signed_bundle)
+            .map_err(|_| NotRenewed::Unusable("its signed bundle cannot be read"))?,
+    })
 }
 
 fn take_renewal(status: &mut DeviceStatus) -> Option<Renewal> {
@@ -278,16 +284,26 @@ fn standing(renewal: Option<&Renewal>, csr: &str, than: Option<Timestamp>) -> St
         return Standing::Absent(None);
     };
     let written = renewal.requested_at.as_ref().map(|time| time.0);
-    if let (Some(chain), Some(than)) = (&renewal.chain, than)
-        && ends_later(chain, than)
+    // Without a signed bundle, an operator of an earlier version answered: the device would refuse it.
+    let answer = match (&renewal.chain, &renewal.signed_bundle) {
+        (Some(chain), Some(signed_bundle)) => Some(Answer {
+            chain: chain.clone(),
+            signed_bundle: signed_bundle.clone(),
+        }),
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    if let (Some(answer), Some(than)) = (&answer, than)
+        && ends_later(&answer.chain, than)
     {
-        return Standing::Issued(chain.clone());
+        return Standing::Issued(answer.clone());
     }
     if renewal.csr != csr {
         return Standing::Absent(written);
     }
+    if let (Some(answer), None) = (answer, than) {
+        return Standing::Issued(answer);
+    }
     match (&renewal.chain, &renewal.refused) {
-        (Some(chain), _) if than.is_none() => Standing::Issued(chain.clone()),
         (None, Some(why)) if than.is_none() => Standing::Refused(why.clone()),
         (None, None) => Standing::Waiting,
         // Of what was refused before, what stood in the way may be gone.
@@ -338,6 +354,7 @@ mod tests {
             csr: "mine".to_owned(),
             requested_at: Some(Time(at(100))),
             generation: chain.as_ref().map(|_| 2),
+            signed_bundle: chain.as_ref().map(|_| "AAAA".to_owned()),
             chain,
             refused: refused.map(str::to_owned),
             ..Renewal::default()
@@ -347,31 +364,39 @@ mod tests {
     #[test]
     fn what_was_issued_before_is_handed_out_unless_the_device_has_it() {
         let chain = chain();
-        let renewal = renewal(Some(chain.clone()), None);
+        let mut renewal = renewal(Some(chain.clone()), None);
+        let issued = || {
+            Standing::Issued(Answer {
+                chain: chain.clone(),
+                signed_bundle: "AAAA".to_owned(),
+            })
+        };
         let (before, after) = (
             "2029-12-31T00:00:00Z".parse().unwrap(),
             "2030-01-01T00:00:00Z".parse().unwrap(),
         );
-        let standing = |csr, than| standing(Some(&renewal), csr, than);
+        let is = |csr, than| standing(Some(&renewal), csr, than);
+        assert_eq!(is("mine", Some(before)), issued());
+        assert_eq!(is("mine", Some(after)), Standing::Absent(Some(at(100))));
         assert_eq!(
-            standing("mine", Some(before)),
-            Standing::Issued(chain.clone())
-        );
-        assert_eq!(
-            standing("mine", Some(after)),
-            Standing::Absent(Some(at(100)))
-        );
-        assert_eq!(
-            standing("lost", Some(before)),
-            Standing::Issued(chain.clone()),
+            is("lost", Some(before)),
+            issued(),
             "a device that lost its request made another one"
         );
-        assert_eq!(standing("mine", None), Standing::Issued(chain));
+        assert_eq!(is("mine", None), issued());
         assert_eq!(
-            standing("another", None),
+            is("another", None),
             Standing::Absent(Some(at(100))),
             "its place was taken"
         );
+        renewal.signed_bundle = None;
+        for than in [Some(before), None] {
+            assert_eq!(
+                standing(Some(&renewal), "mine", than),
+                Standing::Absent(Some(at(100))),
+                "an operator of an earlier version answered"
+            );
+        }
     }
 
     #[test]

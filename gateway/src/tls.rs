@@ -30,7 +30,6 @@ pub const FILES: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
 pub struct Material {
     own: Arc<CertifiedKey>,
     devices: Arc<dyn ClientCertVerifier>,
-    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Material {
@@ -46,8 +45,8 @@ impl Material {
             CertifiedKey::from_der(chain, key, &crypto()).context("use tls.crt with tls.key")?;
         let roots = certificates(roots).context("read ca.crt")?;
         let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.clone()).context("use ca.crt")?;
+        for root in roots {
+            store.add(root).context("use ca.crt")?;
         }
         let devices = WebPkiClientVerifier::builder_with_provider(Arc::new(store), crypto())
             .build()
@@ -55,13 +54,7 @@ impl Material {
         Ok(Self {
             own: Arc::new(own),
             devices,
-            roots,
         })
-    }
-
-    /// The authorities of devices and gateways.
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
     }
 }
 

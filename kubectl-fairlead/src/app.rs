@@ -11,7 +11,7 @@ use clap_complete::{Generator as _, Shell};
 
 use crate::{
     args::{Args, Artifact, Command, Completions, WhoCan},
-    commands, doctor,
+    commands, complete, doctor,
     exit::Exit,
     show::{Shown, out},
     who_can,
@@ -19,6 +19,9 @@ use crate::{
 
 /// The file that this program is.
 const FILE: &str = "kubectl-fairlead";
+
+/// Exit code of errors of usage, as the argument parser has it.
+const USAGE: u8 = 2;
 
 /// The program, but for the reading of its arguments.
 pub fn main(args: Args) -> ExitCode {
@@ -40,6 +43,11 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        // Nobody is left to be told where even this fails.
+        let _ = error.print();
+        return USAGE.into();
+    }
     // A reader that has seen enough has closed its end, as `head` does: that is no failure worth a word.
     let closed = error
         .chain()
@@ -56,13 +64,22 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     let Args {
         cluster,
         output,
+        show_managed_fields,
         command,
     } = args;
+    let shown = Shown::new(output, show_managed_fields);
     if let Command::Completions(wanted) = &command {
         return completions(wanted);
     }
+    if let Command::Complete(typed) = &command {
+        return complete::run(&typed.words).await;
+    }
+    if let Command::Version(version) = &command
+        && version.is_local()
+    {
+        return commands::version::run_local(shown);
+    }
     let cluster = cluster.connect().await?;
-    let shown = Shown::new(output);
     match command {
         Command::Pair(pair) => pair.run(&cluster).await,
         Command::Approve(approve) => approve.run(&cluster).await,
@@ -80,6 +97,10 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::WhoCan(WhoCan::Invoke { device, capability }) => {
             who_can::run(&cluster, &device, &capability, shown).await
         }
+        Command::Invocations(invocations) => invocations.run(&cluster, shown).await,
+        Command::Cancel(cancel) => cancel.run(&cluster).await,
+        Command::Version(version) => version.run(&cluster, shown).await,
+        Command::Complete(typed) => complete::run(&typed.words).await,
         Command::Completions(wanted) => completions(&wanted),
     }
 }
@@ -99,13 +120,19 @@ fn script(shell: Shell) -> anyhow::Result<String> {
 }
 
 fn completions(wanted: &Completions) -> anyhow::Result<Exit> {
-    let script = script(wanted.shell)?;
-    match &wanted.to {
-        Some(folder) => {
-            let path = folder.join(wanted.shell.file_name(FILE));
-            std::fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
-        }
-        None => out(&script)?,
+    let (script, name) = match wanted.shell.shell() {
+        Some(shell) => (script(shell)?, shell.file_name(FILE)),
+        None => (complete::PROGRAM.to_owned(), complete::NAME.to_owned()),
+    };
+    let Some(folder) = &wanted.to else {
+        out(&script)?;
+        return Ok(Exit::Done);
+    };
+    let path = folder.join(name);
+    std::fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
+    if wanted.shell.shell().is_none() {
+        complete::make_executable(&path)
+            .with_context(|| format!("make {} executable", path.display()))?;
     }
     Ok(Exit::Done)
 }
@@ -135,11 +162,27 @@ mod tests {
     fn a_script_is_under_the_name_that_its_shell_looks_for() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = Completions {
-            shell: Shell::Zsh,
+            shell: crate::args::Completer::Zsh,
             to: Some(folder.path().to_owned()),
         };
         completions(&wanted).unwrap();
         let written = std::fs::read_to_string(folder.path().join("_kubectl-fairlead")).unwrap();
         assert!(written.starts_with("#compdef kubectl-fairlead"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_kubectl_asks_is_a_program() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = Completions {
+            shell: crate::args::Completer::Kubectl,
+            to: Some(folder.path().to_owned()),
+        };
+        completions(&wanted).unwrap();
+        let path = folder.path().join("kubectl_complete-fairlead");
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111);
     }
 }

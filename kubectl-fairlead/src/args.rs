@@ -22,6 +22,9 @@ pub struct Args {
     /// How objects are shown. `raw` is for `invoke`: the output and nothing else.
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
+    /// With `-o json` and `-o yaml`: also which program set which field.
+    #[arg(long, global = true)]
+    pub show_managed_fields: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -43,6 +46,11 @@ pub enum Command {
     Describe(One),
     /// Runs a capability on a device, and waits for its end. Ctrl-C cancels it.
     Invoke(commands::invoke::Invoke),
+    /// Shows what runs and what ran, the newest first.
+    #[command(visible_alias = "invs")]
+    Invocations(commands::invocations::Invocations),
+    /// Stops invocations that have not ended.
+    Cancel(commands::cancel::Cancel),
     /// Outputs that are too large for a resource.
     #[command(subcommand)]
     Artifact(Artifact),
@@ -59,8 +67,21 @@ pub enum Command {
     /// Shows who may do something.
     #[command(subcommand)]
     WhoCan(WhoCan),
-    /// Prints what a shell needs to complete this program's command lines.
+    /// Shows the versions of this program, of the cluster, and of the agents.
+    Version(commands::version::Version),
+    /// Prints what a shell, or kubectl, needs to complete this program's command lines.
     Completions(Completions),
+    /// Prints what can stand at the end of a command line. Called by `kubectl_complete-fairlead`.
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+/// A command line that is not complete.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Complete {
+    /// Its words; the last one is being typed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// A device.
@@ -107,11 +128,37 @@ pub enum WhoCan {
     },
 }
 
+/// Who completes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Completer {
+    Bash,
+    Elvish,
+    Fish,
+    Kubectl,
+    #[value(name = "powershell")]
+    PowerShell,
+    Zsh,
+}
+
+impl Completer {
+    /// `None`: kubectl.
+    pub fn shell(self) -> Option<Shell> {
+        Some(match self {
+            Self::Bash => Shell::Bash,
+            Self::Elvish => Shell::Elvish,
+            Self::Fish => Shell::Fish,
+            Self::Kubectl => return None,
+            Self::PowerShell => Shell::PowerShell,
+            Self::Zsh => Shell::Zsh,
+        })
+    }
+}
+
 /// What a shell needs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Completions {
-    /// Which shell.
-    pub shell: Shell,
+    /// Which shell; `kubectl` for the program that kubectl asks.
+    pub shell: Completer,
     /// Write it into this folder instead, under the name that the shell looks for.
     #[arg(long, value_name = "FOLDER")]
     pub to: Option<PathBuf>,
@@ -137,6 +184,13 @@ mod tests {
             "kubectl-fairlead invoke lamp system.health --input {} --timeout 5 -o raw",
             "kubectl-fairlead who-can invoke lamp system.health",
             "kubectl-fairlead artifact get inv-1 --to -",
+            "kubectl-fairlead invoke lamp,kiosk echo -o json --parallel 4",
+            "kubectl-fairlead grant -l site=harbour --pending",
+            "kubectl-fairlead invocations lamp --open -w",
+            "kubectl-fairlead cancel inv-1 inv-2 --wait=false",
+            "kubectl-fairlead version --client -o yaml",
+            "kubectl-fairlead describe lamp -o yaml --show-managed-fields",
+            "kubectl-fairlead __complete -n kitchen describe --",
         ] {
             let parsed = Args::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

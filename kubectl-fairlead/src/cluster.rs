@@ -1,18 +1,23 @@
 //! The cluster, with the rights of the caller's kubeconfig and none beside them.
 
-use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf};
+use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use crds::Guarded;
 use k8s_openapi::{NamespaceResourceScope, api::authentication::v1::SelfSubjectReview};
 use kube::{
     Api, Client, Config, Resource,
-    api::{ListParams, PostParams},
+    api::{ListParams, PatchParams, PostParams},
     client::AuthError,
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
+use runtime::kubeconfig::{self, Choice};
 use serde::de::DeserializeOwned;
+
+use crate::patience::{Unreachable, patient};
+
+/// Field manager of every write: `kubectl get --show-managed-fields` shows which fields this program set.
+pub const FIELD_MANAGER: &str = "kubectl-fairlead";
 
 /// Objects that are read at once.
 const PAGE: u32 = 500;
@@ -23,7 +28,7 @@ const MAX_OBJECTS: usize = 100_000;
 pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
 
 /// Which cluster, and which of its namespaces. Spelt as kubectl spells it.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClusterArgs {
     /// The kubeconfig [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, global = true, value_name = "FILE")]
@@ -34,6 +39,15 @@ pub struct ClusterArgs {
     /// The namespace [default: that of the context].
     #[arg(short, long, global = true, value_name = "NAME")]
     namespace: Option<String>,
+    /// User to impersonate.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    as_user: Option<String>,
+    /// Group to impersonate, beside --as; may be repeated.
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    as_groups: Vec<String>,
+    /// How long a request may wait for an answer: 30s, 1m30s; 0 for no limit [default: no limit].
+    #[arg(long, global = true, value_name = "LENGTH", value_parser = kubeconfig::parse_timeout)]
+    request_timeout: Option<Duration>,
 }
 
 /// A cluster and a namespace of it.
@@ -47,19 +61,14 @@ pub struct Cluster {
 impl ClusterArgs {
     /// Reads the kubeconfig. Nothing is asked yet, but for what a plugin of it asks.
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
-        let options = KubeConfigOptions {
+        let choice = Choice {
+            kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
-            ..KubeConfigOptions::default()
+            user: self.as_user.clone(),
+            groups: self.as_groups.clone(),
+            request_timeout: self.request_timeout,
         };
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path)
-                    .with_context(|| format!("read {}", path.display()))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await
-            }
-            None => Config::from_kubeconfig(&options).await,
-        }
-        .context("read the kubeconfig")?;
+        let config = tokio::task::spawn_blocking(move || kubeconfig::choose(&choice)).await??;
         let namespace = self
             .namespace
             .clone()
@@ -67,11 +76,28 @@ impl ClusterArgs {
         let client = Client::try_from(config.clone())
             .map_err(told)
             .context("prepare the connection")?;
+        let client = patient(&client, &config.cluster_url.to_string());
         Ok(Cluster {
             client,
             config,
             namespace,
         })
+    }
+}
+
+/// Parameters of a patch by this program.
+pub fn patching() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// Parameters of a creation by this program.
+pub fn posting() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
     }
 }
 
@@ -106,7 +132,7 @@ impl Cluster {
     pub async fn user(&self) -> anyhow::Result<String> {
         let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
         let review = reviews
-            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .create(&posting(), &SelfSubjectReview::default())
             .await
             .context("ask the API server who you are")?;
         review
@@ -125,8 +151,40 @@ pub struct Listed<K> {
     pub unreadable: Vec<String>,
 }
 
-/// All objects of a list, page by page. One that cannot be read does not hide the others.
-pub async fn list<K>(api: &Api<Guarded<K>>, fields: Option<&str>) -> kube::Result<Listed<K>>
+/// Which objects of a list are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Select<'a> {
+    /// A field selector.
+    pub fields: Option<&'a str>,
+    /// A label selector.
+    pub labels: Option<&'a str>,
+}
+
+impl<'a> Select<'a> {
+    pub fn fields(fields: &'a str) -> Self {
+        Self {
+            fields: Some(fields),
+            labels: None,
+        }
+    }
+}
+
+/// All selected objects, page by page. One that cannot be read does not hide the others.
+pub async fn list<K>(api: &Api<Guarded<K>>, select: Select<'_>) -> kube::Result<Listed<K>>
+where
+    K: Clone + Debug + DeserializeOwned,
+    Guarded<K>: Clone + Debug + DeserializeOwned,
+{
+    list_trimmed(api, select, |_| {}).await
+}
+
+/// As [`list`], with `trim` applied to each object before the next page is read: a list of objects with large parts that
+/// nobody shows then fits into memory.
+pub async fn list_trimmed<K>(
+    api: &Api<Guarded<K>>,
+    select: Select<'_>,
+    trim: impl Fn(&mut K),
+) -> kube::Result<Listed<K>>
 where
     K: Clone + Debug + DeserializeOwned,
     Guarded<K>: Clone + Debug + DeserializeOwned,
@@ -136,12 +194,16 @@ where
         unreadable: Vec::new(),
     };
     let mut params = ListParams::default().limit(PAGE);
-    params.field_selector = fields.map(str::to_owned);
+    params.field_selector = select.fields.map(str::to_owned);
+    params.label_selector = select.labels.map(str::to_owned);
     loop {
         let page = api.list(&params).await?;
         for Guarded(object) in page.items {
             match object {
-                Ok(object) => listed.objects.push(object),
+                Ok(mut object) => {
+                    trim(&mut object);
+                    listed.objects.push(object);
+                }
                 Err(invalid) => listed.unreadable.push(format!(
                     "{} cannot be read: {invalid}",
                     invalid.metadata.name.as_deref().unwrap_or("an object")
@@ -183,6 +245,11 @@ pub fn told(error: kube::Error) -> anyhow::Error {
     {
         return anyhow::anyhow!("{}", status.message);
     }
+    if let kube::Error::Service(cause) = &error
+        && let Some(unreachable) = cause.downcast_ref::<Unreachable>()
+    {
+        return anyhow::anyhow!("{unreachable}");
+    }
     let mut causes = successors(Some(&error as &(dyn Error + 'static)), |&cause| {
         cause.source()
     });
@@ -201,6 +268,7 @@ pub fn told(error: kube::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use kube::config::Kubeconfig;
     use serde_json::json;
 
     use super::*;
@@ -222,8 +290,7 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&kubeconfig).unwrap()).unwrap();
         let args = ClusterArgs {
             kubeconfig: Some(path),
-            context: None,
-            namespace: None,
+            ..ClusterArgs::default()
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let error = runtime.block_on(args.connect()).err().unwrap();

@@ -79,6 +79,31 @@ impl Exit {
         }
     }
 
+    /// The worse of two ends of one command for several devices. What nobody can know is worse than a known failure.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        if other.badness() > self.badness() {
+            other
+        } else {
+            self
+        }
+    }
+
+    fn badness(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::StillOpen => 1,
+            Self::Cancelled => 2,
+            Self::NotApproved => 3,
+            Self::Refused => 4,
+            Self::TimedOut => 5,
+            Self::InvocationFailed => 6,
+            Self::Failed => 7,
+            Self::Unknown => 8,
+            Self::Interrupted => 9,
+        }
+    }
+
     /// Of an invocation in that phase.
     pub fn of(phase: InvocationPhase) -> Self {
         match phase {
@@ -112,6 +137,21 @@ mod tests {
             .to_vec();
         codes.sort_unstable();
         assert_eq!(codes, [0, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn the_worst_of_several_counts_in_any_order() {
+        let worst = |exits: &[Exit]| exits.iter().copied().fold(Exit::Done, Exit::worse);
+        let exits = [Exit::TimedOut, Exit::Done, Exit::Unknown, Exit::Failed];
+        assert_eq!(worst(&exits), Exit::Unknown);
+        let mut reversed = exits;
+        reversed.reverse();
+        assert_eq!(worst(&reversed), Exit::Unknown);
+        assert_eq!(worst(&[]), Exit::Done);
+        let mut badness: Vec<_> = TABLE.iter().map(|(exit, _)| exit.badness()).collect();
+        badness.sort_unstable();
+        badness.dedup();
+        assert_eq!(badness.len(), TABLE.len(), "two ends are equally bad");
     }
 
     #[test]

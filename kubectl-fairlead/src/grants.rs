@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     Device,
+    nearest::did_you_mean,
     v1alpha1::device::{DeviceGrants, Granted},
 };
 
@@ -29,10 +30,11 @@ pub enum Error {
     Both(String),
     #[error("{0} is not granted, so it cannot be taken away")]
     NotGranted(String),
+    /// The name, and the question for the name that is meant.
     #[error(
-        "the device does not declare {0}; give --undeclared to grant the name, as the device declares it when it first does"
+        "the device does not declare {0}{1}; give --undeclared to grant the name, as the device declares it when it first does"
     )]
-    Undeclared(String),
+    Undeclared(String, String),
 }
 
 /// Whether a capability may be granted that the device does not declare: then nobody has seen what it takes.
@@ -94,7 +96,10 @@ pub fn after(
             None if declared.contains_key(name) || undeclared == Undeclared::Allowed => {
                 surfaces.remove(name);
             }
-            None => return Err(Error::Undeclared(name.to_owned())),
+            None => {
+                let meant = did_you_mean(name, declared.keys().copied());
+                return Err(Error::Undeclared(name.to_owned(), meant));
+            }
         }
         names.insert(name.to_owned());
     }
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(refused(&Change::default()), Error::Nothing);
         assert_eq!(
             refused(&granting(&["new"])),
-            Error::Undeclared("new".to_owned())
+            Error::Undeclared("new".to_owned(), String::new())
         );
         let take = |name: &str| Change {
             take: names(&[name]),

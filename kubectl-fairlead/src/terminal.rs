@@ -2,6 +2,10 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
+use tokio::sync::watch;
+
+use crate::show::note;
+
 /// How what is printed may look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Colours {
@@ -76,6 +80,44 @@ impl Interrupts {
     pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             // Nobody can be heard any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Interrupts {
+    /// Does `work`, which is given how often Ctrl-C was pressed. Says `first` at the first press.
+    pub async fn counted<T>(mut self, first: &str, work: impl AsyncFnOnce(Presses) -> T) -> T {
+        let (sender, presses) = watch::channel(0_usize);
+        let count = async {
+            loop {
+                self.next().await;
+                if *sender.borrow() == 0 {
+                    note(first);
+                }
+                sender.send_modify(|number| *number += 1);
+            }
+        };
+        tokio::select! {
+            outcome = work(Presses(presses)) => outcome,
+            never = count => never,
+        }
+    }
+}
+
+/// How often Ctrl-C was pressed.
+#[derive(Clone)]
+pub struct Presses(watch::Receiver<usize>);
+
+impl Presses {
+    pub fn number(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Waits until it was pressed so often.
+    pub async fn reach(&mut self, number: usize) {
+        if self.0.wait_for(|pressed| *pressed >= number).await.is_err() {
+            // Nobody counts any more.
             std::future::pending::<()>().await;
         }
     }

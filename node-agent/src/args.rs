@@ -11,6 +11,7 @@ use crate::{
         manual::{Completions, Manual},
     },
     capability::command::confine::Confinement,
+    config::proxy::Typed,
     install::{Install, Uninstall},
     mediation::{commands, notify},
 };
@@ -26,6 +27,16 @@ pub struct Args {
     /// What the device's administrator says [default: /etc/fairlead/agent.toml, where there is one].
     #[arg(long, env = "FAIRLEAD_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Proxy on the way to the gateways, http://[USER:PASSWORD@]HOST:PORT, or "direct" for none [default: `proxy` of
+    /// the configuration, else HTTPS_PROXY]. Other users of this machine can see a password that is given here.
+    #[arg(
+        long,
+        env = "FAIRLEAD_PROXY",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL"
+    )]
+    pub proxy: Option<Typed>,
     #[command(flatten)]
     pub log: LogArgs,
     #[command(subcommand)]
@@ -143,9 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_code() {
+    fn debug_shows_no_code_and_no_password() {
         let args = Args::parse_from(["fairlead-agent", "pair", "7KQ2-X9M4TD"]);
         let shown = format!("{args:?}");
         assert!(!shown.contains("X9M4TD"), "{shown}");
+        let proxy = "ftp://ada:s3cret@proxy.test";
+        let args = Args::parse_from(["fairlead-agent", "run", "--proxy", proxy]);
+        let shown = format!("{args:?} {:?}", args.proxy.as_ref().map(Typed::read));
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::{
     journal::{Counts, Journal},
-    renewal::moment,
+    renewal::{REMEDY, moment},
     state::{
-        Identity, Standing, View,
+        Identity, Refused, Standing, View,
         identity::LifeState,
         pairing::Request,
         session::{Session, State},
@@ -60,6 +60,8 @@ pub struct Certificate {
     pub not_after: String,
     /// When the device asks for another one, where its clock is right.
     pub renews_at: String,
+    /// The renewal that was not accepted, where none was accepted since.
+    pub refused: Option<Refused>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -120,6 +122,7 @@ impl Status {
                     not_before: at(life.not_before),
                     not_after: at(life.not_after),
                     renews_at: at(moment::due_at(life, jitter(&identity))),
+                    refused: view.refused()?,
                 });
                 status.device = Some(Device {
                     namespace: identity.namespace,
@@ -169,6 +172,7 @@ impl fmt::Display for Status {
             not_before,
             not_after,
             renews_at,
+            refused,
         }) = &self.certificate
         {
             writeln!(f, "certificate:  {state:?}, {not_before} to {not_after}")?;
@@ -180,6 +184,9 @@ impl fmt::Display for Status {
                 LifeState::Valid | LifeState::NotYetValid => {
                     writeln!(f, "renewal:      asked for from {renews_at} on")?;
                 }
+            }
+            if let Some(Refused { reason, at }) = refused {
+                writeln!(f, "not accepted: {at}: {reason}; {REMEDY}")?;
             }
         }
         match self.process {

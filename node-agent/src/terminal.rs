@@ -26,7 +26,7 @@ pub fn printable(text: &str) -> String {
 /// The same, with so many characters at most.
 pub fn printable_within(text: &str, characters: usize) -> String {
     text.chars()
-        .map(|c| if moves(c) { ' ' } else { c })
+        .map(|c| if surface::is_deceptive(c) { ' ' } else { c })
         .take(characters)
         .collect()
 }
@@ -35,13 +35,6 @@ pub fn printable_within(text: &str, characters: usize) -> String {
 pub fn cut(text: &str, bytes: usize) -> &str {
     let end = text.floor_char_boundary(bytes);
     text.get(..end).unwrap_or(text)
-}
-
-/// Whether a terminal or a window shows something else than the characters in their order: line ends and escapes, but
-/// also what has no width, and what turns the direction of writing.
-fn moves(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A line to standard output. A closed pipe is nobody's fault.

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::{Client, Config};
+use crds::names;
+use jiff::SignedDuration;
+use kube::Client;
 use prometheus_client::registry::Registry;
 use runtime::{
     admin::{AdminArgs, Readiness},
     shutdown::Supervisor,
 };
 
-use crate::{leader::Leader, lease::Election, metrics::Metrics};
+use crate::{
+    authority::plan::Replaced, leader::Leader, lease::Election, metrics::Metrics, report::Report,
+};
 
 /// How long running reconciles may take to end when the process stops.
 const GRACE: Duration = Duration::from_secs(20);
@@ -25,6 +29,10 @@ pub struct App {
     /// `HOST:PORT`.
     pub gateway_address: String,
     pub gateway_dns_names: Vec<String>,
+    /// Life of the gateways' certificate.
+    pub gateway_certificate_ttl: SignedDuration,
+    /// The authority that an administrator gives up.
+    pub replaced: Option<Replaced>,
     /// Unique among the replicas.
     pub name: String,
 }
@@ -37,17 +45,19 @@ impl App {
         let metrics = Metrics::register(&mut registry);
 
         // 2. Clients. The election has its own: watches need patience, a Lease needs none.
-        let config = Config::infer().await.context("find the Kubernetes API")?;
+        let config = runtime::kubeconfig::infer()?;
         let client = Client::try_from(config.clone()).context("connect to the Kubernetes API")?;
-        let mut impatient = config;
+        let mut impatient = config.clone();
         impatient.connect_timeout = Some(ELECTION_TIMEOUT);
         impatient.read_timeout = Some(ELECTION_TIMEOUT);
         impatient.write_timeout = Some(ELECTION_TIMEOUT);
+        let impatient = Client::try_from(impatient)
+            .context("connect to the Kubernetes API for the election")?;
         let election = Election {
-            client: Client::try_from(impatient)
-                .context("connect to the Kubernetes API for the election")?,
+            client: impatient.clone(),
             namespace: self.namespace.clone(),
-            identity: self.name.clone(),
+            identity: names::operator_identity(&self.name),
+            report: Report::new(impatient, &self.name, metrics.clone()),
         };
 
         // 3. Tasks.
@@ -61,6 +71,7 @@ impl App {
         let leader = Leader {
             app: self,
             client,
+            config,
             metrics,
             readiness: readiness.clone(),
         };

@@ -3,10 +3,11 @@
 use std::str::FromStr;
 
 use clap::Parser;
+use jiff::SignedDuration;
 use pairing::spiffe::SpiffeId;
 use runtime::{admin::AdminArgs, log::LogArgs};
 
-use crate::app::App;
+use crate::{app::App, authority::plan::Replaced};
 
 /// Reconciles Fairlead's resources and issues certificates.
 #[derive(Debug, Parser)]
@@ -34,7 +35,21 @@ pub struct Args {
         value_parser = dns_name
     )]
     pub gateway_dns_names: Vec<String>,
-    /// Name of this process among its replicas. Drawn where absent.
+    /// Life of the gateways' serving certificate, in seconds: an hour to 30 days. It is replaced at two thirds of its life.
+    /// For so long can anybody pose as a gateway who stole its key.
+    #[arg(
+        long,
+        env = "FAIRLEAD_GATEWAY_CERTIFICATE_TTL_SECONDS",
+        default_value_t = 604_800,
+        value_parser = clap::value_parser!(u32).range(3600..=2_592_000)
+    )]
+    pub gateway_certificate_ttl_seconds: u32,
+    /// Gives the authority with this pin up: the operator then uses the one in the Secret fairlead-ca, or makes another
+    /// one where the Secret is missing, and every device must be paired again. Without effect while another authority is
+    /// published. `unknown` where nothing names the old one.
+    #[arg(long, env = "FAIRLEAD_REPLACE_AUTHORITY", value_name = "PIN")]
+    pub replace_authority: Option<Replaced>,
+    /// Name of this process among its replicas. Drawn where absent. In the election it begins with fairlead-operator.
     #[arg(long, env = "FAIRLEAD_OPERATOR_NAME")]
     pub name: Option<String>,
     #[command(flatten)]
@@ -51,6 +66,8 @@ impl Args {
             trust_domain,
             gateway_address,
             gateway_dns_names,
+            gateway_certificate_ttl_seconds,
+            replace_authority,
             name,
             admin,
             log,
@@ -61,6 +78,10 @@ impl Args {
             trust_domain,
             gateway_address: gateway_address.0,
             gateway_dns_names,
+            gateway_certificate_ttl: SignedDuration::from_secs(
+                gateway_certificate_ttl_seconds.into(),
+            ),
+            replaced: replace_authority,
             name: name.unwrap_or_else(crate::lease::draw_name),
         };
         app.run(&admin).await

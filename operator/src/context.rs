@@ -11,6 +11,8 @@ use crate::{
     authority::Authority,
     gateways::Gateways,
     invocation::{backlog::Backlog, departed::Departed},
+    pairing_code::room::Places,
+    policies::Policies,
     report::Report,
     watch::{Guard, Sight},
 };
@@ -21,11 +23,15 @@ pub struct Context {
     /// `HOST:PORT` that pairing URIs name.
     pub gateway_address: String,
     pub authority: Arc<Authority>,
+    /// What the published trust bundle holds for devices, base64.
+    pub signed_bundle: String,
     /// Makes password files.
-    pub setup: Setup,
+    pub setup: Arc<Setup>,
     /// The user that the API server takes this process for: `decidedBy` of automatic approvals.
     pub user: Option<String>,
     pub codes: Store<Guard<PairingCode>>,
+    /// Which of them can be used, and which wait to be.
+    pub places: Places,
     pub requests: Store<Guard<PairingRequest>>,
     pub devices: Store<Guard<Device>>,
     /// Since when they have been seen without a break.
@@ -39,6 +45,8 @@ pub struct Context {
     /// How many of them there are, by device and by namespace.
     pub backlog: Backlog,
     pub gateways: Gateways,
+    /// What a signature rests on.
+    pub policies: Policies,
     pub report: Report,
     /// Held while a code is made usable: no two live ones may share an id.
     pub drawing: tokio::sync::Mutex<()>,
@@ -62,7 +70,7 @@ pub mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{authority::trust_bundle::encode, metrics::Metrics, policies::Account};
 
     /// An API server that takes requests and never answers.
     pub fn hanging() -> Client {
@@ -79,10 +87,12 @@ pub mod tests {
         let metrics = Metrics::register(&mut Registry::default());
         Context {
             gateway_address: "gateway.example:7443".to_owned(),
+            signed_bundle: encode(&authority.sign_bundle(1).unwrap()),
             authority: Arc::new(authority),
-            setup: Setup::generate(),
+            setup: Arc::new(Setup::generate()),
             user: None,
             codes: Writer::new(()).as_reader(),
+            places: Places::default(),
             requests: Writer::new(()).as_reader(),
             devices: Writer::new(()).as_reader(),
             devices_sight: Sight::default(),
@@ -94,6 +104,16 @@ pub mod tests {
                 Writer::new(()).as_reader(),
                 Sight::default(),
                 "system".to_owned(),
+            ),
+            policies: Policies::new(
+                Writer::new(()).as_reader(),
+                Writer::new(()).as_reader(),
+                Account::new(
+                    client.clone(),
+                    kube::Config::new(http::Uri::from_static("http://localhost")),
+                    "system".to_owned(),
+                ),
+                metrics.clone(),
             ),
             report: Report::new(client.clone(), "operator-0", metrics),
             drawing: tokio::sync::Mutex::default(),

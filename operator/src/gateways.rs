@@ -243,12 +243,7 @@ fn terms(lease: &Lease) -> (Option<Timestamp>, Duration) {
     let renew_time = spec
         .and_then(|spec| spec.renew_time.as_ref())
         .map(|time| time.0);
-    let seconds = spec
-        .and_then(|spec| spec.lease_duration_seconds)
-        .unwrap_or(crds::names::GATEWAY_LEASE_SECONDS);
-    // A Lease is written by whoever may: no duration may make time overflow.
-    let seconds = u64::try_from(seconds.clamp(1, 3600)).unwrap_or(1);
-    (renew_time, Duration::from_secs(seconds))
+    (renew_time, crds::lease::lasts(lease).unsigned_abs())
 }
 
 #[cfg(test)]

@@ -5,14 +5,20 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{Api, Client, api::PostParams};
-use pairing::opaque::Setup;
+use kube::{Api, Client, Config, api::PostParams};
+use pairing::{bundle::SignedBundle, opaque::Setup};
 use runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    authority::{Authority, store::Store},
+    authority::{
+        Authority,
+        gateway_certificate::Wanted,
+        keeper::{self, Complaints, Keeper},
+        plan::Refusal,
+        store::Store,
+    },
     console_keys,
     context::now,
     loops,
@@ -24,14 +30,17 @@ use crate::{
 const TRY: Duration = Duration::from_secs(30);
 /// How long the leader waits before it tries to begin again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long it waits before it tries again to renew the gateways' certificate, of which ten days are left, or the keys of
-/// the console.
+/// How long the leader waits before it looks again whether the authority's Secret was restored.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long it waits before it tries again to keep the keys of the console.
 const RENEWAL_RETRY: Duration = Duration::from_mins(1);
 
 /// What it takes to lead.
 pub struct Leader {
     pub app: App,
     pub client: Client,
+    /// How the API server is reached, for a client that speaks as another account.
+    pub config: Config,
     pub metrics: Metrics,
     pub readiness: Readiness,
 }
@@ -39,7 +48,9 @@ pub struct Leader {
 /// What the loops need and only the leader has.
 pub struct Begun {
     pub authority: Arc<Authority>,
-    pub setup: Setup,
+    /// As it was published.
+    pub signed_bundle: SignedBundle,
+    pub setup: Arc<Setup>,
     pub user: Option<String>,
 }
 
@@ -50,7 +61,8 @@ impl Leader {
         self.readiness.set(true);
     }
 
-    /// Leads until the term ends. Fails where it takes a person: an authority that is damaged, for example.
+    /// Leads until the term ends. Fails where it takes a person: a pairing setup that is damaged, for example. While the
+    /// authority is missing or another one, the leader signs nothing, is not ready, and looks again.
     pub async fn lead(&self, term: CancellationToken) -> anyhow::Result<()> {
         self.readiness.set(false);
         self.metrics.lead(true);
@@ -58,21 +70,28 @@ impl Leader {
             () = term.cancelled() => return Ok(()),
             begun = self.begin() => begun?,
         };
-        let (begun, renew_at) = begun;
-        let authority = Arc::clone(&begun.authority);
+        let keeper = Keeper::of(self, &begun);
         futures::join!(
             loops::run(self, begun, term.clone()),
-            term.run_until_cancelled(self.renew(&authority, renew_at)),
+            term.run_until_cancelled(keeper.run()),
             term.run_until_cancelled(self.keep_console_keys()),
         );
         Ok(())
     }
 
     /// Sees to all that the loops need. Tries again while the API server does not answer or refuses.
-    async fn begin(&self) -> anyhow::Result<(Begun, Timestamp)> {
+    async fn begin(&self) -> anyhow::Result<Begun> {
+        let mut complaints = Complaints::of(self);
         loop {
             match in_time(self.try_begin()).await {
-                Ok(begun) => return Ok(begun),
+                Ok(Ok(begun)) => {
+                    complaints.end();
+                    return Ok(begun);
+                }
+                Ok(Err(refusal)) => {
+                    complaints.tell(&refusal).await;
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 Err(error) if is_of_the_api_server(&error) => {
                     tracing::warn!(
                         error = error.as_ref() as &dyn std::error::Error,
@@ -85,12 +104,21 @@ impl Leader {
         }
     }
 
-    async fn try_begin(&self) -> anyhow::Result<(Begun, Timestamp)> {
-        let store = self.store();
-        let authority = store.authority(&self.app.trust_domain, now()).await?;
-        store.publish(&authority).await?;
-        let setup = store.setup().await?;
-        let renew_at = self.gateway_certificate(&authority).await?;
+    async fn try_begin(&self) -> anyhow::Result<Result<Begun, Refusal>> {
+        let (store, app) = (self.store(), &self.app);
+        let found = store
+            .find_authority(&app.trust_domain, app.replaced, now())
+            .await?;
+        let authority = match found {
+            Ok(authority) => Arc::new(authority),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let signed_bundle = store.publish(&authority, None, now()).await?;
+        let (setup, is_new) = store.setup().await?;
+        if is_new && store.has_live_codes().await? {
+            keeper::say_setup_replaced(&self.report(), &store).await;
+        }
+        self.gateway_certificate(&authority).await?;
         let user = Api::<SelfSubjectReview>::all(self.client.clone())
             .create(&PostParams::default(), &SelfSubjectReview::default())
             .await
@@ -99,34 +127,12 @@ impl Leader {
             .status
             .and_then(|status| status.user_info)
             .and_then(|user| user.username);
-        Ok((
-            Begun {
-                authority: Arc::new(authority),
-                setup,
-                user,
-            },
-            renew_at,
-        ))
-    }
-
-    /// Renews the gateways' certificate whenever its time has come.
-    async fn renew(&self, authority: &Authority, mut renew_at: Timestamp) {
-        loop {
-            let left = renew_at.duration_since(now());
-            if left.is_positive() {
-                tokio::time::sleep(left.unsigned_abs()).await;
-            }
-            match in_time(self.gateway_certificate(authority)).await {
-                Ok(next) => renew_at = next,
-                Err(error) => {
-                    tracing::error!(
-                        error = error.as_ref() as &dyn std::error::Error,
-                        "Renewing the gateways' certificate failed"
-                    );
-                    tokio::time::sleep(RENEWAL_RETRY).await;
-                }
-            }
-        }
+        Ok(Ok(Begun {
+            authority,
+            signed_bundle,
+            setup: Arc::new(setup),
+            user,
+        }))
     }
 
     /// Makes the console's keys, and rotates them whenever their time has come. What devices need does not wait for them.
@@ -137,7 +143,9 @@ impl Leader {
                 Ok(next) => next
                     .duration_since(now())
                     .max(SignedDuration::from_secs(1))
-                    .unsigned_abs(),
+                    .unsigned_abs()
+                    // Somebody may delete them meanwhile, and a gateway that starts without them has no console.
+                    .min(keeper::LOOK),
                 Err(error) => {
                     tracing::error!(
                         error = error.as_ref() as &dyn std::error::Error,
@@ -150,11 +158,17 @@ impl Leader {
         }
     }
 
-    async fn gateway_certificate(&self, authority: &Authority) -> anyhow::Result<Timestamp> {
-        let (renew_at, issued) = self
-            .store()
-            .gateway_certificate(authority, &self.app.gateway_dns_names, now())
-            .await?;
+    /// Sees to the gateways' certificate; returns when to come back.
+    pub(crate) async fn gateway_certificate(
+        &self,
+        authority: &Authority,
+    ) -> anyhow::Result<Timestamp> {
+        let wanted = Wanted {
+            authority,
+            dns_names: &self.app.gateway_dns_names,
+            ttl: self.app.gateway_certificate_ttl,
+        };
+        let (renew_at, issued) = self.store().gateway_certificate(wanted, now()).await?;
         if issued {
             self.metrics.certificate("gateway");
             tracing::info!(%renew_at, "Issued the gateways' certificate");
@@ -166,7 +180,7 @@ impl Leader {
         Report::new(self.client.clone(), &self.app.name, self.metrics.clone())
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store {
             client: self.client.clone(),
             namespace: self.app.namespace.clone(),
@@ -175,7 +189,7 @@ impl Leader {
 }
 
 /// One try, given up when its time is over.
-async fn in_time<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) async fn in_time<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::time::timeout(TRY, work)
         .await
         .context("wait for the API server")?
@@ -196,23 +210,30 @@ mod tests {
     use super::*;
     use crate::pretended::Server;
 
-    /// What the programs mount and read is there once a leader has begun.
-    #[tokio::test]
-    async fn a_leader_begins_with_all_that_others_need_of_it() {
-        let server = Server::default();
-        let leader = Leader {
+    fn leader(server: &Server) -> Leader {
+        Leader {
             app: App {
                 namespace: "system".to_owned(),
                 trust_domain: "test.example".to_owned(),
                 gateway_address: "gateway.example:7443".to_owned(),
                 gateway_dns_names: Vec::new(),
+                gateway_certificate_ttl: SignedDuration::from_hours(7 * 24),
+                replaced: None,
                 name: "operator-0".to_owned(),
             },
             client: server.client(),
+            config: Config::new(http::Uri::from_static("http://localhost")),
             metrics: Metrics::register(&mut Registry::default()),
             readiness: Readiness::default(),
-        };
-        let (begun, _) = leader.try_begin().await.unwrap();
+        }
+    }
+
+    /// What the programs mount and read is there once a leader has begun.
+    #[tokio::test]
+    async fn a_leader_begins_with_all_that_others_need_of_it() {
+        let server = Server::default();
+        let leader = leader(&server);
+        let begun = leader.try_begin().await.unwrap().unwrap();
         assert_eq!(begun.user.as_deref(), Some("operator"));
         for secret in [
             names::CA_SECRET,
@@ -238,6 +259,47 @@ mod tests {
             () = leader.keep_console_keys() => unreachable!("it never ends"),
             made = tokio::time::timeout(TRY, kept) => made.unwrap(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_authority_was_deleted_changes_nothing_says_so_and_begins_once_it_is_back()
+     {
+        let server = Server::default();
+        leader(&server).begin().await.unwrap();
+        let secret = format!("secrets/{}", names::CA_SECRET);
+        let kept = server.get(&secret).unwrap();
+        server.remove(&secret);
+        let others = [
+            format!("configmaps/{}", names::TRUST_BUNDLE),
+            format!("secrets/{}", names::GATEWAY_TLS_SECRET),
+        ];
+        let before = others.clone().map(|other| server.get(&other));
+
+        let mut registry = Registry::default();
+        let leader = Leader {
+            metrics: Metrics::register(&mut registry),
+            ..leader(&server)
+        };
+        let refused = |registry: &Registry| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+            text.contains("\nauthority_refused 1\n")
+        };
+        let restored = async {
+            while server.events().is_empty() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            assert_eq!(server.events(), ["AuthorityMissing"]);
+            assert!(refused(&registry));
+            assert!(server.get(&secret).is_none());
+            assert_eq!(others.clone().map(|other| server.get(&other)), before);
+            server.put(&secret, kept);
+        };
+        let both = async { tokio::join!(leader.begin(), restored) };
+        let (begun, ()) = tokio::time::timeout(TRY * 4, both).await.unwrap();
+        begun.unwrap();
+        assert!(!refused(&registry));
+        assert_eq!(others.clone().map(|other| server.get(&other)), before);
     }
 
     #[tokio::test(start_paused = true)]

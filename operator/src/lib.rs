@@ -8,6 +8,7 @@
 //! - [`authority`]: the certificate authority, and what it signs;
 //! - [`console_keys`]: what seals the sessions of console users;
 //! - [`watch`] and [`gateways`]: what happens in the cluster, seen once and shared;
+//! - [`policies`]: whether the admission policies are in force on which a signature rests;
 //! - [`reconcile`]: what every kind's loop has in common;
 //! - [`pairing_code`], [`pairing_request`], [`device`], [`invocation`]: one loop each, observe → plan → apply;
 //! - [`report`] and [`metrics`]: what people see of it;
@@ -30,6 +31,7 @@ pub mod loops;
 pub mod metrics;
 pub mod pairing_code;
 pub mod pairing_request;
+pub mod policies;
 #[cfg(test)]
 mod pretended;
 pub mod reconcile;

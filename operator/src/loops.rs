@@ -11,7 +11,10 @@ use futures::{
     future::{BoxFuture, Shared},
     stream,
 };
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    coordination::v1::Lease,
+};
 use kube::{
     Api, Resource,
     runtime::{
@@ -22,11 +25,14 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authority::trust_bundle::encode,
     context::{Context, now},
     gateways::{Gateways, Wake},
     invocation::{self, backlog::Backlog},
     leader::{Begun, Leader},
+    pairing_code::room::Places,
     pairing_request::plan::{Stage, stage},
+    policies::{Account, Policies},
     reconcile::drive,
     watch::{Guard, Watch},
 };
@@ -40,6 +46,9 @@ struct Watches {
     invocations: Watch<CapabilityInvocation>,
     /// Those of gateways.
     leases: Watch<Lease>,
+    /// Nobody waits for these but who signs: without the right to see them, all else goes on.
+    policies: Watch<ValidatingAdmissionPolicy>,
+    bindings: Watch<ValidatingAdmissionPolicyBinding>,
 }
 
 /// Runs until the term ends and what was begun is done.
@@ -63,6 +72,8 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         devices,
         invocations,
         leases,
+        policies,
+        bindings,
     } = watches;
     futures::join!(
         codes.run(term.clone()),
@@ -70,8 +81,10 @@ pub async fn run(leader: &Leader, begun: Begun, term: CancellationToken) {
         devices.run(term.clone()),
         invocations.run(term.clone()),
         leases.run(term.clone()),
+        policies.run(term.clone()),
+        bindings.run(term.clone()),
         wake.run(context.gateways.clone(), lease_news, term.clone()),
-        invocation::retention::run(leader.client.clone(), leader.metrics.clone(), term.clone()),
+        invocation::retention::run(leader.client.clone(), leader.report(), term.clone()),
         loops,
     );
 }
@@ -87,6 +100,8 @@ impl Watches {
             devices: Watch::new(Api::all(client()), Config::default()),
             invocations: Watch::new(Api::all(client()), Config::default().fields(&still_open())),
             leases: Watch::new(leases, Config::default().labels(&gateways)),
+            policies: Watch::new(Api::all(client()), Config::default()),
+            bindings: Watch::new(Api::all(client()), Config::default()),
         }
     }
 
@@ -95,6 +110,7 @@ impl Watches {
         leader: &Leader,
         Begun {
             authority,
+            signed_bundle,
             setup,
             user,
         }: Begun,
@@ -103,9 +119,11 @@ impl Watches {
             client: leader.client.clone(),
             gateway_address: leader.app.gateway_address.clone(),
             authority,
+            signed_bundle: encode(&signed_bundle),
             setup,
             user,
             codes: self.codes.store(),
+            places: Places::default(),
             requests: self.requests.store(),
             devices: self.devices.store(),
             devices_sight: self.devices.sight(),
@@ -117,6 +135,16 @@ impl Watches {
                 self.leases.store(),
                 self.leases.sight(),
                 leader.app.namespace.clone(),
+            ),
+            policies: Policies::new(
+                self.policies.store(),
+                self.bindings.store(),
+                Account::new(
+                    leader.client.clone(),
+                    leader.config.clone(),
+                    leader.app.namespace.clone(),
+                ),
+                leader.metrics.clone(),
             ),
             report: leader.report(),
             drawing: tokio::sync::Mutex::default(),
@@ -165,7 +193,11 @@ fn loops(
         ..
     } = watches;
     let shared = || Arc::clone(context);
-    let of_codes = codes.listen();
+    // Counted before it is looked at.
+    let of_codes = each(codes.listen(), shared(), |context, code| {
+        let seen = context.codes.get(code);
+        context.places.note(code, seen.as_deref())
+    });
     let of_requests = stream::select(
         requests.listen(),
         each(codes.listen(), shared(), |context, code| {

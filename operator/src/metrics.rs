@@ -15,6 +15,8 @@ pub struct Metrics {
     transitions: Family<Transition, Counter>,
     certificates: Family<Certificate, Counter>,
     leading: Gauge,
+    policy_checks: Family<PolicyCheck, Counter>,
+    authority_refused: Gauge,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -33,6 +35,12 @@ struct Transition {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Certificate {
     purpose: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct PolicyCheck {
+    policy: &'static str,
+    result: &'static str,
 }
 
 /// A reconcile that runs.
@@ -59,6 +67,8 @@ impl Metrics {
             transitions: Family::default(),
             certificates: Family::default(),
             leading: Gauge::default(),
+            policy_checks: Family::default(),
+            authority_refused: Gauge::default(),
         };
         registry.register(
             "reconcile_duration_seconds",
@@ -80,6 +90,16 @@ impl Metrics {
             "1 while this process reconciles",
             metrics.leading.clone(),
         );
+        registry.register(
+            "policy_checks",
+            "Looks at admission policies before a signature, by policy and result: in_force, not_in_force, unverified",
+            metrics.policy_checks.clone(),
+        );
+        registry.register(
+            "authority_refused",
+            "1 while the Secret of the authority is missing, damaged or another one's",
+            metrics.authority_refused.clone(),
+        );
         metrics
     }
 
@@ -100,6 +120,16 @@ impl Metrics {
         self.certificates
             .get_or_create(&Certificate { purpose })
             .inc();
+    }
+
+    pub(crate) fn policy_checked(&self, policy: &'static str, result: &'static str) {
+        self.policy_checks
+            .get_or_create(&PolicyCheck { policy, result })
+            .inc();
+    }
+
+    pub(crate) fn refuse_authority(&self, is_refused: bool) {
+        self.authority_refused.set(i64::from(is_refused));
     }
 
     pub(crate) fn lead(&self, leads: bool) {

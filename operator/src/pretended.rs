@@ -60,6 +60,11 @@ impl Server {
         self.held().objects.get(object).cloned()
     }
 
+    /// Deletes an object.
+    pub fn remove(&self, object: &str) {
+        self.held().objects.remove(object);
+    }
+
     pub fn put(&self, object: &str, value: impl serde::Serialize) {
         let value = serde_json::to_value(value).unwrap();
         self.held().store(object, value);
@@ -68,6 +73,11 @@ impl Server {
     /// Of two that create the same object, the other one is quicker.
     pub fn another_is_quicker_with(&self, value: impl serde::Serialize) {
         self.held().quicker = Some(serde_json::to_value(value).unwrap());
+    }
+
+    /// Somebody deletes the object.
+    pub fn delete(&self, object: &str) {
+        self.held().objects.remove(object);
     }
 
     /// Changes of that resource are refused from now on, as by a schema.
@@ -117,14 +127,32 @@ impl Held {
         if parts.method != Method::GET && self.refused == Some(resource) {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
+        let listed = [("devices", "Device"), ("pairingcodes", "PairingCode")];
+        let listed = listed.iter().find(|(resource, _)| *resource == name);
+        if let (&Method::GET, Some((resource, kind))) = (&parts.method, listed) {
+            return (StatusCode::OK, self.list(&format!("{resource}/"), kind));
+        }
         let known = self.objects.get(&object).cloned();
         match (&parts.method, known) {
             (&Method::POST, _) => self.create(name, body),
             (&Method::PATCH, None) if is_apply(parts) => {
                 (StatusCode::OK, self.store(&object, body))
             }
+            // As the API server does with Leases.
+            (&Method::PUT, None) if resource == "leases" && body["metadata"]["uid"].is_null() => {
+                (StatusCode::CREATED, self.store(&object, body))
+            }
+            (&Method::PUT, None) => failure(StatusCode::CONFLICT, "Conflict"),
             (_, None) => failure(StatusCode::NOT_FOUND, "NotFound"),
             (&Method::GET, Some(known)) => (StatusCode::OK, known),
+            (&Method::PUT, Some(known)) => {
+                if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
+                    return failure(StatusCode::CONFLICT, "Conflict");
+                }
+                let mut body = body;
+                body["metadata"]["uid"] = known["metadata"]["uid"].clone();
+                (StatusCode::OK, self.store(&object, body))
+            }
             (&Method::PATCH, Some(mut known)) => {
                 let wanted = &body["metadata"]["resourceVersion"];
                 if !wanted.is_null() && *wanted != known["metadata"]["resourceVersion"] {
@@ -162,6 +190,17 @@ impl Held {
             return failure(StatusCode::CONFLICT, "AlreadyExists");
         }
         (StatusCode::CREATED, self.store(&object, body))
+    }
+
+    fn list(&self, prefix: &str, kind: &str) -> Value {
+        let objects = self.objects.iter();
+        let items: Vec<_> = objects
+            .filter(|(object, _)| object.starts_with(prefix))
+            .map(|(_, value)| value)
+            .collect();
+        json!({
+            "apiVersion": "fairlead.dev/v1alpha1", "kind": format!("{kind}List"), "metadata": {}, "items": items,
+        })
     }
 
     fn store(&mut self, object: &str, mut value: Value) -> Value {

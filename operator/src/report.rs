@@ -140,6 +140,7 @@ fn kind_label(kind: &str) -> &'static str {
         "Device" => "Device",
         "CapabilityInvocation" => "CapabilityInvocation",
         "Secret" => "Secret",
+        "Lease" => "Lease",
         _ => "other",
     }
 }

@@ -32,6 +32,10 @@ impl KeyFingerprint {
         Ok(Self::of_spki(parse(der)?.public_key().raw))
     }
 
+    pub(crate) fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -8,10 +8,12 @@
 //! - [`exporter`]: what ties that proof to one TLS connection (RFC 8446, section 7.5);
 //! - [`key`]: the name of a key, which is a device's identity;
 //! - [`certificate`]: what a client certificate says: a stranger's or a device's;
-//! - [`spiffe`]: the name that a device's certificate carries.
+//! - [`spiffe`]: the name that a device's certificate carries;
+//! - [`bundle`]: the authorities that a device trusts, signed so that a gateway cannot change them.
 //!
 //! No I/O, no async, no Kubernetes, no gRPC.
 
+pub mod bundle;
 pub mod certificate;
 pub mod code;
 pub mod exporter;

@@ -32,6 +32,20 @@ pub const MAX_DEVICE_MESSAGE_BYTES: usize = 256 * 1024 + 16 * 1024;
 pub const MAX_ENROLLEE_MESSAGE_BYTES: usize = 32 * 1024;
 /// Largest message that a device reads from a gateway, in bytes: a dispatch with the largest input, or a bundle.
 pub const MAX_GATEWAY_MESSAGE_BYTES: usize = 128 * 1024;
+/// Bytes of one HTTP/2 call that a peer may send before they are read. The default of RFC 9113 (section 6.9.2); the
+/// libraries' own is megabytes.
+pub const STREAM_WINDOW: u32 = 65_535;
+/// Bytes of all calls of a connection that a peer may send before they are read.
+///
+/// h2 allows a connection to hold unread frames whose overhead sums up to half of this window, and ends the connection
+/// beyond that with `ENHANCE_YOUR_CALM`, `too_many_data_frames`. A DATA frame of `n` bytes below 256 counts as 256 - `n`.
+/// An honest peer fills the window of its stream while the other side stands still. The smallest messages that come in
+/// numbers carry the ID of an invocation and have 45 bytes or more: 65,535 / 45 frames of 211 bytes of overhead each are
+/// 307,000 bytes, so half of this window is more. Of heartbeats it allows 1,300.
+///
+/// An idle connection costs nothing of it: a window is credit. A hostile peer of a gateway can have the window's bytes
+/// held and half as much overhead.
+pub const CONNECTION_WINDOW: u32 = 640 * 1024;
 /// Trailer that says, in milliseconds, when to try again.
 pub const RETRY_AFTER: &str = "retry-after-ms";
 

@@ -1,123 +1,61 @@
 //! Whether a value is what a schema asks for.
+//!
+//! Each comparison is charged to a bound ([`Work`]) before it is made. Text is built at most once, where the whole check
+//! ends: inner checks, whose answer only decides which way to go on, are [`Silent`].
 
-use std::{collections::HashSet, fmt};
+use std::{cmp::Ordering, collections::HashSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::{
-    node::{Arrays, Contains, Kind, Node, Numbers, Objects, Rules, Strings, Types},
-    read::{escaped, shortened},
-    values,
+    mismatch::{Mismatch, Path, Report, Silent, Stop, Told},
+    node::{
+        Arrays, Condition, Contains, Kind, Listed, Node, Numbers, Objects, Rules, Strings, Types,
+    },
+    read::shortened,
+    values::{self, Member},
+    work::{Spent, Work, of_lookup, of_text},
 };
 
-/// Most bytes of a place.
-const MAX_PLACE: usize = 192;
-/// Most bytes of what is expected there.
-const MAX_EXPECTED: usize = 288;
 /// Most bytes of one name or value of the schema.
 const MAX_QUOTED: usize = 64;
+/// Steps to look at one schema.
+const OF_NODE: usize = 4;
+/// Steps to keep an item in a set, beside those for its hash.
+const TO_KEEP: usize = 24;
+/// Steps to make a value of a name, beside those of its text.
+pub const TO_COPY: usize = 12;
 
-/// Where a value is not what a schema asks for. The text names the place as a JSON Pointer (RFC 6901) and what is
-/// expected there, in 512 bytes at most; it does not repeat what was there.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub struct Mismatch {
-    at: String,
-    expected: String,
-}
-
-impl Mismatch {
-    /// JSON Pointer; empty for the whole value.
-    pub fn place(&self) -> &str {
-        &self.at
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.at.is_empty() {
-            write!(f, "{}: ", self.at)?;
-        }
-        f.write_str(&self.expected)
-    }
-}
-
-/// The steps from the value to what is looked at.
-struct Path<'a> {
-    before: Option<&'a Self>,
-    step: Step<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Start,
-    Name(&'a str),
-    Index(usize),
-}
-
-impl Path<'_> {
-    fn write(&self, into: &mut String) {
-        if let Some(before) = self.before {
-            before.write(into);
-        }
-        match self.step {
-            Step::Start => {}
-            Step::Name(name) => {
-                into.push('/');
-                into.push_str(&escaped(name));
-            }
-            Step::Index(index) => {
-                into.push('/');
-                into.push_str(&index.to_string());
-            }
-        }
-    }
-
-    fn expects(&self, expected: impl AsRef<str>) -> Mismatch {
-        let mut at = String::new();
-        self.write(&mut at);
-        Mismatch {
-            at: shortened(&at, MAX_PLACE),
-            expected: shortened(expected.as_ref(), MAX_EXPECTED),
-        }
-    }
-
-    fn name<'a>(&'a self, name: &'a str) -> Path<'a> {
-        Path {
-            before: Some(self),
-            step: Step::Name(name),
-        }
-    }
-
-    fn index(&self, index: usize) -> Path<'_> {
-        Path {
-            before: Some(self),
-            step: Step::Index(index),
-        }
-    }
-}
-
-pub fn check(node: &Node, value: &Value) -> Result<(), Mismatch> {
-    let start = Path {
-        before: None,
-        step: Step::Start,
-    };
-    of_node(node, value, &start)
+/// Says what is wrong with the value, if anything.
+pub fn check(node: &Node, value: &Value, work: &Work) -> Result<(), Stop<Mismatch>> {
+    of_node::<Told>(node, value, &Path::START, work)
 }
 
 /// As [`check`], where nobody asks why.
-pub fn is_accepted(node: &Node, value: &Value) -> bool {
-    check(node, value).is_ok()
-}
-
-fn of_node(node: &Node, value: &Value, path: &Path<'_>) -> Result<(), Mismatch> {
-    match &node.kind {
-        Kind::Anything => Ok(()),
-        Kind::Nothing => Err(path.expects("must not be there")),
-        Kind::Rules(rules) => of_rules(rules, value, path),
+pub fn is_accepted(node: &Node, value: &Value, work: &Work) -> Result<bool, Spent> {
+    match of_node::<Silent>(node, value, &Path::START, work) {
+        Ok(()) => Ok(true),
+        Err(Stop::Misfit(())) => Ok(false),
+        Err(Stop::Spent) => Err(Spent),
     }
 }
 
-fn of_rules(rules: &Rules, value: &Value, path: &Path<'_>) -> Result<(), Mismatch> {
+type Checked<R> = Result<(), Stop<<R as Report>::Misfit>>;
+
+fn misfit<R: Report>(path: &Path<'_>, expected: impl FnOnce() -> String) -> Checked<R> {
+    Err(Stop::Misfit(R::misfit(path, expected)))
+}
+
+fn of_node<R: Report>(node: &Node, value: &Value, path: &Path<'_>, work: &Work) -> Checked<R> {
+    work.spend(OF_NODE)?;
+    match &node.kind {
+        Kind::Anything => Ok(()),
+        Kind::Nothing => misfit::<R>(path, || "must not be there".to_owned()),
+        Kind::Rules(rules) => of_rules::<R>(rules, value, path, work),
+    }
+}
+
+fn of_rules<R: Report>(rules: &Rules, value: &Value, path: &Path<'_>, work: &Work) -> Checked<R> {
     let Rules {
         types,
         values,
@@ -135,65 +73,86 @@ fn of_rules(rules: &Rules, value: &Value, path: &Path<'_>) -> Result<(), Mismatc
     if let Some(types) = types
         && !Types::of(value).is_within(*types)
     {
-        let is = Types::of(value).words();
-        return Err(path.expects(format!("must be {} and is {is}", types.words())));
+        return misfit::<R>(path, || {
+            let is = Types::of(value).words();
+            format!("must be {} and is {is}", types.words())
+        });
     }
-    let listed = |values: &[Value]| values.iter().any(|known| values::same(known, value));
     if let Some(values) = values
-        && !listed(values)
+        && !values.has(value, work)?
     {
-        return Err(path.expects(format!("must be {}", alternatives(values))));
+        return misfit::<R>(path, || format!("must be {}", alternatives(values)));
     }
-    if let Some(constant) = constant
-        && !values::same(constant, value)
-    {
-        return Err(path.expects(format!("must be {}", quoted(constant))));
+    if let Some(constant) = constant {
+        let mut steps = 0;
+        let order = values::order(constant, value, &mut steps);
+        work.spend(steps)?;
+        if order.is_ne() {
+            return misfit::<R>(path, || format!("must be {}", quoted(constant)));
+        }
     }
     match value {
         Value::Null | Value::Bool(_) => {}
-        Value::Number(number) => of_number(numbers, number, path)?,
-        Value::String(text) => of_string(strings, text, path)?,
-        Value::Array(items) => of_array(arrays, items, path)?,
-        Value::Object(members) => of_object(objects, value, members, path)?,
+        Value::Number(number) => of_number::<R>(numbers, number, path)?,
+        Value::String(text) => of_string::<R>(strings, text, path, work)?,
+        Value::Array(items) => of_array::<R>(arrays, items, path, work)?,
+        Value::Object(members) => of_object::<R>(objects, value, members, path, work)?,
     }
     for node in all {
-        of_node(node, value, path)?;
+        of_node::<R>(node, value, path, work)?;
     }
     if let Some(nodes) = any
-        && !nodes.iter().any(|node| is_accepted(node, value))
+        && !crate::work::any(nodes, |node| is_accepted(node, value, work))?
     {
-        return Err(none_of(nodes, value, path));
+        return none_of::<R>(nodes, value, path, work);
     }
     if let Some(nodes) = one {
-        match nodes.iter().filter(|node| is_accepted(node, value)).count() {
-            0 => return Err(none_of(nodes, value, path)),
+        let mut count = 0;
+        for node in nodes {
+            count += usize::from(is_accepted(node, value, work)?);
+        }
+        match count {
+            0 => return none_of::<R>(nodes, value, path, work),
             1 => {}
             count => {
-                let expected = format!("must fit one alternative and fits {count}");
-                return Err(path.expects(expected));
+                return misfit::<R>(path, || {
+                    format!("must fit one alternative and fits {count}")
+                });
             }
         }
     }
     if let Some(node) = not
-        && is_accepted(node, value)
+        && is_accepted(node, value, work)?
     {
-        return Err(path.expects("must not be what the schema excludes here"));
+        return misfit::<R>(path, || {
+            "must not be what the schema excludes here".to_owned()
+        });
     }
-    if let Some(condition) = condition {
-        let follows = if is_accepted(&condition.when, value) {
-            &condition.then
+    if let Some(Condition {
+        when,
+        then,
+        otherwise,
+    }) = condition
+    {
+        let follows = if is_accepted(when, value, work)? {
+            then
         } else {
-            &condition.otherwise
+            otherwise
         };
         if let Some(node) = follows {
-            of_node(node, value, path)?;
+            of_node::<R>(node, value, path, work)?;
         }
     }
     Ok(())
 }
 
-/// Where one alternative alone is for values of this type, what it asks for says more.
-fn none_of(nodes: &[std::sync::Arc<Node>], value: &Value, path: &Path<'_>) -> Mismatch {
+/// Where only one alternative is for values of this type, its demand says more than the number of alternatives.
+fn none_of<R: Report>(
+    nodes: &[std::sync::Arc<Node>],
+    value: &Value,
+    path: &Path<'_>,
+    work: &Work,
+) -> Checked<R> {
     let is_for = |node: &Node| match &node.kind {
         Kind::Anything => true,
         Kind::Nothing => false,
@@ -201,20 +160,19 @@ fn none_of(nodes: &[std::sync::Arc<Node>], value: &Value, path: &Path<'_>) -> Mi
             .types
             .is_none_or(|types| Types::of(value).is_within(types)),
     };
-    let mut fitting = nodes.iter().filter(|node| is_for(node));
-    if let (Some(only), None) = (fitting.next(), fitting.next())
-        && let Err(mismatch) = of_node(only, value, path)
-    {
-        return mismatch;
+    // A second look at an alternative: were it taken where nobody reads the text, each level would double the work.
+    if R::IS_READ {
+        let mut fitting = nodes.iter().filter(|node| is_for(node));
+        if let (Some(only), None) = (fitting.next(), fitting.next()) {
+            of_node::<R>(only, value, path, work)?;
+        }
     }
-    path.expects(format!("must fit one of {} alternatives", nodes.len()))
+    misfit::<R>(path, || {
+        format!("must fit one of {} alternatives", nodes.len())
+    })
 }
 
-fn of_number(
-    rules: &Numbers,
-    number: &serde_json::Number,
-    path: &Path<'_>,
-) -> Result<(), Mismatch> {
+fn of_number<R: Report>(rules: &Numbers, number: &Number, path: &Path<'_>) -> Checked<R> {
     let Numbers {
         minimum,
         above,
@@ -222,28 +180,25 @@ fn of_number(
         below,
         multiple_of,
     } = rules;
-    let bound =
-        |limit: &Option<serde_json::Number>, fails: fn(std::cmp::Ordering) -> bool, words| {
-            match limit {
-                Some(limit) if fails(values::compare(number, limit)) => {
-                    Err(path.expects(format!("must be {words} {limit}")))
-                }
-                _ => Ok(()),
-            }
-        };
-    bound(minimum, std::cmp::Ordering::is_lt, "at least")?;
-    bound(above, std::cmp::Ordering::is_le, "more than")?;
-    bound(maximum, std::cmp::Ordering::is_gt, "at most")?;
-    bound(below, std::cmp::Ordering::is_ge, "less than")?;
+    let bound = |limit: &Option<Number>, fails: fn(Ordering) -> bool, words| match limit {
+        Some(limit) if fails(values::compare(number, limit)) => {
+            misfit::<R>(path, || format!("must be {words} {limit}"))
+        }
+        _ => Ok(()),
+    };
+    bound(minimum, Ordering::is_lt, "at least")?;
+    bound(above, Ordering::is_le, "more than")?;
+    bound(maximum, Ordering::is_gt, "at most")?;
+    bound(below, Ordering::is_ge, "less than")?;
     if let Some(divisor) = multiple_of
         && !is_multiple(number, *divisor)
     {
-        return Err(path.expects(format!("must be a multiple of {divisor}")));
+        return misfit::<R>(path, || format!("must be a multiple of {divisor}"));
     }
     Ok(())
 }
 
-fn is_multiple(number: &serde_json::Number, divisor: i64) -> bool {
+fn is_multiple(number: &Number, divisor: i64) -> bool {
     match values::whole(number) {
         Some(whole) => whole % i128::from(divisor) == 0,
         // The remainder of two doubles is exact.
@@ -257,43 +212,54 @@ fn is_multiple(number: &serde_json::Number, divisor: i64) -> bool {
     }
 }
 
-fn of_string(rules: &Strings, text: &str, path: &Path<'_>) -> Result<(), Mismatch> {
+fn of_string<R: Report>(rules: &Strings, text: &str, path: &Path<'_>, work: &Work) -> Checked<R> {
     let Strings { min, max, pattern } = rules;
     if min.is_some() || max.is_some() {
+        work.spend(of_text(text.len()))?;
         let count = text.chars().count();
-        sized(count, *min, *max, "characters", path)?;
+        sized::<R>(count, *min, *max, "characters", path)?;
     }
     if let Some(pattern) = pattern
-        && !pattern.is_match(text)
+        && !pattern.is_match(text, work)?
     {
-        let quoted = shortened(pattern.text(), MAX_QUOTED * 2);
-        return Err(path.expects(format!("must match {quoted}")));
+        return misfit::<R>(path, || {
+            format!("must match {}", shortened(pattern.text(), MAX_QUOTED * 2))
+        });
     }
     Ok(())
 }
 
-fn sized(
+fn sized<R: Report>(
     count: usize,
     min: Option<u64>,
     max: Option<u64>,
     what: &str,
     path: &Path<'_>,
-) -> Result<(), Mismatch> {
+) -> Checked<R> {
     let has = count as u64;
     if let Some(min) = min
         && has < min
     {
-        return Err(path.expects(format!("must have at least {min} {what} and has {has}")));
+        return misfit::<R>(path, || {
+            format!("must have at least {min} {what} and has {has}")
+        });
     }
     if let Some(max) = max
         && has > max
     {
-        return Err(path.expects(format!("must have at most {max} {what} and has {has}")));
+        return misfit::<R>(path, || {
+            format!("must have at most {max} {what} and has {has}")
+        });
     }
     Ok(())
 }
 
-fn of_array(rules: &Arrays, items: &[Value], path: &Path<'_>) -> Result<(), Mismatch> {
+fn of_array<R: Report>(
+    rules: &Arrays,
+    items: &[Value],
+    path: &Path<'_>,
+    work: &Work,
+) -> Checked<R> {
     let Arrays {
         first,
         rest,
@@ -302,42 +268,46 @@ fn of_array(rules: &Arrays, items: &[Value], path: &Path<'_>) -> Result<(), Mism
         unique,
         contains,
     } = rules;
-    sized(items.len(), *min, *max, "items", path)?;
-    for (index, item) in items.iter().enumerate() {
+    sized::<R>(items.len(), *min, *max, "items", path)?;
+    let described = if rest.is_some() {
+        items.len()
+    } else {
+        first.len()
+    };
+    for (index, item) in items.iter().enumerate().take(described) {
         if let Some(node) = first.get(index).or(rest.as_ref()) {
-            of_node(node, item, &path.index(index))?;
+            of_node::<R>(node, item, &path.index(index), work)?;
         }
     }
     if *unique {
-        let mut seen = HashSet::with_capacity(items.len());
+        let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
-            let mut key = String::new();
-            values::key(item, &mut key);
-            if !seen.insert(key) {
-                let path = path.index(index);
-                return Err(path.expects("must not be the same as an item before it"));
+            work.spend(TO_KEEP + values::size(item) * 4)?;
+            if !seen.insert(Member(item)) {
+                return misfit::<R>(&path.index(index), || {
+                    "must not be the same as an item before it".to_owned()
+                });
             }
         }
     }
     if let Some(Contains { node, min, max }) = contains {
-        let fitting = items.iter().filter(|item| is_accepted(node, item)).count();
-        sized(
-            fitting,
-            Some(*min),
-            *max,
-            "items of the kind that contains asks for",
-            path,
-        )?;
+        let mut fitting = 0;
+        for item in items {
+            fitting += usize::from(is_accepted(node, item, work)?);
+        }
+        let what = "items of the kind that contains asks for";
+        sized::<R>(fitting, Some(*min), *max, what, path)?;
     }
     Ok(())
 }
 
-fn of_object(
+fn of_object<R: Report>(
     rules: &Objects,
     value: &Value,
     members: &Map<String, Value>,
     path: &Path<'_>,
-) -> Result<(), Mismatch> {
+    work: &Work,
+) -> Checked<R> {
     let Objects {
         properties,
         patterns,
@@ -349,59 +319,69 @@ fn of_object(
         required_with,
         with,
     } = rules;
-    let lacks = |name: &String| {
-        (!members.contains_key(name)).then(|| {
-            let name = shortened(name, MAX_QUOTED);
-            path.expects(format!("must have the property {name}"))
-        })
+    let has = |name: &String| {
+        work.spend(of_lookup(members.len(), name))?;
+        Ok::<bool, Spent>(members.contains_key(name))
     };
-    if let Some(mismatch) = required.iter().find_map(lacks) {
-        return Err(mismatch);
-    }
-    sized(members.len(), *min, *max, "properties", path)?;
-    for (name, member) in members {
+    let has_all = |needed: &[String]| {
+        for name in needed {
+            if !has(name)? {
+                return misfit::<R>(path, || {
+                    format!("must have the property {}", shortened(name, MAX_QUOTED))
+                });
+            }
+        }
+        Ok(())
+    };
+    has_all(required)?;
+    sized::<R>(members.len(), *min, *max, "properties", path)?;
+    let are_described =
+        names.is_some() || others.is_some() || !properties.is_empty() || !patterns.is_empty();
+    for (name, member) in members.iter().filter(|_| are_described) {
         let here = path.name(name);
-        if let Some(node) = names
-            && !is_accepted(node, &Value::String(name.clone()))
-        {
-            return Err(here.expects("must not have this name"));
+        if let Some(node) = names {
+            work.spend(TO_COPY + of_text(name.len()))?;
+            if !is_accepted(node, &Value::String(name.clone()), work)? {
+                return misfit::<R>(&here, || "must not have this name".to_owned());
+            }
         }
         let mut is_named = false;
+        work.spend(of_lookup(properties.len(), name))?;
         if let Some(node) = properties.get(name) {
             is_named = true;
-            of_node(node, member, &here)?;
+            of_node::<R>(node, member, &here, work)?;
         }
         for (pattern, node) in patterns {
-            if pattern.is_match(name) {
+            if pattern.is_match(name, work)? {
                 is_named = true;
-                of_node(node, member, &here)?;
+                of_node::<R>(node, member, &here, work)?;
             }
         }
         match others {
-            Some(node) if !is_named && node.kind == Kind::Nothing => {
-                return Err(here.expects("must not be there: the schema has no such property"));
+            Some(node) if !is_named && matches!(node.kind, Kind::Nothing) => {
+                return misfit::<R>(&here, || {
+                    "must not be there: the schema has no such property".to_owned()
+                });
             }
-            Some(node) if !is_named => of_node(node, member, &here)?,
+            Some(node) if !is_named => of_node::<R>(node, member, &here, work)?,
             Some(_) | None => {}
         }
     }
     for (name, needed) in required_with {
-        if members.contains_key(name)
-            && let Some(mismatch) = needed.iter().find_map(lacks)
-        {
-            return Err(mismatch);
+        if has(name)? {
+            has_all(needed)?;
         }
     }
     for (name, node) in with {
-        if members.contains_key(name) {
-            of_node(node, value, path)?;
+        if has(name)? {
+            of_node::<R>(node, value, path, work)?;
         }
     }
     Ok(())
 }
 
-fn alternatives(values: &[Value]) -> String {
-    let listed: Vec<String> = values.iter().map(quoted).collect();
+fn alternatives(values: &Listed) -> String {
+    let listed: Vec<String> = values.values().iter().map(quoted).collect();
     match listed.as_slice() {
         [only] => only.clone(),
         listed => format!("one of {}", listed.join(", ")),

@@ -1,12 +1,25 @@
 //! Regular expressions of a schema: matched in time that is linear in the text, with a bounded memory.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use regex_lite::{Regex, RegexBuilder};
 
+use crate::work::{Spent, Work};
+
 /// Most memory of one, in bytes; a bounded repetition such as `[a-z]{1,253}` takes some 25 KB.
 const MAX_BYTES: usize = 32 * 1024;
-const LEAST_BYTES: usize = 1024;
+const LEAST_BYTES: usize = 256;
+/// Each twice the one before: from [`LEAST_BYTES`] to [`MAX_BYTES`].
+const SIZES: usize = 8;
+/// Longest text whose size is looked for exactly: to read a longer one many times would take long.
+const SHORT: usize = 256;
+/// Bytes of an expression that the matcher looks at in one step.
+const BYTES_PER_STEP: usize = 10;
+/// Steps before the first character.
+const TO_BEGIN: usize = 16;
 
 /// One expression. Two are equal where their texts are.
 #[derive(Clone)]
@@ -19,20 +32,36 @@ impl Pattern {
     /// Letters, digits and spaces are those of ASCII, as in ECMA-262; there is no look-around and no back-reference.
     pub fn parse(text: &str) -> Result<Self, String> {
         let built = |bytes| RegexBuilder::new(text).size_limit(bytes).build();
-        // How large it is cannot be asked: the first of these that it fits.
-        let mut bytes = LEAST_BYTES;
-        loop {
-            match built(bytes) {
-                Ok(regex) => return Ok(Self { regex, bytes }),
-                Err(_) if bytes < MAX_BYTES => bytes *= 2,
-                Err(error) => return Err(error.to_string()),
+        // Its size cannot be asked for: the least of the sizes that it fits, found by halves.
+        let mut regex = None;
+        let least = if text.len() > SHORT { SIZES - 2 } else { 0 };
+        let (mut low, mut high) = (least, SIZES);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match built(LEAST_BYTES << middle) {
+                Ok(fitting) => {
+                    regex = Some(fitting);
+                    high = middle;
+                }
+                Err(_) => low = middle + 1,
             }
+        }
+        match regex {
+            Some(regex) => Ok(Self {
+                regex,
+                bytes: LEAST_BYTES << high,
+            }),
+            None => Err(built(MAX_BYTES)
+                .err()
+                .map_or_else(|| "it is too large".to_owned(), |error| error.to_string())),
         }
     }
 
-    /// Whether it matches somewhere in the text.
-    pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+    /// Whether it matches somewhere in the text. The matcher may look at each part of the expression for each character.
+    pub fn is_match(&self, text: &str, work: &Work) -> Result<bool, Spent> {
+        let of_character = 1 + self.bytes / BYTES_PER_STEP;
+        work.spend(TO_BEGIN + of_character * (1 + text.len()))?;
+        Ok(self.regex.is_match(text))
     }
 
     pub fn text(&self) -> &str {
@@ -48,6 +77,12 @@ impl Pattern {
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text() == other.text()
+    }
+}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text().hash(state);
     }
 }
 
@@ -74,7 +109,9 @@ mod tests {
             assert!(Pattern::parse(text).is_err(), "{text}");
         }
         let evil = Pattern::parse("^(a+)+$").unwrap();
-        assert!(!evil.is_match(&format!("{}b", "a".repeat(30_000))));
+        let work = Work::new(u32::MAX);
+        let text = format!("{}b", "a".repeat(30_000));
+        assert_eq!(evil.is_match(&text, &work), Ok(false));
     }
 
     #[test]
@@ -87,8 +124,9 @@ mod tests {
             ("^[\\w.-]{1,253}$", "host.example", ""),
         ] {
             let pattern = Pattern::parse(text).unwrap();
-            assert!(pattern.is_match(matches), "{text}");
-            assert!(!pattern.is_match(not), "{text}");
+            let work = Work::new(u32::MAX);
+            assert_eq!(pattern.is_match(matches, &work), Ok(true), "{text}");
+            assert_eq!(pattern.is_match(not, &work), Ok(false), "{text}");
         }
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     node::{
-        Arrays, Condition, Contains, Cost, Kind, Node, Numbers, Objects, Rules, Strings, Types,
+        Arrays, Condition, Contains, Cost, Kind, Listed, Node, Numbers, Objects, Rules, Strings,
+        Types,
     },
     pattern::Pattern,
     schema::MAX_SCHEMA_BYTES,
@@ -20,7 +21,11 @@ use crate::{
 const MAX_DEPTH: usize = 16;
 /// Most schemas once every reference is written out.
 const MAX_NODES: usize = 256;
-/// Most memory of all regular expressions once every reference is written out.
+/// Most schemas in one another once every reference is written out. Each is a few frames of the stack of the thread that
+/// checks or compares.
+const MAX_LEVELS: usize = 64;
+/// Most memory of all regular expressions once every reference is written out; also of all that are written, whether
+/// something refers to them or not.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
 /// Most bytes of a message about what is wrong.
 const MAX_MESSAGE: usize = 384;
@@ -113,8 +118,8 @@ fn depth(value: &Value) -> usize {
     1 + inner.unwrap_or(0)
 }
 
-/// Reads a schema.
-pub fn node(value: &Value) -> Result<Arc<Node>, Invalid> {
+/// Reads a schema. Returns the memory of its regular expressions, too.
+pub fn node(value: &Value) -> Result<(Arc<Node>, usize), Invalid> {
     let definitions = match value.get("$defs") {
         None => None,
         Some(Value::Object(definitions)) => Some(definitions),
@@ -123,13 +128,14 @@ pub fn node(value: &Value) -> Result<Arc<Node>, Invalid> {
     let mut reader = Reader {
         definitions,
         read: BTreeMap::new(),
+        pattern_bytes: 0,
     };
     let root = reader.node(value, "", Level::Top)?;
     // Also those that nobody refers to: who looks at a schema believes what stands there.
     for name in definitions.into_iter().flat_map(Map::keys) {
         reader.definition(name, "/$defs")?;
     }
-    Ok(root)
+    Ok((root, reader.pattern_bytes))
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -142,13 +148,16 @@ struct Reader<'a> {
     definitions: Option<&'a Map<String, Value>>,
     /// `None` while it is being read.
     read: BTreeMap<&'a str, Option<Arc<Node>>>,
+    /// Memory of all regular expressions so far.
+    pattern_bytes: usize,
 }
 
 impl<'a> Reader<'a> {
     fn node(&mut self, value: &'a Value, at: &str, level: Level) -> Result<Arc<Node>, Invalid> {
         let mut cost = Cost {
             nodes: 1,
-            pattern_bytes: 0,
+            levels: 1,
+            ..Cost::default()
         };
         let kind = match value {
             Value::Bool(true) => Kind::Anything,
@@ -160,13 +169,19 @@ impl<'a> Reader<'a> {
                     at,
                     cost: &mut cost,
                 };
-                Kind::Rules(Box::new(place.rules(level)?))
+                let rules = place.rules(level)?;
+                cost.steps += rules.own_steps();
+                if rules == Rules::default() {
+                    Kind::Anything
+                } else {
+                    Kind::Rules(Box::new(rules))
+                }
             }
             Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 return Err(Invalid::at(at, "a schema is an object, true or false"));
             }
         };
-        Ok(Arc::new(Node { kind, cost }))
+        Ok(Arc::new(Node::new(kind, cost)))
     }
 
     fn definition(&mut self, name: &str, at: &str) -> Result<Arc<Node>, Invalid> {
@@ -203,6 +218,9 @@ struct Place<'r, 'a> {
 impl<'a> Place<'_, 'a> {
     fn rules(&mut self, level: Level) -> Result<Rules, Invalid> {
         self.keywords_are_known(level)?;
+        if self.keywords.is_empty() {
+            return Ok(Rules::default());
+        }
         let mut rules = Rules {
             types: self.types()?,
             numbers: self.numbers()?,
@@ -266,12 +284,20 @@ impl<'a> Place<'_, 'a> {
     fn pays(&mut self, cost: Cost) -> Result<(), Invalid> {
         self.cost.nodes += cost.nodes;
         self.cost.pattern_bytes += cost.pattern_bytes;
+        self.cost.steps += cost.steps;
+        self.cost.levels = self.cost.levels.max(cost.levels + 1);
+        if self.cost.levels > MAX_LEVELS {
+            let what = format!(
+                "with every reference written out these are schemas within schemas, more than {MAX_LEVELS} levels deep"
+            );
+            return Err(Invalid::at(self.at, what));
+        }
         if self.cost.nodes > MAX_NODES {
             let what =
                 format!("with every reference written out these are more than {MAX_NODES} schemas");
             return Err(Invalid::at(self.at, what));
         }
-        if self.cost.pattern_bytes > MAX_PATTERN_BYTES {
+        if self.cost.pattern_bytes.max(self.reader.pattern_bytes) > MAX_PATTERN_BYTES {
             let what = "its patterns are too large together: use shorter ones, or smaller counts";
             return Err(Invalid::at(self.at, what));
         }
@@ -364,12 +390,12 @@ impl<'a> Place<'_, 'a> {
             for value in values {
                 self.is_exact("enum", value)?;
             }
-            rules.values = Some(values.clone());
+            rules.values = Some(Listed::new(values.clone()));
         }
         if let Some(value) = self.get("const") {
             self.is_exact("const", value)?;
             if rules.values.is_none() {
-                rules.values = Some(vec![value.clone()]);
+                rules.values = Some(Listed::new(vec![value.clone()]));
             } else {
                 rules.constant = Some(value.clone());
             }
@@ -448,9 +474,10 @@ impl<'a> Place<'_, 'a> {
                 format!("this is no pattern that can be matched in bounded time: {error}"),
             )
         })?;
+        self.reader.pattern_bytes += pattern.bytes();
         self.pays(Cost {
-            nodes: 0,
             pattern_bytes: pattern.bytes(),
+            ..Cost::default()
         })?;
         Ok(pattern)
     }

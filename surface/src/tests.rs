@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Schema, narrows};
+use crate::{MAX_CHECK_STEPS, Schema, Verdict, compare, most_steps, narrows};
 
 fn schema(value: &Value) -> Schema {
     Schema::parse(value.to_string().as_bytes()).unwrap()
@@ -315,6 +315,83 @@ fn what_is_wider_is_not_narrower() {
 }
 
 #[test]
+fn an_empty_schema_says_as_little_as_true_does() {
+    for anything in [json!(true), json!({}), json!({"title": "anything"})] {
+        let open = json!({"additionalProperties": {}, "items": {}});
+        check_narrows(&anything, &open, true);
+        check_narrows(&open, &anything, true);
+    }
+}
+
+/// Links that refer to one another, so often that to follow each alternative of each would take for ever.
+fn chain(links: usize) -> Value {
+    let link = |n: usize| {
+        let next = json!({"$ref": format!("#/$defs/{}", n + 1)});
+        (n.to_string(), json!({ "anyOf": [next] }))
+    };
+    let mut definitions: serde_json::Map<String, Value> = (0..links).map(link).collect();
+    definitions.insert(links.to_string(), json!({"required": ["x"]}));
+    json!({"$defs": definitions, "$ref": "#/$defs/0"})
+}
+
+#[test]
+fn alternatives_in_one_another_are_looked_at_once_each() {
+    let links = 30;
+    let schema = schema(&chain(links));
+    let (checked, steps) = schema.check_counting(&json!({}), MAX_CHECK_STEPS);
+    assert_eq!(
+        checked.unwrap_err().to_string(),
+        "must have the property x",
+        "the one alternative says what it asks for"
+    );
+    // One visit to find that none fits, and one for each level to say why.
+    assert!(steps < 10 * 30 * 30, "{steps}");
+    let (checked, _) = schema.check_counting(&json!({"x": 1}), MAX_CHECK_STEPS);
+    assert_eq!(checked, Ok(()));
+}
+
+#[test]
+fn schemas_within_schemas_need_little_of_a_stack() {
+    assert!(refused(&chain(40).to_string()).contains("64 levels deep"));
+    // Half of what the threads of the programs have. A build without optimisation needs the most.
+    let small = std::thread::Builder::new().stack_size(1024 * 1024);
+    let deep = || {
+        let (new, old) = (schema(&chain(30)), schema(&chain(29)));
+        let _ = compare(Some(&new), Some(&old));
+        assert!(new.check(&json!({})).is_err());
+        let alternatives = |salt: usize| -> Value {
+            (0..60)
+                .map(|n| json!({"anyOf": [{"minimum": n + salt}, {"maxLength": n}]}))
+                .collect()
+        };
+        let new = schema(&json!({ "allOf": alternatives(100) }));
+        let old = schema(&json!({ "not": {"not": { "allOf": alternatives(200) }} }));
+        let _ = compare(Some(&new), Some(&old));
+        let text = format!("{}1{}", "[".repeat(120), "]".repeat(120));
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let unique = schema(&json!({"uniqueItems": true, "enum": [1]}));
+        assert!(unique.check(&value).is_err());
+    };
+    small.spawn(deep).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_check_that_would_take_long_refuses_the_value_and_says_so() {
+    let pattern = schema(&json!({"properties": {"name": {"pattern": "[a-z]{1,253}[0-9]"}}}));
+    let (checked, steps) =
+        pattern.check_counting(&json!({"name": "a".repeat(30_000)}), MAX_CHECK_STEPS);
+    let mismatch = checked.unwrap_err();
+    assert!(mismatch.is_too_costly());
+    assert!(mismatch.to_string().contains("send less"), "{mismatch}");
+    assert_eq!(steps, MAX_CHECK_STEPS);
+    let host = json!({"name": format!("{}1", "a".repeat(252))});
+    assert!(pattern.check(&host).is_ok(), "what the pattern is for");
+    // The bound counts also where the answer is wanted of an inner schema.
+    let not = schema(&json!({"not": {"pattern": "[a-z]{1,253}[0-9]"}}));
+    assert!(not.check(&json!("a".repeat(30_000))).is_err());
+}
+
+#[test]
 fn a_comparison_that_would_take_long_is_given_up() {
     let alternatives = |count: usize, salt: usize| -> Value {
         (0..count)
@@ -323,5 +400,39 @@ fn a_comparison_that_would_take_long_is_given_up() {
     };
     let new = schema(&json!({"allOf": alternatives(20, 100)}));
     let old = schema(&json!({"allOf": alternatives(20, 200)}));
+    let compared = compare(Some(&new), Some(&old));
+    assert_eq!(compared.verdict, Verdict::TooCostly);
+    assert_eq!(compared.steps, most_steps(Some(&new)));
     assert!(!narrows(Some(&new), Some(&old)));
+    let again = schema(&json!({"allOf": alternatives(20, 100), "title": "the same"}));
+    assert!(narrows(Some(&again), Some(&new)), "that takes few steps");
+}
+
+#[test]
+fn the_steps_of_an_enum_within_an_enum_grow_little_faster_than_its_members() {
+    let listed = |count: usize| schema(&json!({ "enum": (0..count).collect::<Vec<_>>() }));
+    let steps = |count: usize| {
+        let compared = compare(Some(&listed(count)), Some(&listed(count + 1)));
+        assert_eq!(compared.verdict, Verdict::Narrower, "{count}");
+        compared.steps
+    };
+    assert!(steps(800) < 16 * steps(80), "{} {}", steps(800), steps(80));
+    // Ordinary schemas are far from the bound.
+    let of = |most: usize| {
+        let property = |n: usize| {
+            let rules = json!({"type": "string", "maxLength": most, "pattern": "^[a-z]+$"});
+            (format!("property-{n}"), rules)
+        };
+        let properties: serde_json::Map<String, Value> = (0..40).map(property).collect();
+        schema(
+            &json!({"type": "object", "properties": properties, "required": ["property-0"], "additionalProperties": false}),
+        )
+    };
+    let compared = compare(Some(&of(8)), Some(&of(9)));
+    assert_eq!(compared.verdict, Verdict::Narrower);
+    assert!(
+        compared.steps < most_steps(Some(&of(8))) / 4,
+        "{}",
+        compared.steps
+    );
 }

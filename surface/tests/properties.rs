@@ -11,7 +11,7 @@ use judged::{try_bytes, try_pair, try_parts};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Map, Value, json};
-use surface::{Schema, digest};
+use surface::{MAX_CHECK_STEPS, Schema, Verdict, compare, digest, most_steps};
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "ab", "c"]).prop_map(str::to_owned)
@@ -168,6 +168,8 @@ fn changed() -> impl Strategy<Value = (Value, Value)> {
 }
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+/// Most steps of a comparison with the longest schema.
+const MOST_STEPS_OF_PAIR: u32 = 44_032;
 /// Of each property. `PROPTEST_CASES` sets another number.
 const CASES: u32 = 512;
 
@@ -208,8 +210,61 @@ fn what_was_of_interest_is_read_or_refused() {
     assert!(0 < read && read < schemas.len(), "{read} are read");
 }
 
+/// What `examples/worst` found: two schemas, or a schema and an input, with a NUL between them.
+#[test]
+fn the_worst_that_was_found_is_within_the_bounds() {
+    let mut cut = 0;
+    for (name, bytes) in kept("worst") {
+        let mut parts = bytes.split(|byte| *byte == 0);
+        let (Some(one), Some(other)) = (parts.next(), parts.next()) else {
+            panic!("{name} has two parts")
+        };
+        let one = Schema::parse(one).expect(&name);
+        if name.contains("pair") {
+            let other = Schema::parse(other).expect(&name);
+            for (new, old) in [(&one, &other), (&other, &one)] {
+                let compared = compare(Some(new), Some(old));
+                assert_eq!(compared, compare(Some(new), Some(old)), "{name}");
+                assert!(
+                    compared.steps <= most_steps(Some(new)),
+                    "{name}: {compared:?}"
+                );
+                assert!(most_steps(Some(new)) <= MOST_STEPS_OF_PAIR, "{name}");
+                cut += usize::from(compared.verdict == Verdict::TooCostly);
+            }
+        } else {
+            let input: Value = serde_json::from_slice(other).expect(&name);
+            let (_, steps) = one.check_counting(&input, MAX_CHECK_STEPS);
+            assert!(steps <= MAX_CHECK_STEPS, "{name}: {steps}");
+            cut += usize::from(steps == MAX_CHECK_STEPS);
+        }
+    }
+    assert!(cut > 0, "without a bound, some of these take seconds");
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn whatever_the_schemas_and_the_value_the_steps_are_within_the_bounds(
+        new in schema(),
+        old in schema(),
+        value in instance(),
+        most in 0u32..2000,
+    ) {
+        let (Some(new), Some(old)) = (read(&new), read(&old)) else { return Ok(()) };
+        let compared = compare(Some(&new), Some(&old));
+        prop_assert!(compared.steps <= most_steps(Some(&new)));
+        prop_assert_eq!(compared, compare(Some(&new), Some(&old)), "the same again");
+        let (whole, steps) = new.check_counting(&value, MAX_CHECK_STEPS);
+        let (bounded, spent) = new.check_counting(&value, most);
+        prop_assert!(spent <= most);
+        if steps <= most {
+            prop_assert_eq!(bounded, whole, "a bound that suffices changes nothing");
+        } else {
+            prop_assert!(bounded.is_err(), "a value is not accepted before all of it was checked");
+        }
+    }
 
     #[test]
     fn a_check_says_what_the_other_implementation_says(
@@ -257,6 +312,8 @@ proptest! {
         let Some(ours) = read(&schema) else { return Ok(()) };
         let again = Schema::parse(ours.text().as_bytes()).unwrap();
         prop_assert_eq!(ours.text(), again.text());
+        let theirs = serde_json_canonicalizer::to_string(&schema).unwrap();
+        prop_assert_eq!(ours.text(), theirs);
         prop_assert_eq!(
             digest("Automatic", Some(&schema.to_string())),
             digest("Automatic", Some(ours.text()))

@@ -19,6 +19,7 @@ use moka::sync::Cache;
 
 use crate::{
     caller::{Caller, Digest},
+    guard::turns::Turns,
     metrics::{Metrics, Source},
     problem::{Answer, Fault},
     registry::{Permission, Review, Target},
@@ -30,6 +31,9 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 const MOST: u64 = 100_000;
 /// Questions of one request that are asked at once.
 const AT_ONCE: usize = 4;
+/// Questions of all requests that are asked at once, and of these for each user.
+const REVIEWS: usize = 128;
+const REVIEWS_EACH: usize = 16;
 
 /// What the authorizer said.
 pub struct Access {
@@ -38,6 +42,7 @@ pub struct Access {
     epoch: AtomicU64,
     /// Whether each of the watches on roles and bindings works.
     watching: [AtomicBool; changes::KINDS],
+    turns: Turns<String>,
     metrics: Metrics,
 }
 
@@ -54,6 +59,7 @@ impl Access {
                 .build(),
             epoch: AtomicU64::new(0),
             watching: std::array::from_fn(|_| AtomicBool::new(false)),
+            turns: Turns::new(REVIEWS, REVIEWS_EACH),
             metrics,
         }
     }
@@ -136,6 +142,11 @@ impl Access {
 
     async fn allows(&self, caller: &Caller, review: &Review) -> Answer<bool> {
         let key = (caller.digest, review.clone());
+        if let Some(allowed) = self.decisions.get(&key) {
+            self.metrics.reviewed(Source::Memory);
+            return Ok(allowed);
+        }
+        let _turn = self.turns.wait(caller.who.user.clone()).await;
         if let Some(allowed) = self.decisions.get(&key) {
             self.metrics.reviewed(Source::Memory);
             return Ok(allowed);

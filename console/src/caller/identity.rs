@@ -2,21 +2,35 @@
 //!
 //! Any token is good that is good for the API server itself: of a ServiceAccount, or of the cluster's identity provider.
 //! Answers are remembered for some seconds, so a token that is withdrawn is good for as long at most.
+//!
+//! Random tokens of strangers must not keep users out. So a user's token that was reviewed in the last hour is reviewed
+//! again in a queue of the user, apart from strangers; a stranger's token is reviewed in a queue of the address. Requests
+//! with the same token share one review.
 
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::{Api, Client, api::PostParams};
 use moka::sync::Cache;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Digest, Token};
-use crate::problem::{Answer, Fault};
+use crate::{
+    guard::{rates::Address, turns::Turns},
+    problem::{Answer, Fault},
+};
 
 /// How long an answer holds.
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Most answers that are remembered.
 const MOST: u64 = 10_000;
+/// Most tokens that are remembered as not accepted.
+const MOST_REFUSED: u64 = 4096;
+/// How long it is remembered whose a token was, beyond what it is remembered for.
+const LATELY: Duration = Duration::from_hours(1);
+/// Reviews at once, and of these for each user or address. Strangers together have a half.
+const REVIEWS: usize = 64;
+const REVIEWS_EACH: usize = 8;
 /// How long the API server may take.
 const TIME: Duration = Duration::from_secs(10);
 
@@ -27,12 +41,17 @@ pub struct Who {
     pub groups: Vec<String>,
 }
 
-/// Users by their tokens. Cheap to clone.
-#[derive(Clone)]
+/// Users by their tokens.
 pub struct Identities {
     reviews: Api<TokenReview>,
-    /// `None`: nobody's.
-    known: Cache<Digest, Option<Arc<Who>>>,
+    known: Cache<Digest, Arc<Who>>,
+    /// Tokens of nobody. Apart, so that a flood of them displaces no user.
+    refused: Cache<Digest, ()>,
+    /// Users of tokens that were reviewed lately.
+    lately: Cache<Digest, Arc<str>>,
+    by_token: Turns<Digest>,
+    of_users: Turns<Arc<str>>,
+    of_strangers: Turns<Option<Address>>,
 }
 
 impl Identities {
@@ -44,23 +63,59 @@ impl Identities {
                 .max_capacity(MOST)
                 .time_to_live(REMEMBERED)
                 .build(),
+            refused: Cache::builder()
+                .max_capacity(MOST_REFUSED)
+                .time_to_live(REMEMBERED)
+                .build(),
+            lately: Cache::builder()
+                .max_capacity(MOST)
+                .time_to_live(LATELY)
+                .build(),
+            by_token: Turns::new(Semaphore::MAX_PERMITS, 1),
+            of_users: Turns::new(REVIEWS / 2, REVIEWS_EACH),
+            of_strangers: Turns::new(REVIEWS / 2, REVIEWS_EACH),
         }
     }
 
-    /// `None` for a token that the cluster does not take. `pace`: whether the API server may be asked, where it must be.
+    /// Returns the answer about a token if it is remembered. The inner `None`: the token is nobody's.
+    pub fn remembered(&self, digest: &Digest) -> Option<Option<Arc<Who>>> {
+        if let Some(who) = self.known.get(digest) {
+            return Some(Some(who));
+        }
+        self.refused.contains_key(digest).then_some(None)
+    }
+
+    /// Returns whose the token was in the last hour.
+    pub fn lately(&self, digest: &Digest) -> Option<Arc<str>> {
+        self.lately.get(digest)
+    }
+
+    /// Asks whose token it is; `None` if it is nobody's. `pace`: whether an address may ask about a stranger's token now.
+    /// The caller bounds the time.
     ///
     /// # Errors
-    /// Where it cannot be asked, or not now.
-    pub async fn of(
+    /// If the API server cannot be asked, or not now.
+    pub async fn ask(
         &self,
         token: &Token,
+        address: Option<Address>,
         pace: impl FnOnce() -> Answer<()>,
     ) -> Answer<Option<Arc<Who>>> {
         let digest = token.digest();
-        if let Some(known) = self.known.get(&digest) {
-            return Ok(known);
+        let _alone = self.by_token.wait(digest).await;
+        if let Some(remembered) = self.remembered(&digest) {
+            return Ok(remembered);
+        }
+        if let Some(user) = self.lately.get(&digest) {
+            let _turn = self.of_users.wait(user).await;
+            return self.review(token, digest).await;
         }
         pace()?;
+        let _turn = self.of_strangers.wait(address).await;
+        self.review(token, digest).await
+    }
+
+    async fn review(&self, token: &Token, digest: Digest) -> Answer<Option<Arc<Who>>> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 // No audience: that of the API server, for whom the token is used.
@@ -93,7 +148,13 @@ impl Identities {
             (Some(true), Some(user)) => who(user).map(Arc::new),
             _ => None,
         };
-        self.known.insert(digest, who.clone());
+        if let Some(who) = &who {
+            self.lately.insert(digest, who.user.as_str().into());
+            self.known.insert(digest, Arc::clone(who));
+        } else {
+            self.lately.invalidate(&digest);
+            self.refused.insert(digest, ());
+        }
         Ok(who)
     }
 
@@ -109,3 +170,6 @@ fn who(user: UserInfo) -> Option<Who> {
         groups: user.groups.unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests;

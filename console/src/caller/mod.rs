@@ -1,17 +1,20 @@
 //! Who asks, and requests to the API server with that person's own token.
 //!
+//! - [`tenant`]: users that share one owner;
 //! - [`token`]: a token, which reaches no log;
 //! - [`identity`]: who it belongs to (TokenReview, by the gateway);
 //! - [`own`]: the API server, asked with it.
 
 pub mod identity;
 pub mod own;
+pub mod tenant;
 pub mod token;
 
 use std::sync::Arc;
 
 pub use identity::{Identities, Who};
 pub use own::OwnApi;
+pub use tenant::tenant;
 pub use token::{Digest, Token};
 
 /// Somebody whom the cluster knows.

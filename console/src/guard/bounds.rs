@@ -1,10 +1,14 @@
 //! Bounds of a request.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use console_api::problem::ProblemCode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::{
+    crowd::Crowd,
+    party::Party,
+    pool::{Full, Held, Pool},
+};
 use crate::{
     problem::{Answer, Fault},
     registry::Bound,
@@ -23,59 +27,109 @@ pub const SHORT: Duration = Duration::from_secs(25);
 /// How long the body may take to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Places for requests of each kind.
+/// Largest body of a login: a token, and what is around it.
+pub const MAX_LOGIN: usize = 16 * 1024;
+
+/// Requests that are answered at once.
+const SHORT_PLACES: usize = 512;
+/// Bytes of bodies that are being read, or belong to a request that is being answered, and as much for the headers of
+/// each as they may have.
+const BODIES: usize = 64 * 1024 * 1024;
+/// Requests of users whose tokens are reviewed again.
+const REVIEWED: usize = 1024;
+/// Strangers whose login or token is being looked at; one address may have an eighth.
+const STRANGERS: usize = 1024;
+
+/// How many requests of each kind there may be, for all and for each.
 #[derive(Clone, Debug)]
 pub struct Places {
-    short: Arc<Semaphore>,
-    wait: Arc<Semaphore>,
-    stream: Arc<Semaphore>,
+    short: Pool,
+    wait: Pool,
+    stream: Pool,
+    download: Pool,
+    /// Bytes of bodies.
+    pub bodies: Pool,
+    /// Users before their tokens are reviewed again.
+    pub reviewed: Pool,
+    /// Strangers before they are known.
+    pub strangers: Crowd,
 }
 
 impl Places {
-    /// `streams`: event streams and downloads.
-    pub fn new(streams: usize) -> Self {
+    /// `waits`: requests with `?wait=`; `streams`: event streams, and a quarter as many downloads.
+    pub fn new(waits: usize, streams: usize) -> Self {
         Self {
-            short: Arc::new(Semaphore::new(512)),
-            wait: Arc::new(Semaphore::new(1024)),
-            stream: Arc::new(Semaphore::new(streams)),
+            short: Pool::new(SHORT_PLACES),
+            wait: Pool::new(waits),
+            stream: Pool::new(streams),
+            download: Pool::new(streams.div_ceil(4)),
+            bodies: Pool::new(BODIES),
+            reviewed: Pool::new(REVIEWED),
+            strangers: Crowd::new(STRANGERS, STRANGERS / 8),
         }
     }
 
     /// A place until the result is dropped.
     ///
     /// # Errors
-    /// Where there is none: nobody is kept waiting for one.
-    pub fn enter(&self, bound: Bound) -> Answer<OwnedSemaphorePermit> {
-        let places = match bound {
+    /// If there is no room. Nobody waits.
+    pub fn enter(&self, bound: Bound, party: &Party) -> Answer<Held> {
+        let pool = match bound {
             Bound::Short => &self.short,
             Bound::Wait => &self.wait,
             Bound::Stream => &self.stream,
+            Bound::Download => &self.download,
         };
-        Arc::clone(places).try_acquire_owned().map_err(|_| {
-            Fault::new(
-                ProblemCode::Unavailable,
-                "this gateway has as many such requests as it may: try again",
-            )
-            .retry_after(2)
-        })
+        pool.enter(party).map_err(full)
     }
+}
+
+/// Returns the answer for a bound that has no room.
+pub fn full(full: Full) -> Fault {
+    let fault = match full {
+        Full::Share => Fault::new(
+            ProblemCode::TooManyRequests,
+            "too many requests of this kind are open from you or your address: end one, or try again",
+        ),
+        Full::All => Fault::new(
+            ProblemCode::Unavailable,
+            "too many requests of this kind are open at this gateway: try again",
+        ),
+    };
+    fault.retry_after(2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn user(number: usize) -> Party {
+        Party {
+            address: None,
+            user: Some(format!("user-{number}")),
+        }
+    }
+
     #[test]
-    fn who_finds_no_place_is_told_when_to_come_back() {
-        let places = Places::new(1);
-        let held = places.enter(Bound::Stream).unwrap();
-        let fault = places.enter(Bound::Stream).unwrap_err().0;
+    fn a_request_without_room_is_answered_with_when_to_come_back() {
+        let places = Places::new(8, 8);
+        let fault = |number| places.enter(Bound::Stream, &user(number)).unwrap_err().0;
+        let held: Vec<_> = (0..8)
+            .map(|number| places.enter(Bound::Stream, &user(number)).unwrap())
+            .collect();
+        let (own, all) = (fault(0), fault(8));
         assert_eq!(
-            (fault.code, fault.retry_after_seconds),
+            (own.code, own.retry_after_seconds),
+            (ProblemCode::TooManyRequests, Some(2))
+        );
+        assert_eq!(
+            (all.code, all.retry_after_seconds),
             (ProblemCode::Unavailable, Some(2))
         );
         drop(held);
-        assert!(places.enter(Bound::Stream).is_ok());
-        assert!(places.enter(Bound::Short).is_ok());
+        assert!(places.enter(Bound::Stream, &user(8)).is_ok());
+        for bound in [Bound::Short, Bound::Wait, Bound::Download] {
+            assert!(places.enter(bound, &user(0)).is_ok(), "{bound:?}");
+        }
     }
 }

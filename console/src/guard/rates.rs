@@ -3,11 +3,7 @@
 //! An address is counted before anything else is done for it, an identity as soon as it is known: who has many addresses
 //! has no more for it, and of many behind one address each has his own.
 
-use std::{
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-};
+use std::{hash::Hash, num::NonZeroU32};
 
 use console_api::problem::ProblemCode;
 use governor::{
@@ -15,6 +11,9 @@ use governor::{
     clock::{Clock as _, DefaultClock},
     state::keyed::DashMapStateStore,
 };
+
+/// Source of a request, and the networks that contain it.
+pub use runtime::origin::{Network, Origin as Address};
 
 use crate::problem::{Answer, Fault};
 
@@ -24,22 +23,8 @@ const MOST: usize = 65_536;
 const NEW_TOKENS: u32 = 10;
 /// As many seconds' worth may come at once.
 const BURST_SECONDS: u32 = 2;
-
-/// Where a request comes from, as far as one person is likely to hold it: an IPv4 address, or the /64 of an IPv6 one.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Address(IpAddr);
-
-impl From<IpAddr> for Address {
-    fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-        })
-    }
-}
+/// Logouts of one user at once; then one per second.
+const LOGOUTS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 
 /// Paces of addresses and identities.
 pub struct Rates {
@@ -47,6 +32,8 @@ pub struct Rates {
     /// Tokens of an address that nobody has asked about lately: each costs the API server a review.
     tokens: Pace<Address>,
     users: Pace<String>,
+    /// Logouts of a user: each costs the API server a write.
+    logouts: Pace<String>,
 }
 
 impl Rates {
@@ -57,6 +44,7 @@ impl Rates {
                 NonZeroU32::new(per_address.get() / NEW_TOKENS).unwrap_or(NonZeroU32::MIN),
             ),
             users: Pace::new(per_user),
+            logouts: Pace::of(Quota::per_second(NonZeroU32::MIN).allow_burst(LOGOUTS)),
         }
     }
 
@@ -83,6 +71,14 @@ impl Rates {
             .take(&user.to_owned())
             .map_err(|seconds| limited(seconds, "you"))
     }
+
+    /// # Errors
+    /// If the user logs out too often.
+    pub fn of_logout(&self, user: &str) -> Answer<()> {
+        self.logouts
+            .take(&user.to_owned())
+            .map_err(|seconds| limited(seconds, "you, to log out"))
+    }
 }
 
 fn limited(seconds: u32, who: &str) -> Fault {
@@ -90,19 +86,26 @@ fn limited(seconds: u32, who: &str) -> Fault {
     Fault::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
 }
 
-struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultClock>);
+/// How often each key may do something.
+pub struct Pace<K: Clone + Eq + Hash>(RateLimiter<K, DashMapStateStore<K>, DefaultClock>);
 
 impl<K: Clone + Eq + Hash> Pace<K> {
-    fn new(per_second: NonZeroU32) -> Self {
+    /// So many per second, and twice as many at once.
+    pub fn new(per_second: NonZeroU32) -> Self {
         let burst =
             per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        Self(RateLimiter::dashmap(
-            Quota::per_second(per_second).allow_burst(burst),
-        ))
+        Self::of(Quota::per_second(per_second).allow_burst(burst))
     }
 
-    /// Or in how many seconds.
-    fn take(&self, key: &K) -> Result<(), u32> {
+    fn of(quota: Quota) -> Self {
+        Self(RateLimiter::dashmap(quota))
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// If it comes too soon: in how many seconds it may come.
+    pub fn take(&self, key: &K) -> Result<(), u32> {
         if self.0.len() >= MOST {
             self.0.retain_recent();
             if self.0.len() >= MOST {
@@ -120,6 +123,8 @@ impl<K: Clone + Eq + Hash> Pace<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn rate(number: u32) -> NonZeroU32 {
@@ -148,13 +153,5 @@ mod tests {
             .count();
         assert!((20..40).contains(&taken), "{taken}");
         assert!(rates.of_address(address).is_ok());
-    }
-
-    #[test]
-    fn neighbours_in_a_v6_network_are_one_address() {
-        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::9"));
-        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
-        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
     }
 }

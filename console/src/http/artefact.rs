@@ -18,7 +18,7 @@ use object_store::{GetOptions, GetRange, ObjectStore as _, path::Path};
 use super::call::Call;
 use crate::problem::{Answer, Fault};
 
-pub async fn download(mut call: Call) -> Answer {
+pub async fn download(call: Call) -> Answer {
     let id = call.object()?;
     let Some(store) = call.console.artefacts.clone() else {
         return Err(Fault::new(
@@ -64,12 +64,9 @@ pub async fn download(mut call: Call) -> Answer {
             ));
         }
     };
-    let place = call.place.take();
-    let chunks = got.into_stream().map(move |chunk| {
-        // Held until the last byte is out.
-        let _held = &place;
-        chunk.map_err(|error| std::io::Error::other(kind_of(&error)))
-    });
+    let chunks = got
+        .into_stream()
+        .map(|chunk| chunk.map_err(|error| std::io::Error::other(kind_of(&error))));
     Ok(answer(
         &artefact,
         &etag,

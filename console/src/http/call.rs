@@ -11,7 +11,7 @@ use bytes::Bytes;
 use console_api::{ObjectId, problem::ProblemCode};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::query::Query;
 use crate::{
@@ -38,8 +38,8 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The place that the request holds. Who answers for long takes it along.
-    pub place: Option<OwnedSemaphorePermit>,
+    /// Is cancelled when the connection is about to close: what lasts long ends then.
+    pub leaving: CancellationToken,
 }
 
 impl Call {

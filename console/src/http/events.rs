@@ -14,20 +14,16 @@ use console_api::{
     problem::ProblemCode,
 };
 use futures::stream;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{call::Call, inventory::synced};
 use crate::{
     access::Epoch,
     changes::{EventId, Subscriber},
     clock::{self, now},
-    guard::shares::Share,
     inventory::See,
     metrics::Open,
-    problem::{Answer, Fault},
+    problem::Answer,
     registry::Permission,
     session::life,
 };
@@ -38,10 +34,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_mins(1);
 /// A connection through which nothing goes is closed by what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Bounds of the pause, in milliseconds.
+const COME_BACK: std::ops::Range<u64> = 500..3000;
 /// The client comes back after that, with `Last-Event-ID`: so that streams spread over gateways again.
 const LONGEST: Duration = Duration::from_hours(1);
 
-pub async fn follow(mut call: Call) -> Answer {
+pub async fn follow(call: Call) -> Answer {
     synced(&call)?;
     let from = match call.headers.get(LAST_EVENT_ID) {
         None => None,
@@ -51,10 +49,6 @@ pub async fn follow(mut call: Call) -> Answer {
             Some(text.parse().unwrap_or(EventId::NOTHING))
         }
     };
-    let user = call.caller()?.who.user.clone();
-    let of_user = call.console.subscribers.enter(user).ok_or_else(|| {
-        Fault::unavailable("you have as many event streams at this gateway as you may: close one, or try another one")
-    })?;
     let epoch = call.console.access.epoch();
     let see = see(&call).await?;
     let scope = call.target.namespace.clone();
@@ -62,8 +56,6 @@ pub async fn follow(mut call: Call) -> Answer {
     let now = clock::instant();
     let stream = Stream {
         _counted: call.console.metrics.subscriber(),
-        _place: call.place.take(),
-        _of_user: of_user,
         see,
         look_at: now + LOOK_AGAIN,
         asked: (epoch, now),
@@ -71,6 +63,7 @@ pub async fn follow(mut call: Call) -> Answer {
         subscriber,
         call,
         ended: false,
+        come_back: Some(come_back()),
     };
     let events = stream::unfold(stream, |mut stream| async move {
         let event = stream.next().await?;
@@ -78,6 +71,12 @@ pub async fn follow(mut call: Call) -> Answer {
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+/// Returns the pause before a client connects again: random, because the streams of one connection end together, and
+/// all streams of a gateway when it stops.
+fn come_back() -> Duration {
+    Duration::from_millis(rand::random_range(COME_BACK))
 }
 
 /// What the caller may see beside devices.
@@ -98,20 +97,20 @@ struct Stream {
     asked: (Option<Epoch>, Instant),
     ends_at: Instant,
     ended: bool,
+    /// Pause before the client connects again; sent once.
+    come_back: Option<Duration>,
     _counted: Open,
-    _place: Option<OwnedSemaphorePermit>,
-    _of_user: Share<String>,
 }
 
 impl Stream {
     /// `None` at its end.
     async fn next(&mut self) -> Option<Event> {
         while !self.ended {
-            let stop = self.call.console.stop.clone();
+            let leaving = self.call.leaving.clone();
             tokio::select! {
                 // Rights before news.
                 biased;
-                () = stop.cancelled() => return None,
+                () = leaving.cancelled() => return None,
                 () = sleep_until(self.look_at) => {
                     if clock::instant() >= self.ends_at || self.is_over() {
                         return None;
@@ -127,7 +126,10 @@ impl Stream {
                 }
                 told = self.subscriber.next() => {
                     let event = Event::default().event(told.event).id(told.id.to_string()).data(told.data);
-                    return Some(event);
+                    return Some(match self.come_back.take() {
+                        Some(pause) => event.retry(pause),
+                        None => event,
+                    });
                 }
             }
         }
@@ -140,7 +142,11 @@ impl Stream {
             return false;
         };
         // The stream itself is use: only the absolute end counts.
-        now() >= life::absolute_end(session) || self.call.console.logouts.has(session) == Some(true)
+        let is_logged_out = self.call.caller.as_ref().is_some_and(|caller| {
+            let logouts = &self.call.console.logouts;
+            logouts.is_over(&caller.who.user, session) == Some(true)
+        });
+        now() >= life::absolute_end(session) || is_logged_out
     }
 
     /// Whether the caller may see what he saw.

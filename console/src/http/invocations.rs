@@ -127,13 +127,13 @@ pub async fn get(call: Call) -> Answer {
             .as_ref()
             .map(|status| status.phase)
             .unwrap_or_default();
-        if phase.is_terminal() || is_over(until) || call.console.stop.is_cancelled() {
+        if phase.is_terminal() || is_over(until) || call.leaving.is_cancelled() {
             return ok(&record::invocation(&found).ok_or_else(Fault::internal)?);
         }
         let look_again = until.min(clock::instant() + LOOK_AGAIN);
         tokio::select! {
             _ = following.changed(look_again) => {}
-            () = call.console.stop.cancelled() => {}
+            () = call.leaving.cancelled() => {}
         }
     }
 }

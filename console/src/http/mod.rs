@@ -3,6 +3,7 @@
 //! - [`pipeline`]: bounds, rates, who, CSRF, rights, in that order, for every route;
 //! - [`query`]: the parameters of every route, which the document shows too;
 //! - [`call`]: what a handler gets;
+//! - [`held`]: an answer that holds its place until its last byte is sent;
 //! - [`unread`]: the body of a request that is answered before it was read;
 //! - a file per group of routes: what answers.
 
@@ -12,6 +13,7 @@ pub mod call;
 mod codes;
 mod devices;
 mod events;
+pub mod held;
 mod idempotency;
 mod inventory;
 mod invocations;
@@ -36,15 +38,22 @@ use console_api::problem::ProblemCode;
 use self::{call::Call, unread::Unread};
 use crate::{
     Console,
-    guard::headers,
+    guard::{connection::Connection, headers},
     metrics::Outcome,
     problem::{Answer, Fault},
     registry::{RouteId, Verb},
 };
 
-/// Where a connection comes from; with every request of it.
+/// The connection of a request, in its extensions.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub address: SocketAddr,
+    pub connection: Arc<Connection>,
+}
+
+/// Marks an answer that may last as long as its connection, in its extensions.
 #[derive(Clone, Copy, Debug)]
-pub struct Remote(pub SocketAddr);
+pub struct Lasts;
 
 /// All routes of the table, and nothing else.
 pub fn router(console: Arc<Console>) -> Router {
@@ -135,4 +144,4 @@ async fn handle(call: Call) -> Answer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

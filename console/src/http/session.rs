@@ -8,13 +8,13 @@ use http::header;
 
 use super::{
     call::{Call, done, ok},
-    pipeline::keys_missing,
+    pipeline::{keys_missing, logouts_unknown},
 };
 use crate::{
     caller::{Token, Who},
     clock::now,
     problem::{Answer, Fault},
-    session::{Sealed, SessionId, cookie, csrf, life, seal},
+    session::{Sealed, SessionId, cookie, csrf, life, logouts::Over, seal},
 };
 
 pub async fn login(call: Call) -> Answer {
@@ -33,8 +33,15 @@ pub async fn login(call: Call) -> Answer {
         ));
     };
     console.rates.of_user(&who.user)?;
+    let over = match console.logouts.over(&who.user) {
+        Over::Unknown => return Err(logouts_unknown()),
+        Over::Never => None,
+        Over::Until(latest) => Some(latest),
+    };
     let now = now();
-    let session = life::begin(SessionId::random(), token, now);
+    let session = life::begin(SessionId::random(), token, now, over).ok_or_else(|| {
+        Fault::unavailable("your sessions are over for some minutes to come: the clock of a gateway was wrong; try again, or send the token with every request")
+    })?;
     let sealed = seal::seal(&session, console.keys.sealing(&keys, now), seal::nonce());
     let cookie = cookie::set(sealed)
         .map_err(|error| Fault::new(ProblemCode::TooLarge, error.to_string()))?;
@@ -43,22 +50,21 @@ pub async fn login(call: Call) -> Answer {
     Ok(response)
 }
 
-/// The cookie goes, and the session is written down as over: so it is dead in whatever hands.
+/// Ends all sessions of the caller, in every hand, and removes the cookie.
 pub async fn logout(call: Call) -> Answer {
     let mut response = done();
-    // Who sent a token of his own has no session that could end.
+    // A caller who sent a token has no session that could end.
     if let Some(session) = &call.session {
-        call.console
-            .logouts
-            .add(session, now())
-            .await
-            .map_err(|error| {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "A logout could not be written down");
-                Fault::unavailable(
-                    "the session goes on, for its end could not be written down: try again",
-                )
-            })?;
+        let (console, user) = (&call.console, &call.caller()?.who.user);
+        console.rates.of_logout(user)?;
+        let ended = console.logouts.end(user, session, now()).await;
+        ended.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "Recording a logout failed");
+            Fault::unavailable(
+                "your sessions go on, because their end could not be recorded: try again",
+            )
+        })?;
         response
             .headers_mut()
             .append(header::SET_COOKIE, cookie::removal());

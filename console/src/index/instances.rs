@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
 use console_api::inventory::{Component, Instance};
-use crds::names::{ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, OPERATOR_LEASE};
-use jiff::{SignedDuration, Timestamp};
+use crds::{
+    lease::Beat,
+    names::{ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, OPERATOR_LEASE},
+};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 
@@ -25,24 +28,19 @@ struct Seen {
     component: Component,
     name: String,
     address: Option<String>,
-    /// What the Lease says.
-    renewed_at: Option<Timestamp>,
-    /// When that was seen to change, by this clock: those of two machines differ.
-    changed_at: Timestamp,
-    lasts: SignedDuration,
+    beat: Beat,
 }
 
 impl Instances {
     pub fn at(&self, now: Timestamp) -> Vec<Instance> {
-        let is_live = |seen: &Seen| now.duration_since(seen.changed_at) < seen.lasts;
         self.0
             .values()
             .map(|seen| Instance {
                 component: seen.component,
                 name: seen.name.clone(),
-                live: is_live(seen),
+                live: seen.beat.is_live(now),
                 address: seen.address.clone(),
-                renewed_at: seen.renewed_at,
+                renewed_at: seen.beat.renewed_at,
             })
             .collect()
     }
@@ -68,7 +66,9 @@ fn read(lease: Lease, before: Option<&Seen>, now: Timestamp) -> Option<Seen> {
         lease.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(COMPONENT_GATEWAY);
     let address = lease.annotations().get(ADVERTISE_ANNOTATION).cloned();
     let name = lease.name_any();
+    let beat = Beat::read(&lease, before.map(|before| &before.beat), now);
     let spec = lease.spec?;
+    spec.lease_duration_seconds?;
     let (component, name) = if is_gateway {
         (Component::Gateway, name)
     } else if name == OPERATOR_LEASE {
@@ -81,19 +81,11 @@ fn read(lease: Lease, before: Option<&Seen>, now: Timestamp) -> Option<Seen> {
     };
     let is_short = |text: &String| !text.is_empty() && text.len() <= MAX_TEXT;
     is_short(&name).then_some(())?;
-    let renewed_at = spec.renew_time.map(|time| time.0);
     Some(Seen {
         component,
         name,
         address: address.filter(is_short),
-        changed_at: match before {
-            Some(before) if before.renewed_at == renewed_at => before.changed_at,
-            Some(_) => now,
-            // The first time, there is only what it says.
-            None => renewed_at.unwrap_or(Timestamp::MIN).min(now),
-        },
-        renewed_at,
-        lasts: SignedDuration::from_secs(i64::from(spec.lease_duration_seconds?)),
+        beat,
     })
 }
 
@@ -203,5 +195,16 @@ mod tests {
         // The same Lease, heard of again, is no renewal.
         renew(&mut instances, lease("gw-0", 105), 3719);
         assert_eq!(live(&instances, 3720), [("gw-0".to_owned(), false)]);
+    }
+
+    #[test]
+    fn a_lease_that_claims_decades_is_of_nobody_that_lives() {
+        let mut instances = Instances::default();
+        let mut claims = lease("gw-0", 1_000_000_000);
+        claims.spec.as_mut().unwrap().lease_duration_seconds = Some(i32::MAX);
+        renew(&mut instances, claims, 100);
+        let cap = i64::from(crds::lease::MAX_LEASE_SECONDS);
+        assert_eq!(live(&instances, 99 + cap), [("gw-0".to_owned(), true)]);
+        assert_eq!(live(&instances, 100 + cap), [("gw-0".to_owned(), false)]);
     }
 }

@@ -71,10 +71,12 @@ pub enum Scope {
 pub enum Bound {
     /// Some seconds.
     Short,
-    /// As long as `?wait=` says.
+    /// As long as `?wait=` says. Without it, some seconds.
     Wait,
-    /// As long as the caller reads, within limits.
+    /// As long as the caller reads, within limits: events.
     Stream,
+    /// The same: an artefact.
+    Download,
 }
 
 /// A row of the table.
@@ -262,7 +264,7 @@ impl RouteId {
                 routes::LOGOUT,
                 P::AccessRead,
                 Nothing,
-                "End the session, at every gateway",
+                "End all sessions of the caller that began before, at every gateway",
             )
             .needs(Need::Identity),
             Self::Session => read(
@@ -427,7 +429,7 @@ impl RouteId {
                 Path,
                 "What an invocation put out, where it was too large for the resource",
             )
-            .lasts(Bound::Stream),
+            .lasts(Bound::Download),
         }
     }
 }

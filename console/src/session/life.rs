@@ -12,30 +12,53 @@ pub const IDLE: SignedDuration = SignedDuration::from_mins(30);
 /// A cookie that is as old is sealed anew when it is used.
 const REFRESH: SignedDuration = SignedDuration::from_mins(1);
 /// Clocks of gateways may differ by as much.
-const SKEW: SignedDuration = SignedDuration::from_mins(1);
+pub const SKEW: SignedDuration = SignedDuration::from_mins(1);
+/// Latest beginning of a session, from now. A logout ends sessions until [`SKEW`] from now, so the next session of the
+/// user begins later than that.
+const MOST_AHEAD: SignedDuration = SignedDuration::from_mins(3);
 
-/// A session that begins now. It does not outlive its token.
-pub fn begin(id: SessionId, token: Token, now: Timestamp) -> Sealed {
-    // Seals have whole seconds.
+/// Returns a session that does not outlive its token. It counts as begun now, or just after `over`, the moment at or
+/// before which all sessions of the user are over. Returns `None` if that moment is too far ahead: some clock is wrong.
+pub fn begin(
+    id: SessionId,
+    token: Token,
+    now: Timestamp,
+    over: Option<Timestamp>,
+) -> Option<Sealed> {
+    let after = over.map(|over| over.saturating_add(SignedDuration::from_millis(1)));
+    let issued_at = match after {
+        Some(after) => now.max(after.ok()?),
+        None => now,
+    };
+    if !is_near(issued_at, now, MOST_AHEAD) {
+        return None;
+    }
+    // Seals have whole milliseconds for the beginning, and whole seconds for all else.
+    let issued_at = Timestamp::from_millisecond(issued_at.as_millisecond()).unwrap_or(issued_at);
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let latest = now.saturating_add(ABSOLUTE).unwrap_or(Timestamp::MAX);
     let expires_at = token.expires_at().map_or(latest, |end| end.min(latest));
-    Sealed {
+    Some(Sealed {
         id,
         token,
-        issued_at: now,
+        issued_at,
         seen_at: now,
         expires_at,
-    }
+    })
+}
+
+/// Whether a moment is in the past, or ahead by at most so much.
+fn is_near(moment: Timestamp, now: Timestamp, ahead: SignedDuration) -> bool {
+    moment
+        .saturating_sub(ahead)
+        .is_ok_and(|earliest| earliest <= now)
 }
 
 /// Whether it goes on.
 pub fn is_alive(session: &Sealed, now: Timestamp) -> bool {
-    // One that comes from the future is none: a clock was set back, and its ends cannot be believed.
-    let begun = session
-        .seen_at
-        .saturating_sub(SKEW)
-        .is_ok_and(|from| from <= now);
+    // A session from the future is not alive: a clock was set back, and the session's ends cannot be believed.
+    let begun =
+        is_near(session.seen_at, now, SKEW) && is_near(session.issued_at, now, MOST_AHEAD + SKEW);
     begun && now < absolute_end(session) && now < idle_end(session)
 }
 
@@ -82,7 +105,9 @@ mod tests {
             SessionId::from_bytes([7; 16]),
             Token::new("opaque").unwrap(),
             at(0),
+            None,
         )
+        .unwrap()
     }
 
     #[test]
@@ -110,7 +135,9 @@ mod tests {
             SessionId::from_bytes([7; 16]),
             Token::new(jwt).unwrap(),
             at(0),
-        );
+            None,
+        )
+        .unwrap();
         assert!(is_alive(&session, at(599)));
         assert!(!is_alive(&session, at(600)));
     }
@@ -120,6 +147,26 @@ mod tests {
         let session = session();
         assert_eq!(refreshed(&session, at(59)), None);
         assert_eq!(refreshed(&session, at(60)).unwrap().seen_at, at(60));
+    }
+
+    #[test]
+    fn a_session_begins_after_the_logout_before_it_and_lasts_no_longer_for_it() {
+        let after = |over: Timestamp| {
+            begin(
+                SessionId::from_bytes([7; 16]),
+                Token::new("opaque").unwrap(),
+                at(0),
+                Some(over),
+            )
+        };
+        let over = at(60);
+        let session = after(over).unwrap();
+        assert!(session.issued_at > over);
+        assert!(is_alive(&session, at(0)));
+        assert!(!is_alive(&session, at(12 * 3600)));
+        assert_eq!(after(at(-5)).unwrap().issued_at, at(0));
+        assert_eq!(after(at(180)), None);
+        assert_eq!(after(Timestamp::MAX), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sessions: a cookie in the place of a token, for programs in a browser.
 //!
 //! A gateway keeps nothing of a session. All of it is in the cookie, sealed so that nobody can read or change it
-//! ([`seal`]) with keys that all gateways have ([`keys`]); what was logged out is in a ConfigMap that all of them watch
+//! ([`seal`]) with keys that all gateways have ([`keys`]); logouts are in ConfigMaps that all gateways watch
 //! ([`logouts`]). How long a session lives is decided in [`life`].
 
 pub mod cookie;
@@ -15,11 +15,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::caller::Token;
 
-/// What a session is known by. It never leaves the seal: what is published of it is its digest.
+/// What a session is known by. Never leaves the seal.
 #[derive(Clone, Copy, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SessionId([u8; 16]);
 
@@ -35,11 +34,6 @@ impl SessionId {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
-
-    /// By which a session is known to be logged out.
-    pub fn mark(&self) -> String {
-        hex::encode(&Sha256::digest(self.0)[..16])
-    }
 }
 
 impl fmt::Debug for SessionId {
@@ -53,6 +47,7 @@ impl fmt::Debug for SessionId {
 pub struct Sealed {
     pub id: SessionId,
     pub token: Token,
+    /// When it counts as begun: later than the logout before it.
     pub issued_at: Timestamp,
     /// When it was last sealed. A cookie that was used since is sealed anew.
     pub seen_at: Timestamp,

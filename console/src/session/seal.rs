@@ -1,11 +1,14 @@
 //! A session as a text that nobody can read or change without the key.
 //!
 //! ```text
-//! v1.BASE64URL(key id, 4 bytes | nonce, 12 bytes | AES-256-GCM(session) | tag, 16 bytes)
+//! v2.BASE64URL(key id, 4 bytes | nonce, 12 bytes | AES-256-GCM(session) | tag, 16 bytes)
 //! ```
 //!
 //! Version, purpose and key id are authenticated beside it. Nonces are random: with 96 bits, a key that seals for a day
 //! is far from two of them being the same.
+//!
+//! Version 1 had the beginning in whole seconds, and its logouts were recorded for each session. No gateway opens it any
+//! more, so an upgrade ends all sessions that began before it.
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -18,8 +21,8 @@ use super::{
 };
 use crate::caller::Token;
 
-const VERSION: &str = "v1.";
-const PURPOSE: &[u8] = b"fairlead console session v1";
+const VERSION: &str = "v2.";
+const PURPOSE: &[u8] = b"fairlead console session v2";
 const ID_LEN: usize = size_of::<KeyId>();
 
 /// Why a text is no session.
@@ -44,7 +47,7 @@ pub fn seal(session: &Sealed, key: &Key, nonce: [u8; NONCE_LEN]) -> String {
     let plain = Plain {
         id: hex::encode(session.id.as_bytes()),
         token: session.token.expose().to_owned(),
-        issued_at: session.issued_at.as_second(),
+        issued_at: session.issued_at.as_millisecond(),
         seen_at: session.seen_at.as_second(),
         expires_at: session.expires_at.as_second(),
     };
@@ -96,6 +99,7 @@ struct Plain {
     id: String,
     #[serde(rename = "t")]
     token: String,
+    /// In milliseconds.
     #[serde(rename = "b")]
     issued_at: i64,
     #[serde(rename = "s")]
@@ -111,7 +115,7 @@ impl Plain {
         Some(Sealed {
             id: SessionId::from_bytes(id),
             token: Token::new(self.token).ok()?,
-            issued_at: Timestamp::from_second(self.issued_at).ok()?,
+            issued_at: Timestamp::from_millisecond(self.issued_at).ok()?,
             seen_at: Timestamp::from_second(self.seen_at).ok()?,
             expires_at: Timestamp::from_second(self.expires_at).ok()?,
         })
@@ -150,7 +154,14 @@ mod tests {
         assert_eq!(open(KNOWN, &keys), Ok(session()));
     }
 
-    const KNOWN: &str = "v1.Ms6MogkJCQkJCQkJCQkJCYUnybIS5rKEg5lMZKsGQ6pYiyuQiOfpiXFYSO9GgJnAKe7TcYNLx5CsHNxQ_6kiHxW9V_zon917sgtRxDbwm-GrJjqiasJNS8-GsOjn-l1UEE9cMGl39NGtH0V6So3DdU5KMJigbdFU4Kp-SPTo9KR34EM";
+    const KNOWN: &str = "v2.Ms6MogkJCQkJCQkJCQkJCYUnybIS5rKEg5lMZKsGQ6pYiyuQiOfpiXFYSO9GgJnAKe7TcYNLx5CsHNxQ_6kiHxW9V_zon917sgtRxDbwm-GrJjqidtAORdfEquLm8l1UEElcLH0i-sn5BU97QonAd0pJf1p-E0D08jMPzybEfuLGcyrvBOE";
+
+    /// Sealed by version 1 with the same key.
+    #[test]
+    fn a_session_of_the_version_before_is_over() {
+        let before = "v1.Ms6MogkJCQkJCQkJCQkJCYUnybIS5rKEg5lMZKsGQ6pYiyuQiOfpiXFYSO9GgJnAKe7TcYNLx5CsHNxQ_6kiHxW9V_zon917sgtRxDbwm-GrJjqiasJNS8-GsOjn-l1UEE9cMGl39NGtH0V6So3DdU5KMJigbdFU4Kp-SPTo9KR34EM";
+        assert_eq!(open(before, &keys(1, None)), Err(OpenError::Malformed));
+    }
 
     #[test]
     fn no_byte_of_it_can_be_changed() {
@@ -190,14 +201,14 @@ mod tests {
 
     #[test]
     fn what_is_no_seal_is_no_session() {
-        for text in ["", "v1.", "v2.AAAA", "v1.!!", "v1.AAAA"] {
+        for text in ["", "v2.", "v1.AAAA", "v3.AAAA", "v2.!!", "v2.AAAA"] {
             assert!(open(text, &keys(1, None)).is_err(), "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn nothing_that_comes_in_a_cookie_panics(text in "(v1\\.)?[ -~]{0,200}") {
+        fn nothing_that_comes_in_a_cookie_panics(text in "(v2\\.)?[ -~]{0,200}") {
             let _ = open(&text, &keys(1, None));
         }
     }

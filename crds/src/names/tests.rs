@@ -40,3 +40,27 @@ fn the_secret_of_a_code_and_of_a_device_have_different_names() {
     assert_eq!(code_secret("lobby"), "lobby-code");
     assert_eq!(device_secret("lobby"), "lobby-mtls");
 }
+
+#[test]
+fn the_config_maps_of_logouts_are_shipped_and_gateways_may_patch_them() {
+    let manifest = include_str!("../../rbac/10-console.yaml");
+    let count = |line: &str| manifest.lines().filter(|found| *found == line).count();
+    let shipped = manifest.matches("name: fairlead-console-logouts-").count();
+    assert_eq!(shipped, CONSOLE_LOGOUTS.len());
+    for name in CONSOLE_LOGOUTS {
+        assert_eq!(count(&format!("  name: {name}")), 1, "{name}");
+        assert_eq!(count(&format!("  - {name}")), 1, "{name}");
+    }
+}
+
+#[test]
+fn operators_recognise_the_identity_of_one_of_their_own() {
+    assert_eq!(operator_identity("pod-7"), "fairlead-operator-pod-7");
+    assert_eq!(
+        operator_identity("fairlead-operator-1a2b"),
+        "fairlead-operator-1a2b"
+    );
+    for stranger in ["", "gateway-0", "fairlead-operators", "fairlead"] {
+        assert!(!is_operator_identity(stranger), "{stranger}");
+    }
+}

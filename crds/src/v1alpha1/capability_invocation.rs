@@ -28,6 +28,7 @@ use super::ObjectReference;
     printcolumn(name = "Device", type_ = "string", json_path = ".spec.deviceRef.name"),
     printcolumn(name = "Capability", type_ = "string", json_path = ".spec.capability"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Progress", type_ = "integer", json_path = ".status.progress.percent"),
     printcolumn(name = "Error", type_ = "string", json_path = ".status.error.code"),
     printcolumn(name = "By", type_ = "string", json_path = ".spec.requestedBy", priority = 1),
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.gateway", priority = 1),
@@ -196,7 +197,7 @@ pub struct CapabilityInvocationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = crate::schema::MAX_WHOLE))]
     pub observed_generation: Option<i64>,
-    /// `Ready`: whether it succeeded. `AnsweredLate`: what the device said after the end was written; the phase stays.
+    /// `Ready`: whether it succeeded. `Finished`: it has ended, whatever its end; absent until then. `AnsweredLate`: what the device said after the end was written; the phase stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -313,6 +313,11 @@ pub struct DeviceCertificate {
     /// Valid until.
     #[schemars(schema_with = "crate::schema::time")]
     pub not_after: Time,
+    /// SHA-256 of the public key of the authority that signed it, hexadecimal: by it the operator notices that its own
+    /// authority is another one. Absent where an earlier version issued the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = crate::schema::SHA256_HEX))]
+    pub authority: Option<String>,
 }
 
 /// A renewal of a device's certificate: a gateway writes what the device asks for, the operator answers beside it.
@@ -332,6 +337,11 @@ pub struct Renewal {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub chain: Option<String>,
+    /// The authorities that the device trusts from then on, signed by one that it trusted before, base64. The device
+    /// verifies the signature. Beside `chain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384), regex(pattern = crate::schema::BASE64))]
+    pub signed_bundle: Option<String>,
     /// `certificate.generation` of that chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = crate::schema::MAX_WHOLE))]

@@ -144,10 +144,15 @@ pub struct PairingRequestStatus {
     /// What was issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<IssuedCertificate>,
-    /// Certificates that the device trusts from now on, PEM.
+    /// Certificates that programs which mount the device's Secret trust, PEM. A device itself trusts `signedBundle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub ca_bundle: Option<String>,
+    /// The authorities that the device trusts from now on, signed by one of them: the encoding of the trust bundle's
+    /// `signed-bundle`, base64. The device verifies the signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384), regex(pattern = crate::schema::BASE64))]
+    pub signed_bundle: Option<String>,
     /// The Device that came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_ref: Option<ObjectReference>,

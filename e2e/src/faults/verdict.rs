@@ -10,7 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crds::CapabilityInvocation;
-use crds::conditions::{ANSWERED_LATE, find};
+use crds::conditions::{ANSWERED_LATE, FINISHED, find};
 use crds::deadline::ANSWER_SECONDS;
 use crds::remedies::Ran;
 use crds::v1alpha1::CapabilityInvocationStatus;
@@ -84,7 +84,32 @@ pub fn judge_all(cases: &[Case]) -> Vec<(String, Verdict)> {
         let names = holders.iter().map(|case| case.name());
         verdicts.extend(names.zip(keyed::judge(holders)));
     }
+    let unfinished = cases
+        .iter()
+        .filter_map(|case| Some((case.name(), not_finished(case)?)));
+    let unfinished: BTreeMap<String, Verdict> = unfinished.collect();
+    for (name, verdict) in &mut verdicts {
+        if let Some(found) = unfinished.get(name) {
+            verdict.clone_from(found);
+        }
+    }
     verdicts
+}
+
+/// Whether `Finished` says otherwise than the phase: it is written with every end, and never before.
+fn not_finished(case: &Case) -> Option<Verdict> {
+    let status = case.status();
+    let finished = find(&status.conditions, FINISHED);
+    match (status.phase.is_terminal(), finished) {
+        (false, None) => None,
+        (false, Some(_)) => Some(case.untrue("it is Finished and has not ended")),
+        (true, Some(finished))
+            if finished.status == "True" && finished.reason == status.phase.as_str() =>
+        {
+            None
+        }
+        (true, _) => Some(case.untrue("it has ended and is not Finished as it ended")),
+    }
 }
 
 /// Compares one that stands for itself.

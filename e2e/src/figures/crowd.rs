@@ -1,6 +1,7 @@
 //! Devices by the hundred that are in this process, so that a gateway's memory is its own.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -33,7 +34,7 @@ const AT_ONCE: usize = 16;
 
 /// Devices that exist and have certificates, without the trouble of pairing each.
 pub struct Crowd {
-    devices: Vec<(Stranger, Vec<CertificateDer<'static>>)>,
+    devices: Vec<(Arc<Stranger>, Vec<CertificateDer<'static>>)>,
     streams: Vec<DeviceStream>,
 }
 
@@ -77,7 +78,7 @@ impl Crowd {
             .context("make the devices")?;
         let devices = devices
             .into_iter()
-            .map(|(stranger, chain, _)| (stranger, chain))
+            .map(|(stranger, chain, _)| (Arc::new(stranger), chain))
             .collect();
         Ok(Self {
             devices,
@@ -118,6 +119,11 @@ impl Crowd {
     /// From now on each that is connected beats by itself, and answers `echo`. What is returned gives why one ended.
     pub fn play(self) -> JoinSet<anyhow::Error> {
         self.streams.into_iter().map(play).collect()
+    }
+
+    /// All devices, with their certificates.
+    pub fn members(&self) -> &[(Arc<Stranger>, Vec<CertificateDer<'static>>)] {
+        &self.devices
     }
 
     /// One heartbeat of each.

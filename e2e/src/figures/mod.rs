@@ -1,6 +1,8 @@
 //! Figures that take more than one device, each on a control plane and programs of its own.
 #![expect(clippy::print_stdout, reason = "what is printed is the figure")]
 
+use std::net::SocketAddr;
+
 use clap::{Parser, Subcommand};
 
 use crate::controlplane::{Binaries, ControlPlane};
@@ -10,6 +12,7 @@ use crate::stack::{Programs, Stack};
 mod agent;
 mod artefact;
 mod crowd;
+mod door;
 mod events;
 mod fleet;
 mod invocations;
@@ -88,6 +91,27 @@ enum Figure {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=250))]
         count: u16,
     },
+    /// Time of a device's handshake while sixteen addresses flood the port, and the gateway's memory
+    Door {
+        /// What the flood does; all kinds in turn where it is not given
+        #[arg(long, value_enum)]
+        attack: Option<door::Attack>,
+        /// How long each of the five quiet and the five flooded windows lasts
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=120))]
+        seconds: u64,
+        #[command(flatten)]
+        force: door::Force,
+    },
+    /// The flood of `door`, until standard input ends
+    #[command(hide = true)]
+    Flood {
+        /// Where the gateway listens
+        gateway: SocketAddr,
+        /// What the flood does
+        attack: door::Attack,
+        #[command(flatten)]
+        force: door::Force,
+    },
     /// Time from an approval to the certificate on the device's disk
     Pairings {
         /// How many devices
@@ -102,6 +126,15 @@ impl Arguments {
     /// # Errors
     /// When something does not start, or a device is not let in.
     pub async fn run(self) -> anyhow::Result<()> {
+        // It needs nothing of what the others need.
+        if let Figure::Flood {
+            gateway,
+            attack,
+            force,
+        } = self.figure
+        {
+            return door::flood(gateway, attack, force).await;
+        }
         let programs = Programs::build()?;
         let binaries = Binaries::find()?;
         let folder = tempfile::Builder::new()
@@ -131,6 +164,19 @@ impl Arguments {
                 outage::measure(&mut control_plane, &mut stack, rounds.into(), seconds).await
             }
             Figure::Events { count } => events::measure(&cluster, &mut stack, count).await,
+            Figure::Door {
+                attack,
+                seconds,
+                force,
+            } => {
+                let measurement = door::Measurement {
+                    attack,
+                    seconds,
+                    force,
+                };
+                door::measure(&cluster, &mut stack, measurement).await
+            }
+            Figure::Flood { .. } => Ok(()),
             Figure::Pairings { devices } => {
                 pairings::measure(&cluster, &stack, devices.into()).await
             }

@@ -170,7 +170,7 @@ async fn invokes_and_watches(ada: &Learner<'_>, elsewhere: &Learner<'_>) -> anyh
     let unknown = [device.as_str(), "lamp.dance"];
     let said = ada.says("invoke", &unknown).await?.with(1, &[])?;
     ensure!(
-        said.out()?.contains(" Failed\nCapabilityNotGranted: "),
+        said.out()?.contains(" Failed\nCapabilityNotDeclared: "),
         "{said:?}"
     );
     Ok(())

@@ -89,7 +89,7 @@ async fn not_granted(scene: Scene) -> anyhow::Result<()> {
         ("later", ErrorCode::CapabilityNotGranted),
         // Was granted, but the device no longer declares it.
         ("system.health", ErrorCode::CapabilityNotDeclared),
-        ("system.nothing", ErrorCode::CapabilityNotGranted),
+        ("system.nothing", ErrorCode::CapabilityNotDeclared),
     ] {
         let name = format!("run-{}", capability.replace('.', "-"));
         invocation::make(

@@ -15,12 +15,18 @@ use client::api::problem::{Problem, ProblemCode};
 use client::api::query::{InventoryQuery, RequestsQuery, ScopeQuery};
 use client::api::session::CSRF_HEADER;
 use client::{Authentication, ControlPlaneClient, Credentials, Roots, Waited};
+use console::caller::Token;
 use console::registry::{Need, RouteId, Scope};
+use console::session::logouts::Logouts;
+use console::session::{SessionId, life};
+use crds::names::CONSOLE_LOGOUTS;
 use e2e::cluster::service_account_token;
+use e2e::install::SYSTEM_NAMESPACE;
 use e2e::stack::{Agent, Stack};
 use e2e::wait::until;
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
@@ -44,6 +50,10 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         fixture.trial(
             "console::a_session_holds_at_every_gateway_and_so_does_its_end",
             sessions,
+        ),
+        fixture.trial(
+            "console::ten_thousand_logouts_of_one_user_do_not_make_the_logout_of_another_fail_or_grow",
+            logouts,
         ),
     ]
 }
@@ -513,6 +523,106 @@ async fn sessions(scene: Scene) -> anyhow::Result<()> {
                 "{id:?} with a session that is over: {refused:?}"
             );
         }
+    }
+    Ok(())
+}
+
+/// Size of what is recorded of logouts.
+#[derive(Debug)]
+struct Recorded {
+    /// In all ConfigMaps.
+    marks: usize,
+    /// Of the largest ConfigMap.
+    metadata_bytes: usize,
+}
+
+async fn recorded(scene: &Scene) -> anyhow::Result<Recorded> {
+    let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), SYSTEM_NAMESPACE);
+    let mut recorded = Recorded {
+        marks: 0,
+        metadata_bytes: 0,
+    };
+    for name in CONSOLE_LOGOUTS {
+        let map = maps.get(name).await?;
+        let bytes = serde_json::to_vec(&map.metadata)?.len();
+        recorded.metadata_bytes = recorded.metadata_bytes.max(bytes);
+        recorded.marks += map.data.map_or(0, |data| data.len());
+    }
+    Ok(recorded)
+}
+
+/// Logs out at the API server itself, as a gateway does, and then over HTTP.
+async fn logouts(scene: Scene) -> anyhow::Result<()> {
+    const LOGOUTS: i64 = 10_001;
+    let (urls, ca) = consoles(&scene).await?;
+    let [one, other] = urls.as_slice() else {
+        bail!("not two gateways: {urls:?}")
+    };
+    let http = web(&ca)?;
+    let token = token(&scene, "ada", &["fairlead-viewer"]).await?;
+    let login = until("logins are taken", SOON, async || {
+        let answer = http
+            .post(format!("{one}/console/v1/auth/login"))
+            .json(&json!({ "token": token }))
+            .send()
+            .await?;
+        Ok(answer.status().is_success().then_some(answer))
+    })
+    .await?;
+    let cookie = login
+        .headers()
+        .get("set-cookie")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .context("no cookie came")?
+        .to_owned();
+    let session: serde_json::Value = login.json().await?;
+    let csrf = session["csrfToken"]
+        .as_str()
+        .context("no CSRF token came")?;
+
+    // Users of one namespace have their marks in one ConfigMap.
+    let flood = format!("system:serviceaccount:{}:flood", scene.namespace);
+    let logouts = Logouts::new(&scene.client, SYSTEM_NAMESPACE);
+    let begun = Timestamp::now();
+    let end = async |number: i64| {
+        let token = Token::new("not-used")?;
+        let mut session =
+            life::begin(SessionId::random(), token, begun, None).context("begin a session")?;
+        session.issued_at = begun + SignedDuration::from_millis(61_000 + number);
+        logouts.end(&flood, &session, begun).await?;
+        anyhow::Ok(())
+    };
+    end(0).await?;
+    let before = recorded(&scene).await?;
+    futures::stream::iter(1..LOGOUTS)
+        .map(end)
+        .buffer_unordered(32)
+        .try_collect::<()>()
+        .await?;
+    let after = recorded(&scene).await?;
+    // Other trials log out, too, a few times each.
+    ensure!(after.marks < before.marks + 50, "{before:?} {after:?}");
+    // This, and no more, is in the answer to a write.
+    ensure!(after.metadata_bytes < 2048, "{before:?} {after:?}");
+
+    let ended = http
+        .post(format!("{one}/console/v1/auth/logout"))
+        .header("cookie", &cookie)
+        .header(CSRF_HEADER, csrf)
+        .send()
+        .await?;
+    ensure!(ended.status().is_success(), "{}", ended.status());
+    for url in [one, other] {
+        until("the session is over everywhere", SOON, async || {
+            let answer = http
+                .get(format!("{url}/console/v1/auth/session"))
+                .header("cookie", &cookie)
+                .send()
+                .await?;
+            Ok((answer.status() == reqwest::StatusCode::UNAUTHORIZED).then_some(()))
+        })
+        .await?;
     }
     Ok(())
 }

@@ -6,6 +6,8 @@
 mod admission;
 mod agent;
 mod artefacts;
+mod attacks;
+mod authority;
 mod client_examples;
 mod commands;
 mod console;
@@ -14,6 +16,8 @@ mod door;
 mod entry;
 mod events;
 mod fixture;
+mod guarded;
+mod hostile_gateway;
 mod invocation;
 mod mediation;
 mod misbehaviour;
@@ -46,6 +50,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         client_examples::trials(fixture),
         plugin::trials(fixture),
         misbehaviour::trials(fixture),
+        attacks::trials(fixture),
         node_json::trials(fixture),
         trust::trials(fixture),
         events::trials(fixture),
@@ -54,6 +59,7 @@ fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         renewal::trials(fixture),
         upkeep::trials(fixture),
         standby::trials(fixture),
+        hostile_gateway::trials(fixture),
     ]
     .into_iter()
     .flatten()
@@ -71,6 +77,8 @@ fn main() -> anyhow::Result<ExitCode> {
     upheavals.extend(entry::trials(&fixture));
     upheavals.extend(oidc::trials(&fixture));
     upheavals.extend(renewal::upheavals(&fixture));
+    upheavals.extend(guarded::upheavals(&fixture));
+    upheavals.extend(authority::upheavals(&fixture));
     let all = || trials.iter().chain(&upheavals);
     let runs = |topic: &str| {
         let mut of_topic = all().filter(|trial| trial.name().starts_with(topic));

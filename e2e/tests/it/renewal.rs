@@ -19,6 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use libtest_mimic::Trial;
+use pairing::bundle::SignedBundle;
+use pairing::key::KeyFingerprint;
 use proto::node::Renew;
 use proto::node::device_event::Event as Said;
 use proto::node::gateway_event::Event as Heard;
@@ -58,7 +60,7 @@ pub fn upheavals(fixture: &Arc<Fixture>) -> Vec<Trial> {
 }
 
 /// Lets the device's certificate look older, as only the operator can.
-async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
+pub async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
     let path = scene.folder.join("operator.kubeconfig");
     let cluster = scene.fixture.cluster();
     cluster
@@ -81,7 +83,7 @@ async fn age(scene: &Scene, device: &str) -> anyhow::Result<()> {
     .await
 }
 
-async fn stream(
+pub async fn stream(
     scene: &Scene,
     stranger: &Stranger,
     chain: &[CertificateDer<'static>],
@@ -103,6 +105,7 @@ async fn renewed(scene: Scene) -> anyhow::Result<()> {
     let Heard::Renewed(renewed) = old.next().await? else {
         bail!("no certificate")
     };
+    let signed = SignedBundle::from_bytes(&renewed.signed_bundle)?;
     let next: Vec<_> = renewed
         .chain
         .into_iter()
@@ -112,7 +115,9 @@ async fn renewed(scene: Scene) -> anyhow::Result<()> {
         !next.is_empty() && next.first() != chain.first(),
         "the same certificate"
     );
-    ensure!(!renewed.bundle.is_empty(), "no bundle");
+    let authority = next.last().context("no authority")?;
+    let pin = KeyFingerprint::of_certificate(authority).ok();
+    signed.verify_pinned(pin.context("no certificate")?, TRUST_DOMAIN)?;
     stream(&scene, &stranger, &next).await?;
     let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let status = devices.get(&device).await?.status.unwrap_or_default();

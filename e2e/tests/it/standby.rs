@@ -14,9 +14,13 @@ use e2e::install::{SYSTEM_NAMESPACE, install};
 use e2e::stack::{Agent, Place, Stack};
 use e2e::wait::until;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::fixture::{Fixture, Scene};
 
@@ -26,10 +30,16 @@ const SOON: Duration = Duration::from_secs(30);
 const TAKES_OVER_WITHIN: Duration = Duration::from_mins(1);
 
 pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
-    vec![fixture.trial(
-        "standby::two_operators_make_one_authority_and_when_the_leader_is_killed_the_other_issues",
-        takes_over,
-    )]
+    vec![
+        fixture.trial(
+            "standby::two_operators_make_one_authority_and_when_the_leader_is_killed_the_other_issues",
+            takes_over,
+        ),
+        fixture.trial(
+            "standby::an_operator_leads_though_somebody_made_its_lease_before_with_a_duration_of_decades",
+            leads_all_the_same,
+        ),
+    ]
 }
 
 /// Which operator leads, by what each says of itself on its admin port. Of those that run, exactly one may.
@@ -126,6 +136,87 @@ async fn takes_over(scene: Scene) -> anyhow::Result<()> {
     ensure!(still == second, "{still} leads, not {second}");
     let stopped = stack.stop().await;
     stopped.and(plane.stop().await)
+}
+
+/// With a control plane of its own, too: it has the Lease before the operator is there.
+async fn leads_all_the_same(scene: Scene) -> anyhow::Result<()> {
+    let plane = ControlPlane::start(&Binaries::find()?, &scene.folder.join("own")).await?;
+    let client = plane.client();
+    // Before there are policies: the policy of the election lets nobody but the operator make it.
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(SYSTEM_NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let held: Lease = serde_json::from_value(json!({
+        "metadata": { "name": names::OPERATOR_LEASE, "labels": { names::COMPONENT_LABEL: names::COMPONENT_GATEWAY } },
+        "spec": {
+            "holderIdentity": "gateway-0",
+            "leaseDurationSeconds": i32::MAX,
+            "acquireTime": "2090-01-01T00:00:00.000000Z",
+            "renewTime": "2090-01-01T00:00:00.000000Z",
+        },
+    }))?;
+    leases.create(&PostParams::default(), &held).await?;
+    install(&client).await?;
+
+    let mut stack = start_one(&scene, &plane, &scene.folder.join("stack")).await?;
+    let desk = FrontDesk::open(client.clone(), NAMESPACE, 1).await?;
+    desk.pair(&stack.agent("kiosk")?).await?;
+    let lease = leases.get(names::OPERATOR_LEASE).await?;
+    let spec = lease.spec.unwrap_or_default();
+    ensure!(
+        spec.holder_identity
+            .as_deref()
+            .is_some_and(names::is_operator_identity)
+            && spec.lease_duration_seconds == Some(15)
+            && lease.metadata.labels.is_none(),
+        "{:?} {spec:?}",
+        lease.metadata
+    );
+    let events: Api<Event> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let events = events.list(&ListParams::default()).await?.items;
+    let reason = "ElectionLeaseHeldByStranger";
+    ensure!(
+        events
+            .iter()
+            .any(|event| event.reason.as_deref() == Some(reason)),
+        "{events:?}"
+    );
+    let metrics = stack.operator().metrics().await?;
+    ensure!(metrics.contains(reason), "{metrics}");
+
+    // Once more while it leads: it makes the Lease again, and goes on.
+    leases
+        .delete(names::OPERATOR_LEASE, &DeleteParams::default())
+        .await?;
+    until("the Lease is there again", SOON, async || {
+        let lease = leases.get_opt(names::OPERATOR_LEASE).await?;
+        Ok(lease.and_then(|lease| lease.spec?.holder_identity))
+    })
+    .await?;
+    let metrics = stack.operator().metrics().await?;
+    ensure!(metrics.contains("ElectionLeaseGone"), "{metrics}");
+    ensure!(
+        metrics
+            .lines()
+            .any(|line| line == "fairlead_operator_leading 1"),
+        "{metrics}"
+    );
+    let stopped = stack.stop().await;
+    stopped.and(plane.stop().await)
+}
+
+async fn start_one(scene: &Scene, plane: &ControlPlane, folder: &Path) -> anyhow::Result<Stack> {
+    let programs = scene.fixture.programs();
+    let places = [Place::on_loopback()?];
+    Stack::start_with(plane.cluster(), programs, folder, 1, &places).await
 }
 
 async fn start(scene: &Scene, plane: &ControlPlane, folder: &Path) -> anyhow::Result<Stack> {

@@ -7,18 +7,18 @@ use crds::{
     deadline::ANSWER_SECONDS,
     excess::Excess,
     names::MAX_INPUT_BYTES,
+    nearest,
     v1alpha1::{
         capability_invocation::{ErrorCode, InvocationPhase},
         device::{Availability, TrustDecision},
     },
 };
 use jiff::Timestamp;
-use serde_json::Value;
-use surface::Mismatch;
 
 use super::{
     device::KnownDevice,
-    grants::{Permit, Standing},
+    fit::Fit,
+    grants::Standing,
     invocation::{Input, Moment, OpenInvocation, after},
     register::Declared,
     result::End,
@@ -30,6 +30,8 @@ pub struct Stream<'a> {
     pub declared: &'a Declared,
     /// Of the invocation's capability.
     pub standing: &'a Standing,
+    /// Of the invocation's input.
+    pub fit: &'a Fit,
     /// When it began. A device repeats first what nobody acked: what ended while it was away is known soon after.
     pub since: Timestamp,
     /// Since when the Device shows it, once it does.
@@ -319,6 +321,10 @@ fn is_granted(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) 
     let capability = &invocation.spec().capability;
     let message = match stream.standing {
         Standing::Permitted(_) => return None,
+        // A mistyped name must not send anybody to the grants.
+        Standing::NotGranted if stream.declared.availability(capability).is_none() => {
+            return Some(not_declared(capability, stream));
+        }
         Standing::NotGranted => format!(
             "{capability} is not granted to the device: add it to spec.grants.capabilities of the Device"
         ),
@@ -336,7 +342,7 @@ fn is_within_grant(
     _: &KnownDevice,
     stream: Stream<'_>,
 ) -> Option<End> {
-    let mismatch = misfit(invocation, stream, Permit::is_granted)?;
+    let mismatch = stream.fit.beyond_grant.as_ref()?;
     let capability = &invocation.spec().capability;
     Some(End::failed(
         ErrorCode::InvalidInput,
@@ -345,7 +351,7 @@ fn is_within_grant(
 }
 
 fn is_taken(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
-    let mismatch = misfit(invocation, stream, Permit::is_taken)?;
+    let mismatch = stream.fit.not_taken.as_ref()?;
     let capability = &invocation.spec().capability;
     Some(End::failed(
         ErrorCode::InvalidInput,
@@ -353,39 +359,20 @@ fn is_taken(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) ->
     ))
 }
 
-fn misfit(
-    invocation: &OpenInvocation,
-    stream: Stream<'_>,
-    check: fn(&Permit, &Value) -> Result<(), Mismatch>,
-) -> Option<String> {
-    let Standing::Permitted(permit) = stream.standing else {
-        return None;
-    };
-    let Input::Json(input) = invocation.input() else {
-        return None;
-    };
-    if !permit.has_schema() {
-        return None;
-    }
-    let input = if input.is_empty() {
-        Value::Null
-    } else {
-        match serde_json::from_slice(input) {
-            Ok(input) => input,
-            Err(_) => return Some("it is nested too deeply to be read".to_owned()),
-        }
-    };
-    Some(check(permit, &input).err()?.to_string())
-}
-
 fn is_declared(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
     let capability = &invocation.spec().capability;
-    stream.declared.availability(capability).is_none().then(|| {
-        End::failed(
-            ErrorCode::CapabilityNotDeclared,
-            format!("the device does not declare {capability}"),
-        )
-    })
+    let is_missing = stream.declared.availability(capability).is_none();
+    is_missing.then(|| not_declared(capability, stream))
+}
+
+fn not_declared(capability: &str, stream: Stream<'_>) -> End {
+    let declared = stream.declared.capabilities.iter();
+    let names = declared.map(|(declared, _)| declared.name.as_str());
+    let meant = nearest::did_you_mean(capability, names);
+    End::failed(
+        ErrorCode::CapabilityNotDeclared,
+        format!("the device does not declare {capability}{meant}"),
+    )
 }
 
 fn is_available(invocation: &OpenInvocation, _: &KnownDevice, stream: Stream<'_>) -> Option<End> {
@@ -447,7 +434,7 @@ mod tests {
         capability_invocation::{Cancel, WhenOffline},
         device::{DeviceCapability, Granted},
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::domain::fixtures::{
@@ -469,6 +456,7 @@ mod tests {
                     &minimal_device().spec,
                     &minimal_device().status,
                 ),
+                fit: &Fit::default(),
                 since: at(0),
                 shown: None,
             },
@@ -532,6 +520,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(0),
                 shown: None,
             };
@@ -562,6 +551,35 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_mistyped_capability_is_not_declared_rather_than_not_granted() {
+        let device = minimal_device();
+        let declared = declared(&["echo", "system.health"]);
+        let end = |typed: &str| {
+            let invocation = invocation_with(|spec| typed.clone_into(&mut spec.capability));
+            let standing = standing(typed, &declared, &device.spec, &device.status);
+            let stream = Stream {
+                declared: &declared,
+                standing: &standing,
+                since: at(0),
+                shown: None,
+            };
+            let Decision::End(end) = decide(&invocation, &device, stream, at(1)) else {
+                unreachable!("it must not be sent")
+            };
+            end.error.unwrap()
+        };
+        let mistyped = end("sytem.health");
+        assert_eq!(mistyped.code, ErrorCode::CapabilityNotDeclared);
+        assert!(
+            mistyped.message.ends_with("did you mean system.health?"),
+            "{}",
+            mistyped.message
+        );
+        assert_eq!(end("system.health").code, ErrorCode::CapabilityNotGranted);
+        assert!(!end("door.open").message.contains("did you mean"));
+    }
+
     /// What the device declares of `echo`, and what was granted of it.
     fn decide_on(takes: &str, granted: Option<&str>, input: Value) -> Decision {
         let (mut device, mut declared) = (minimal_device(), declared(&["echo"]));
@@ -576,13 +594,15 @@ mod tests {
             }];
         }
         let standing = standing_of(&device, &declared);
+        let invocation = invocation_with(|spec| spec.input = Some(input));
+        let fit = Fit::of(invocation.input(), &standing, &mut u32::MAX.clone()).unwrap();
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &fit,
             since: at(0),
             shown: None,
         };
-        let invocation = invocation_with(|spec| spec.input = Some(input));
         decide(&invocation, &device, stream, at(1))
     }
 
@@ -662,6 +682,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(-3),
                 shown: Some(&shown),
             };
@@ -694,6 +715,7 @@ mod tests {
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &Fit::default(),
             since: at(100),
             shown: None,
         };
@@ -722,6 +744,7 @@ mod tests {
             let stream = Stream {
                 declared: capabilities,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(since),
                 shown: None,
             };
@@ -736,7 +759,7 @@ mod tests {
         );
         assert_eq!(
             code(decide(&not_granted, &fine, 10, 15)).1,
-            ErrorCode::CapabilityNotGranted
+            ErrorCode::CapabilityNotDeclared
         );
 
         let cancelled = invocation_with(|spec| spec.cancel = Some(Cancel::Requested));
@@ -775,6 +798,7 @@ mod tests {
             let stream = Stream {
                 declared: &declared,
                 standing: &standing,
+                fit: &Fit::default(),
                 since: at(5),
                 shown: None,
             };
@@ -786,6 +810,7 @@ mod tests {
         let stream = Stream {
             declared: &declared,
             standing: &standing,
+            fit: &Fit::default(),
             since: at(5),
             shown: None,
         };

@@ -13,9 +13,16 @@ use crds::v1alpha1::{
         DeviceStatus, Granted, UndeclaredCapability,
     },
 };
-use surface::{Mismatch, Schema, digest, narrows};
+use surface::Schema;
 
-use super::register::Declared;
+pub use self::known::Known;
+use self::known::{Surface, read};
+use super::register::{Declared, MAX_SCHEMAS};
+
+mod known;
+
+/// Most bytes of schemas of one device that are compared at once: what it may declare, and as much that was granted.
+const MAX_COMPARED: usize = 2 * MAX_SCHEMAS;
 
 /// What a Device shows of its capabilities.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,11 +37,18 @@ pub fn shown(
     declared: &[(DeclaredCapability, Availability)],
     spec: &DeviceSpec,
     before: &DeviceStatus,
+    known: &Known,
 ) -> Shown {
+    let mut declared: Vec<_> = declared.iter().collect();
+    declared.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    let mut comparing = Comparing {
+        known,
+        left: MAX_COMPARED,
+    };
     let mut capabilities: Vec<DeviceCapability> = declared
-        .iter()
+        .into_iter()
         .map(|(declared, availability)| {
-            let Verdict { granted, accepted } = judge(declared, spec, before);
+            let Verdict { granted, accepted } = judge(declared, spec, before, &mut comparing);
             DeviceCapability {
                 name: declared.name.clone(),
                 availability: *availability,
@@ -47,15 +61,11 @@ pub fn shown(
                 default_timeout_seconds: declared.default_timeout_seconds,
                 max_timeout_seconds: declared.max_timeout_seconds,
                 concurrency: declared.concurrency,
-                surface_sha256: Some(digest_of(
-                    declared.execution,
-                    declared.input_schema.as_deref(),
-                )),
+                surface_sha256: Some(of_declared(declared).digest()),
                 accepted,
             }
         })
         .collect();
-    capabilities.sort_by(|a, b| a.name.cmp(&b.name));
     capabilities.dedup_by(|a, b| a.name == b.name);
     let is_declared = |name: &String| capabilities.iter().any(|one| one.name == *name);
     let mut undeclared: Vec<UndeclaredCapability> = spec
@@ -99,17 +109,61 @@ struct Verdict {
     accepted: Option<AcceptedSurface>,
 }
 
-fn judge(declared: &DeclaredCapability, spec: &DeviceSpec, before: &DeviceStatus) -> Verdict {
+fn judge(
+    declared: &DeclaredCapability,
+    spec: &DeviceSpec,
+    before: &DeviceStatus,
+    comparing: &mut Comparing<'_>,
+) -> Verdict {
+    match ground(declared, spec, before) {
+        Ground::Known(granted) => Verdict {
+            granted,
+            accepted: None,
+        },
+        Ground::Accepted(accepted) => Verdict {
+            granted: if comparing.is_within(of_declared(declared), of_accepted(&accepted)) {
+                Granted::Granted
+            } else {
+                Granted::Pending
+            },
+            accepted: Some(accepted),
+        },
+    }
+}
+
+/// Compares surfaces of one device, up to a bound for all of them together.
+struct Comparing<'a> {
+    known: &'a Known,
+    /// Bytes of schemas that may still be compared.
+    left: usize,
+}
+
+impl Comparing<'_> {
+    /// Past the bound nothing is within anything: the rest waits for somebody. Whether a verdict is known already makes no
+    /// difference to that, so the same again is the same.
+    fn is_within(&mut self, new: Surface<'_>, old: Surface<'_>) -> bool {
+        let Some(left) = self.left.checked_sub(new.bytes() + old.bytes()) else {
+            return false;
+        };
+        self.left = left;
+        self.known.is_within(new, old)
+    }
+}
+
+/// What follows from names and digests alone.
+enum Ground {
+    Known(Granted),
+    /// Something else was granted than what is declared, and goes on.
+    Accepted(AcceptedSurface),
+}
+
+fn ground(declared: &DeclaredCapability, spec: &DeviceSpec, before: &DeviceStatus) -> Ground {
     let name = &declared.name;
-    let alone = |granted| Verdict {
-        granted,
-        accepted: None,
-    };
     if !spec.grants.capabilities.contains(name) {
-        let known = before.capabilities.iter().find(|known| known.name == *name);
-        return alone(match known {
+        let shown = before.capabilities.iter().find(|shown| shown.name == *name);
+        return Ground::Known(match shown {
             // Beside `accepted` it was granted, and somebody took that back.
-            Some(known) if known.granted == Granted::Pending && known.accepted.is_none() => {
+            Some(shown) if shown.granted == Granted::Pending && shown.accepted.is_none() => {
                 Granted::Pending
             }
             None if !before.capabilities.is_empty() => Granted::Pending,
@@ -117,30 +171,21 @@ fn judge(declared: &DeclaredCapability, spec: &DeviceSpec, before: &DeviceStatus
             Some(_) | None => Granted::NotGranted,
         });
     }
-    let now = digest_of(declared.execution, declared.input_schema.as_deref());
+    let now = of_declared(declared).digest();
     let pin = spec.grants.surfaces.get(name);
     if pin == Some(&now) {
-        return alone(Granted::Granted);
+        return Ground::Known(Granted::Granted);
     }
-    let of = |accepted: &AcceptedSurface| {
-        digest_of(accepted.execution, accepted.input_schema.as_deref())
-    };
-    let accepted =
-        accepted_before(name, before).filter(|known| pin.is_none_or(|pin| *pin == of(known)));
+    let accepted = accepted_before(name, before)
+        .map(|accepted| (of_accepted(&accepted).digest(), accepted))
+        .filter(|(digest, _)| pin.is_none_or(|pin| pin == digest));
     match accepted {
         // Granted by its name, and this is what its name is seen to mean first.
-        None if pin.is_none() => alone(Granted::Granted),
+        None if pin.is_none() => Ground::Known(Granted::Granted),
         // Something else was granted, and nobody here knows what: neither can be told to be within the other.
-        None => alone(Granted::Pending),
-        Some(accepted) if of(&accepted) == now => alone(Granted::Granted),
-        Some(accepted) => Verdict {
-            granted: if is_within(declared, &accepted) {
-                Granted::Granted
-            } else {
-                Granted::Pending
-            },
-            accepted: Some(accepted),
-        },
+        None => Ground::Known(Granted::Pending),
+        Some((digest, _)) if digest == now => Ground::Known(Granted::Granted),
+        Some((_, accepted)) => Ground::Accepted(accepted),
     }
 }
 
@@ -158,27 +203,36 @@ fn accepted_before(name: &str, before: &DeviceStatus) -> Option<AcceptedSurface>
     Some(known.accepted.clone())
 }
 
-fn digest_of(execution: Execution, input_schema: Option<&str>) -> String {
-    digest(execution.as_str(), input_schema)
+fn of_declared(declared: &DeclaredCapability) -> Surface<'_> {
+    Surface {
+        execution: declared.execution,
+        input_schema: declared.input_schema.as_deref(),
+    }
 }
 
-/// Whether what is declared is sure to be no more than what was accepted.
-fn is_within(declared: &DeclaredCapability, accepted: &AcceptedSurface) -> bool {
-    let asks_nobody_any_more =
-        accepted.execution == Execution::Mediated && declared.execution == Execution::Automatic;
-    let (Ok(new), Ok(old)) = (
-        read(declared.input_schema.as_deref()),
-        read(accepted.input_schema.as_deref()),
-    ) else {
-        return false;
+fn of_accepted(accepted: &AcceptedSurface) -> Surface<'_> {
+    Surface {
+        execution: accepted.execution,
+        input_schema: accepted.input_schema.as_deref(),
+    }
+}
+
+/// Bytes of all schemas that [`shown`] reads: the time that it takes grows with these.
+pub fn schema_bytes(
+    declared: &[(DeclaredCapability, Availability)],
+    before: &DeviceStatus,
+) -> usize {
+    let bytes = |schema: &Option<String>| schema.as_ref().map_or(0, String::len);
+    let declared = declared.iter().map(|(one, _)| bytes(&one.input_schema));
+    let of_shown = |shown: &DeviceCapability| {
+        let accepted = shown.accepted.as_ref();
+        let schema = accepted.map_or(&shown.input_schema, |accepted| &accepted.input_schema);
+        bytes(schema)
     };
-    !asks_nobody_any_more && narrows(new.as_ref(), old.as_ref())
-}
-
-fn read(schema: Option<&str>) -> Result<Option<Schema>, surface::Invalid> {
-    schema
-        .map(|text| Schema::parse(text.as_bytes()))
-        .transpose()
+    let shown = before.capabilities.iter().map(of_shown);
+    let undeclared = before.undeclared.iter();
+    let undeclared = undeclared.map(|one| bytes(&one.accepted.input_schema));
+    declared.chain(shown).chain(undeclared).sum()
 }
 
 /// What one capability of one device may do now, ready for its invocations.
@@ -192,6 +246,19 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Bytes of the schemas that were read.
+    pub fn schema_bytes(&self) -> usize {
+        match self {
+            Self::Permitted(Permit {
+                accepted, declared, ..
+            }) => {
+                let schemas = accepted.iter().chain(declared);
+                schemas.map(|schema| schema.text().len()).sum()
+            }
+            Self::NotGranted | Self::Pending => 0,
+        }
+    }
+
     /// Whether the person at the device is to be asked, whatever the device declares.
     pub fn asks(&self) -> bool {
         match self {
@@ -205,38 +272,11 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 pub struct Permit {
     /// What was granted, where the device declares something else.
-    accepted: Option<Schema>,
+    pub accepted: Option<Schema>,
     /// What the device takes.
-    declared: Option<Schema>,
+    pub declared: Option<Schema>,
     /// The person at the device is to be asked, though the device declares that it asks nobody.
     pub mediate: bool,
-}
-
-impl Permit {
-    /// Whether the input is within what was granted.
-    ///
-    /// # Errors
-    /// Where it is not.
-    pub fn is_granted(&self, input: &serde_json::Value) -> Result<(), Mismatch> {
-        self.accepted
-            .as_ref()
-            .map_or(Ok(()), |schema| schema.check(input))
-    }
-
-    /// Whether the device takes the input.
-    ///
-    /// # Errors
-    /// Where it does not.
-    pub fn is_taken(&self, input: &serde_json::Value) -> Result<(), Mismatch> {
-        self.declared
-            .as_ref()
-            .map_or(Ok(()), |schema| schema.check(input))
-    }
-
-    /// Whether there is anything to check an input against.
-    pub fn has_schema(&self) -> bool {
-        self.accepted.is_some() || self.declared.is_some()
-    }
 }
 
 /// What one capability may do. It depends on what the device declares and on its Device alone, so it holds for all
@@ -264,16 +304,14 @@ pub fn standing(
             Standing::NotGranted
         };
     };
-    let Verdict { granted, accepted } = judge(found, spec, status);
-    if accepted.is_none() {
-        match granted {
-            Granted::Granted => {}
-            Granted::Pending if spec.grants.capabilities.contains(&found.name) => {
-                return Standing::Pending;
-            }
-            Granted::Pending | Granted::NotGranted => return Standing::NotGranted,
+    let accepted = match ground(found, spec, status) {
+        Ground::Known(Granted::Granted) => None,
+        Ground::Known(Granted::Pending) if spec.grants.capabilities.contains(&found.name) => {
+            return Standing::Pending;
         }
-    }
+        Ground::Known(Granted::Pending | Granted::NotGranted) => return Standing::NotGranted,
+        Ground::Accepted(accepted) => Some(accepted),
+    };
     let mediate = accepted
         .as_ref()
         .is_some_and(|accepted| accepted.execution == Execution::Mediated)

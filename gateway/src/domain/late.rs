@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_late_truth_is_told_with_the_outcome_and_the_digest() {
         let conditions = told(&ended_as(End::no_answer()), &succeeded(), at(50)).unwrap();
-        assert_eq!(conditions.len(), 2, "Ready stays");
+        assert_eq!(conditions.len(), 3, "Ready and Finished stay");
         let late = conditions::find(&conditions, ANSWERED_LATE).unwrap();
         assert_eq!(
             (late.status.as_str(), late.reason.as_str()),

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crds::v1alpha1::{DeclaredCapability, Execution, Platform, device::Availability};
 use proto::node;
-use surface::{Schema, is_deceptive};
+use surface::{MAX_DEVICE_PATTERN_BYTES, Schema};
+
+use super::words::is_one_line;
 
 /// Most capabilities that a device may declare.
 pub const MAX_CAPABILITIES: usize = 128;
@@ -14,7 +16,7 @@ const MAX_HOSTNAME: usize = 253;
 const MAX_VERSION: usize = 32;
 const MAX_DESCRIPTION: usize = 256;
 /// Most bytes of all schemas of a device: what its Device holds, and every watch of it.
-const MAX_SCHEMAS: usize = 64 * 1024;
+pub const MAX_SCHEMAS: usize = 64 * 1024;
 const MAX_TIMEOUT_SECONDS: u32 = 3600;
 /// Most invocations of a device at once.
 pub const MAX_CONCURRENCY: usize = 64;
@@ -59,6 +61,10 @@ pub enum Invalid {
         bytes: usize,
         limit: usize,
     },
+    #[error(
+        "platform.{field} has control characters in it, or characters that cannot be seen or turn the direction of writing"
+    )]
+    NotOneLine { field: &'static str },
     #[error("{count} capabilities, {MAX_CAPABILITIES} at most")]
     TooManyCapabilities { count: usize },
     #[error(
@@ -75,6 +81,11 @@ pub enum Invalid {
         "the schemas of all capabilities are {bytes} bytes long, {MAX_SCHEMAS} at most together"
     )]
     SchemasTooLong { bytes: usize },
+    #[error(
+        "the patterns in the schemas of all capabilities take more than {MAX_DEVICE_PATTERN_BYTES} bytes of memory \
+         together: use shorter ones, or smaller counts in them"
+    )]
+    PatternsTooLarge,
 }
 
 /// Reads a registration.
@@ -115,25 +126,35 @@ pub fn read_capabilities(
             return Err(Invalid::DeclaredTwice { index });
         }
     }
-    let bytes = capabilities
-        .iter()
-        .map(|capability| capability.input_schema.len() + capability.output_schema.len())
-        .sum();
+    let bytes = schema_bytes(&capabilities);
     if bytes > MAX_SCHEMAS {
         return Err(Invalid::SchemasTooLong { bytes });
     }
     // A collected result has room for four, and most devices have one or two.
     let mut read = Vec::with_capacity(capabilities.len());
+    let mut pattern_bytes = 0;
     for (index, capability) in capabilities.into_iter().enumerate() {
-        read.push(read_capability(index, capability)?);
+        read.push(read_capability(index, capability, &mut pattern_bytes)?);
+        if pattern_bytes > MAX_DEVICE_PATTERN_BYTES {
+            return Err(Invalid::PatternsTooLarge);
+        }
     }
     Ok(read)
+}
+
+/// Bytes of all schemas: the time that it takes to read them grows with these.
+pub fn schema_bytes(capabilities: &[node::Capability]) -> usize {
+    capabilities
+        .iter()
+        .map(|capability| capability.input_schema.len() + capability.output_schema.len())
+        .sum()
 }
 
 /// An enum's number that is newer than this gateway is not guessed.
 fn read_capability(
     index: usize,
     capability: node::Capability,
+    pattern_bytes: &mut usize,
 ) -> Result<(DeclaredCapability, Availability), Invalid> {
     let unknown = |_| Invalid::UnknownEnum { index };
     let node::Capability {
@@ -162,8 +183,8 @@ fn read_capability(
             execution,
             version: words("version", version, MAX_VERSION)?,
             description: words("description", description, MAX_DESCRIPTION)?,
-            input_schema: schema("input_schema", &input_schema)?,
-            output_schema: schema("output_schema", &output_schema)?,
+            input_schema: schema("input_schema", &input_schema, pattern_bytes)?,
+            output_schema: schema("output_schema", &output_schema, pattern_bytes)?,
             default_timeout_seconds: number(
                 "default_timeout_seconds",
                 default_timeout_seconds,
@@ -190,18 +211,19 @@ fn words(field: &str, text: String, limit: usize) -> Result<Option<String>, Stri
         let bytes = text.len();
         return Err(format!("{field} is {bytes} bytes long, {limit} at most"));
     }
-    if text.chars().any(is_deceptive) {
+    if !is_one_line(&text) {
         return Err(format!("{field} has control characters in it"));
     }
     Ok((!text.is_empty()).then_some(text))
 }
 
 /// `None` where nothing is said.
-fn schema(field: &str, text: &[u8]) -> Result<Option<String>, String> {
+fn schema(field: &str, text: &[u8], pattern_bytes: &mut usize) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     let schema = Schema::parse(text).map_err(|invalid| format!("{field}: {invalid}"))?;
+    *pattern_bytes += schema.pattern_bytes();
     Ok(Some(schema.text().to_owned()))
 }
 
@@ -220,6 +242,9 @@ fn bounded(field: &'static str, text: String, limit: usize) -> Result<String, In
             bytes: text.len(),
             limit,
         });
+    }
+    if !is_one_line(&text) {
+        return Err(Invalid::NotOneLine { field });
     }
     Ok(text)
 }
@@ -388,6 +413,23 @@ mod tests {
         assert_eq!(
             read_capabilities(many(17)),
             Err(Invalid::SchemasTooLong { bytes: 17 * 4096 })
+        );
+    }
+
+    #[test]
+    fn all_patterns_together_are_bounded() {
+        let many = |count: usize| -> Vec<node::Capability> {
+            let of = |n| node::Capability {
+                output_schema: br#"{"pattern":"[a-z]{1,253}"}"#.to_vec(),
+                ..capability(&format!("c{n}"))
+            };
+            (0..count).map(of).collect()
+        };
+        assert!(read_capabilities(many(32)).is_ok());
+        assert_eq!(
+            read_capabilities(many(128)),
+            Err(Invalid::PatternsTooLarge),
+            "each takes 16 KiB at least"
         );
     }
 

@@ -3,12 +3,8 @@
 //! What a device reports is never believed further than its own invocation: it is bounded, parsed and checked against
 //! its digest here, and what does not hold becomes a failure with a reason.
 
-use crds::{
-    conditions,
-    v1alpha1::capability_invocation::{
-        Artefact, CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase,
-        Mediation,
-    },
+use crds::v1alpha1::capability_invocation::{
+    Artefact, CapabilityInvocationStatus, ErrorCode, InvocationError, InvocationPhase, Mediation,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,7 +12,10 @@ use proto::node::{self, FailureCode, Outcome};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{artefact::Place, invocation::OpenInvocation, names::is_object_name, underway::text};
+use super::{
+    artefact::Place, invocation::OpenInvocation, names::is_object_name, underway::text,
+    words::one_line,
+};
 
 /// Most characters of an error's message, of who decided and of why, as the resource's schema has them.
 const MAX_MESSAGE: usize = 1024;
@@ -61,7 +60,8 @@ impl End {
         message: impl Into<String>,
     ) -> Self {
         let message: String = message.into();
-        let message = message.chars().take(MAX_MESSAGE).collect();
+        // Of the device, in parts, or of an API server that quotes it.
+        let message = one_line(&message, MAX_MESSAGE);
         Self {
             phase,
             error: Some(InvocationError { code, message }),
@@ -286,17 +286,13 @@ pub fn ended(
 ) -> CapabilityInvocationStatus {
     let before = invocation.status().cloned().unwrap_or_default();
     let succeeded = end.phase == InvocationPhase::Succeeded;
-    let message = end
-        .error
-        .as_ref()
-        .map_or("", |error| error.message.as_str());
-    let ready = conditions::condition(
+    let conditions = crds::end::conditions(
+        before.conditions,
         now,
         invocation.generation(),
-        conditions::READY,
-        succeeded,
+        end.phase,
         end.phase.as_str(),
-        message,
+        end.error.as_ref(),
     );
     CapabilityInvocationStatus {
         phase: end.phase,
@@ -312,7 +308,7 @@ pub fn ended(
         progress: before.progress.filter(|_| !succeeded),
         duplicate_of: end.duplicate_of,
         observed_generation: invocation.generation(),
-        conditions: conditions::set(before.conditions, ready),
+        conditions,
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     device::KnownDevice,
-    grants::{self, Shown},
+    grants::{self, Known, Shown},
     register::Declared,
 };
 
@@ -79,6 +79,7 @@ pub fn plan(
     device: &KnownDevice,
     gateway: &str,
     change: Change<'_>,
+    known: &Known,
     now: Timestamp,
 ) -> Option<Pieces> {
     let before = &device.status;
@@ -125,7 +126,7 @@ pub fn plan(
             capabilities,
             undeclared,
             counts,
-        } = grants::shown(&declared.capabilities, &device.spec, before);
+        } = grants::shown(&declared.capabilities, &device.spec, before, known);
         after.capabilities = capabilities;
         after.undeclared = undeclared;
         after.capability_counts = Some(counts);
@@ -222,6 +223,7 @@ mod tests {
             Change::Start {
                 declared: &declared,
             },
+            &Known::default(),
             at(30),
         )
         .unwrap();
@@ -245,6 +247,7 @@ mod tests {
             Change::Start {
                 declared: &declared,
             },
+            &Known::default(),
             at(0),
         )
         .unwrap();
@@ -262,6 +265,7 @@ mod tests {
             Change::Start {
                 declared: &declared,
             },
+            &Known::default(),
             at(0),
         )
         .unwrap();
@@ -274,7 +278,15 @@ mod tests {
 
     #[test]
     fn an_end_is_written_to_the_session_that_ended_and_to_no_other() {
-        let end = |device: &KnownDevice, epoch| plan(device, MINE, Change::End { epoch }, at(30));
+        let end = |device: &KnownDevice, epoch| {
+            plan(
+                device,
+                MINE,
+                Change::End { epoch },
+                &Known::default(),
+                at(30),
+            )
+        };
         let pieces = end(&with_session(MINE, 7, false), 7).unwrap();
         assert_eq!(pieces.presence, Presence::Degraded);
         assert_eq!(pieces.presence_reason, PresenceReason::SessionEnded);
@@ -313,7 +325,7 @@ mod tests {
         let start = Change::Start {
             declared: &declared,
         };
-        let pieces = plan(&minimal_device(), MINE, start, at(0)).unwrap();
+        let pieces = plan(&minimal_device(), MINE, start, &Known::default(), at(0)).unwrap();
         let mut device = with_session(MINE, 1, false);
         device.status.platform = pieces.platform;
         device.status.capabilities = pieces.capabilities.unwrap();
@@ -328,6 +340,7 @@ mod tests {
                     declared: &declared,
                     epoch: 1,
                 },
+                &Known::default(),
                 at(9),
             )
         };
@@ -344,8 +357,13 @@ mod tests {
     fn what_is_new_and_not_granted_waits_for_a_decision() {
         let mut device = with_session(MINE, 1, false);
         let first = declared(&["echo"]);
-        device.status.capabilities =
-            grants::shown(&first.capabilities, &device.spec, &device.status).capabilities;
+        device.status.capabilities = grants::shown(
+            &first.capabilities,
+            &device.spec,
+            &device.status,
+            &Known::default(),
+        )
+        .capabilities;
         let mut grown = first.clone();
         grown.capabilities.push((
             DeclaredCapability {
@@ -361,6 +379,7 @@ mod tests {
                 declared: &grown,
                 epoch: 1,
             },
+            &Known::default(),
             at(9),
         )
         .unwrap();
@@ -379,6 +398,7 @@ mod tests {
             Change::Start {
                 declared: &declared,
             },
+            &Known::default(),
             at(2),
         )
         .unwrap();

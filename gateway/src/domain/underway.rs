@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proto::node;
 
-use super::invocation::OpenInvocation;
+use super::{invocation::OpenInvocation, words::one_line};
 
 /// Most characters of a progress's message, as the resource's schema has it.
 const MAX_MESSAGE: usize = 256;
@@ -31,9 +31,9 @@ pub fn progress(reported: &node::Progress) -> Progress {
     }
 }
 
-/// So many characters of what a device says; `None` where it says nothing.
+/// One line of what a device says, of so many characters at most; `None` where it says nothing.
 pub(super) fn text(reported: &str, characters: usize) -> Option<String> {
-    (!reported.is_empty()).then(|| reported.chars().take(characters).collect())
+    (!reported.is_empty()).then(|| one_line(reported, characters))
 }
 
 /// The whole status that says so. `None` where the status there is says it already, or says that it ended.

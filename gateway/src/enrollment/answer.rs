@@ -1,5 +1,6 @@
 //! What a device is told about its request. Pure.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{
     PairingRequest, conditions,
     v1alpha1::pairing_request::{PairingRequestStatus, RequestPhase},
@@ -58,22 +59,26 @@ fn issued(
     gateways: impl FnOnce() -> Vec<String>,
     now: Timestamp,
 ) -> Step {
-    let (Some(certificate), Some(bundle), Some(device)) =
-        (&status.certificate, &status.ca_bundle, &status.device_ref)
-    else {
+    let (Some(certificate), Some(signed_bundle), Some(device)) = (
+        &status.certificate,
+        &status.signed_bundle,
+        &status.device_ref,
+    ) else {
         return failed("the request is issued, but its certificate is not there");
     };
     // A device that comes back after days cannot use it, and must not take it for an identity.
     if certificate.not_after.0 <= now {
         return failed("the certificate expired before it was fetched: pair with a new code");
     }
-    let (Some(chain), Some(bundle)) = (certificates(&certificate.chain), certificates(bundle))
-    else {
+    let (Some(chain), Ok(signed_bundle)) = (
+        certificates(&certificate.chain),
+        STANDARD.decode(signed_bundle),
+    ) else {
         return failed("the certificate cannot be read");
     };
     Step::Issued(Issued {
         chain,
-        bundle,
+        signed_bundle,
         namespace: request.namespace().unwrap_or_default(),
         device: device.name.clone(),
         gateways: gateways(),
@@ -187,15 +192,19 @@ mod tests {
                     "chain": format!("{leaf}{authority}"), "serial": "01",
                     "notBefore": "2026-01-01T00:00:00Z", "notAfter": not_after,
                 },
-                "caBundle": authority,
+                "caBundle": authority, "signedBundle": "AAEC",
                 "deviceRef": { "name": "kiosk" },
             })
         };
         let Some(Step::Issued(issued)) = told(&status("2026-01-02T00:00:00Z")) else {
             panic!("not issued");
         };
-        assert_eq!((issued.chain.len(), issued.bundle.len()), (2, 1));
-        assert_eq!(issued.chain[1], issued.bundle[0]);
+        assert_eq!(issued.chain.len(), 2);
+        assert_eq!(
+            issued.signed_bundle,
+            [0, 1, 2],
+            "as it stands in the status"
+        );
         assert_eq!(
             (issued.namespace.as_str(), issued.device.as_str()),
             ("shop", "kiosk")

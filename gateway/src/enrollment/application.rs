@@ -9,7 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pairing::key::KeyFingerprint;
 use proto::node;
 
-use crate::{csr, domain::register};
+use crate::{
+    csr,
+    domain::{register, words::is_one_line},
+};
 
 /// Longest PKCS#10, in bytes of DER: its PEM must fit the schema.
 const MAX_CSR: usize = 5 * 1024;
@@ -67,17 +70,8 @@ pub fn read(
         capabilities,
         ..node::RegisterRequest::default()
     })?;
-    // They are shown to who decides, in a terminal that obeys them.
-    for (field, text) in [
-        ("requested_name", &requested_name),
-        ("platform.os", &declared.platform.os),
-        ("platform.arch", &declared.platform.arch),
-        ("platform.agent_version", &declared.platform.agent_version),
-        ("platform.hostname", &declared.platform.hostname),
-    ] {
-        if text.chars().any(surface::is_deceptive) {
-            return Err(Invalid::ControlCharacters(field));
-        }
+    if !is_one_line(&requested_name) {
+        return Err(Invalid::ControlCharacters("requested_name"));
     }
     Ok(PairingRequestSpec {
         csr: Some(csr),
@@ -239,7 +233,7 @@ mod tests {
                         ..node::Platform::default()
                     });
                 },
-                Invalid::ControlCharacters("platform.hostname"),
+                Invalid::Declared(register::Invalid::NotOneLine { field: "hostname" }),
             ),
             (|a| a.client_kind = 0, Invalid::ClientKind),
             (|a| a.client_kind = 17, Invalid::ClientKind),

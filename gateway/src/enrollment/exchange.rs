@@ -36,10 +36,10 @@ use super::{
 };
 use crate::{
     clock,
-    limits::Tries,
     metrics::Enrolment,
     status::{full, later},
     stay::{self, Stay},
+    tries::Tries,
 };
 
 /// How long a step of the device may take once it has proved the code.
@@ -53,6 +53,10 @@ const CHALLENGE_TIME: Duration = Duration::from_millis(100);
 const RETRY_SEARCH: Duration = Duration::from_mins(1);
 /// Codes of one key whose requests are looked for one by one.
 const MOST_NAMED: usize = 16;
+/// When those may come back whose place another enrollee needed.
+const RETRY_PLACE: Duration = Duration::from_secs(5);
+/// How long an enrollee keeps its place after its challenge, whoever needs it: a small device stretches its code in less.
+const PROOF_GRACE: Duration = Duration::from_secs(5);
 /// When those may come back who found no place to wait.
 const RETRY_WAITING: Duration = Duration::from_secs(30);
 
@@ -78,8 +82,12 @@ impl Exchange {
     /// Runs until the end is told, or the gateway stops.
     pub async fn run(mut self) -> Result<(), Status> {
         let stop = self.context.stop.clone();
+        let stay = Arc::clone(&self.stay);
         tokio::select! {
             outcome = self.story() => outcome,
+            () = stay.given_away() => {
+                Err(full("another enrollee needed the place", RETRY_PLACE))
+            }
             () = stop.cancelled() => {
                 Err(later(Code::Unavailable, "this gateway stops: resume at another one", Duration::ZERO))
             }
@@ -101,7 +109,9 @@ impl Exchange {
 
     async fn prove(&mut self, begin: Begin) -> Result<Reached, Status> {
         let Begin { code_id, ke1 } = begin;
-        self.count_try(&self.context.tries)?;
+        self.count_try(&self.context.tries).await?;
+        // From here to the proof, within PROOF_GRACE: how often that may be is paced.
+        let mut work = self.stay.work();
         let earliest = Instant::now() + CHALLENGE_TIME;
         let setup = self.setup()?;
         let counted = self.context.codes.count_attempt(&code_id).await?;
@@ -110,7 +120,16 @@ impl Exchange {
         self.answer(Answer::Challenge(Challenge { ke2 })).await?;
         self.context.metrics.enrolment(Enrolment::Challenged);
 
-        let Step::Proof(Proof { ke3 }) = self.next().await? else {
+        let step = match timeout(PROOF_GRACE, self.next()).await {
+            Ok(step) => step,
+            Err(_) => {
+                drop(work);
+                let step = self.next().await;
+                work = self.stay.work();
+                step
+            }
+        };
+        let Step::Proof(Proof { ke3 }) = step? else {
             return Err(out_of_order());
         };
         let verified = attempt.verify(&ke3);
@@ -125,6 +144,7 @@ impl Exchange {
         self.context.metrics.enrolment(Enrolment::Proved);
         tracing::info!(code = place.name, namespace = place.namespace, %key, remote = %self.remote, "A code was proved");
         self.wait_for(STEP_TIME)?;
+        drop(work);
         Ok(reached(place, &code, &key))
     }
 
@@ -148,7 +168,8 @@ impl Exchange {
     }
 
     async fn resume(&mut self) -> Result<Reached, Status> {
-        self.count_try(&self.context.resumes)?;
+        self.count_try(&self.context.resumes).await?;
+        let _work = self.stay.work();
         let key = self.key.to_string();
         let codes = self.context.codes.that_admitted(&key).await?;
         let found = self.requests(&key, &codes).await?;
@@ -285,13 +306,11 @@ impl Exchange {
         ))
     }
 
-    fn count_try(&self, tries: &Tries) -> Result<(), Status> {
-        tries
-            .take(self.remote.into(), Instant::now())
-            .map_err(|wait| {
-                self.context.metrics.enrolment(Enrolment::Limited);
-                full("too many tries", wait)
-            })
+    async fn count_try(&self, tries: &Tries) -> Result<(), Status> {
+        tries.take(self.remote.into()).await.map_err(|wait| {
+            self.context.metrics.enrolment(Enrolment::Limited);
+            full("too many tries", wait)
+        })
     }
 
     /// From now on this connection is no stranger's.

@@ -32,11 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    limits::Tries,
     metrics::Metrics,
     mounted::Current,
     peer::{self, Admission, Identity},
     status::full,
+    tries::Tries,
 };
 use codes::Codes;
 use exchange::Exchange;

@@ -27,10 +27,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Changed, Index, Listener, gateways::Gateway, invocations::Listed};
-use crate::domain::{
-    device::{DeviceKey, KnownDevice},
-    invocation::OpenInvocation,
+use super::{Changed, Index, Listener, invocations::Listed};
+use crate::{
+    clock,
+    domain::{
+        device::{DeviceKey, KnownDevice},
+        invocation::OpenInvocation,
+    },
 };
 
 /// How long one object may take that is fetched, and when it is tried again.
@@ -305,7 +308,7 @@ impl Sink for InvocationSink {
 
 struct GatewaySink {
     index: Arc<Index>,
-    listed: Vec<Gateway>,
+    listed: Vec<Lease>,
 }
 
 impl Sink for GatewaySink {
@@ -318,19 +321,16 @@ impl Sink for GatewaySink {
     }
 
     fn listed(&mut self, object: Lease) {
-        self.listed.extend(Gateway::read(object));
+        self.listed.push(object);
     }
 
     fn end_list(&mut self) {
-        self.index
-            .gateways
-            .replace(std::mem::take(&mut self.listed));
+        let listed = std::mem::take(&mut self.listed);
+        self.index.gateways.replace(listed, clock::now());
     }
 
     fn applied(&mut self, object: Lease) {
-        if let Some(gateway) = Gateway::read(object) {
-            self.index.gateways.insert(gateway);
-        }
+        self.index.gateways.insert(object, clock::now());
     }
 
     fn gone(&mut self, object: &Lease) {

@@ -69,6 +69,8 @@ pub enum StreamEnd {
     NeverReads,
     Replaced,
     Moved,
+    /// The device begins sessions, or declares what it can do, too often.
+    TooOften,
     Full,
     Stopped,
 }

@@ -6,7 +6,7 @@
 //! - `uploads`: outputs that are too large for a result;
 //! - `presence`: what the Device shows of its session; `orphans`: and of sessions of an earlier life;
 //! - `live`: the streams that are live; `outbox`: what waits to be sent on one; `registrations`: what devices said of
-//!   themselves before their stream; `jitter`: who tries again when;
+//!   themselves before their stream; `pace`: how often a device may begin; `jitter`: who tries again when;
 //! - `played` (a feature): the same, moved by hand in a world that is played;
 //! - `api`: requests to the API server; `status`: how refusals look in gRPC; `metrics`.
 //!
@@ -20,6 +20,7 @@ mod live;
 mod metrics;
 mod orphans;
 pub mod outbox;
+mod pace;
 mod presence;
 mod registrations;
 pub mod service;
@@ -49,16 +50,18 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    api::Requests, live::Live, metrics::Metrics, registrations::Registrations, service::Service,
-    status::Refusal, stream::LEAVE_TIME,
+    api::Requests, live::Live, metrics::Metrics, pace::Pace, registrations::Registrations,
+    service::Service, status::Refusal, stream::LEAVE_TIME,
 };
 use crate::{
     artefact::{Artefacts, sweep},
     clock::now,
     domain::{
         device::{Denied, DeviceKey, admit},
+        grants::Known,
         register::MAX_CONCURRENCY,
     },
+    heavy::Heavy,
     index::{
         Index, Listener,
         watch::{self, Synced},
@@ -138,12 +141,16 @@ struct Shared {
     index: Arc<Index>,
     live: Arc<Live>,
     registrations: Registrations,
+    pace: Pace,
     requests: Requests,
     renewals: Renewals,
     metrics: Metrics,
     result_memory: Arc<Semaphore>,
     synced: Synced,
     tasks: Tasks,
+    /// Which surfaces are within others.
+    known: Known,
+    heavy: Heavy,
     /// Every stream, until its last write is done.
     streams: TaskTracker,
     /// Cancelled when the streams have ended, or have had their time to.
@@ -210,10 +217,13 @@ impl Node {
             index,
             live,
             registrations: Registrations::default(),
+            pace: Pace::default(),
             metrics,
             result_memory: Arc::new(Semaphore::new(RESULT_MEMORY)),
             synced: synced.clone(),
             tasks: tasks.clone(),
+            known: Known::default(),
+            heavy: Heavy::new(tasks.clone()),
             streams: TaskTracker::new(),
             stop,
         });

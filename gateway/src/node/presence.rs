@@ -21,10 +21,12 @@ use crate::{
     clock::now,
     domain::{
         device::{DeviceKey, KnownDevice},
+        grants::{schema_bytes, shown},
         invocation::{Moment, OpenInvocation},
         register::Declared,
         session::{self, Change},
     },
+    heavy,
 };
 
 /// How often one write is based anew on what another one wrote.
@@ -110,12 +112,17 @@ impl Session {
         }
     }
 
-    /// Whether the Device shows something else than what is so. Only once it shows this session: before, the index
-    /// lags behind our own write.
-    pub fn differs(&self, device: &KnownDevice, declared: &Declared) -> bool {
+    /// Whether the Device may show something else than what is so. Only once it shows this session: before, the index
+    /// lags behind our own write. Where it would take long to find out, the write finds out, and writes nothing where
+    /// nothing differs.
+    pub fn may_differ(&self, device: &KnownDevice, declared: &Declared) -> bool {
+        let Shared {
+            settings, known, ..
+        } = &*self.shared;
         self.epoch().is_some_and(|epoch| {
             let change = Change::Update { declared, epoch };
-            session::plan(device, &self.shared.settings.gateway, change, now()).is_some()
+            !is_quick(device, declared)
+                || session::plan(device, &settings.gateway, change, known, now()).is_some()
         })
     }
 
@@ -247,6 +254,10 @@ async fn write(
     change: Change<'_>,
     tried: &Tried,
 ) -> Result<Option<Written>, api::Error> {
+    if let Change::Start { declared } | Change::Update { declared, .. } = change {
+        // Before a place is taken, for others wait for those.
+        compare(shared, key, declared).await?;
+    }
     let _place = shared.requests.session_place().await;
     let is_start = matches!(change, Change::Start { .. });
     let mut known = shared.index.devices.get(key);
@@ -255,7 +266,8 @@ async fn write(
             Some(device) => device,
             None => Arc::new(shared.requests.device(key).await?.ok_or(api::Error::Gone)?),
         };
-        let Some(pieces) = session::plan(&device, &shared.settings.gateway, change, now()) else {
+        let gateway = &shared.settings.gateway;
+        let Some(pieces) = session::plan(&device, gateway, change, &shared.known, now()) else {
             return Ok(None);
         };
         tried.epoch.fetch_max(pieces.epoch, Ordering::AcqRel);
@@ -276,6 +288,25 @@ async fn write(
         }
     }
     Err(api::Error::Conflict)
+}
+
+fn is_quick(device: &KnownDevice, declared: &Declared) -> bool {
+    heavy::is_small(schema_bytes(&declared.capabilities, &device.status))
+}
+
+/// Compares what the device declares with what was granted, on another thread where that may take long: what follows finds
+/// the verdicts.
+async fn compare(shared: &Shared, key: &DeviceKey, declared: &Declared) -> Result<(), api::Error> {
+    let Some(device) = shared.index.devices.get(key) else {
+        return Ok(());
+    };
+    if is_quick(&device, declared) {
+        return Ok(());
+    }
+    let (known, declared) = (shared.known.clone(), declared.capabilities.clone());
+    let compare = move || drop(shown(&declared, &device.spec, &device.status, &known));
+    let compared = shared.heavy.run(key.to_string(), compare).await;
+    compared.map_err(|_| api::Error::Busy)
 }
 
 /// Longer each time, and different for each device.

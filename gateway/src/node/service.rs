@@ -14,8 +14,11 @@ use super::{
     stream::{self, Arrival, Caller},
 };
 use crate::{
-    domain::{device::DeviceKey, register},
-    peer,
+    domain::{
+        device::DeviceKey,
+        register::{self, Declared},
+    },
+    heavy, peer,
 };
 
 /// The service of a gateway. Cheap to clone.
@@ -32,7 +35,9 @@ impl NodeService for Service {
             key, fingerprint, ..
         } = caller(&request)?;
         self.0.admit(&key, &fingerprint).await?;
-        let declared = register::read(request.into_inner()).map_err(Refusal::from)?;
+        let paced = self.0.pace.declaration(fingerprint);
+        paced.map_err(Refusal::TooManyDeclarations)?;
+        let declared = self.0.read(&key, request.into_inner()).await?;
         let registration = self
             .0
             .registrations
@@ -66,6 +71,19 @@ impl NodeService for Service {
         });
         self.0.tasks.spawn(self.0.streams.track_future(stream));
         Ok(Response::new(outgoing))
+    }
+}
+
+impl Shared {
+    /// Reads what a device says about itself, on another thread where that may take long.
+    async fn read(&self, key: &DeviceKey, request: RegisterRequest) -> Result<Declared, Refusal> {
+        let read = if heavy::is_small(register::schema_bytes(&request.capabilities)) {
+            register::read(request)
+        } else {
+            let read = || register::read(request);
+            self.heavy.run(key.to_string(), read).await?
+        };
+        Ok(read?)
     }
 }
 

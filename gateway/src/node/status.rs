@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use super::{live::Full, metrics::StreamEnd};
 use crate::{
     domain::{device::Denied, register::Invalid},
+    heavy::Busy,
     peer::expired,
     status::{full, later},
 };
@@ -31,8 +32,14 @@ pub enum Refusal {
     Silent,
     /// It does not read what it is sent.
     NeverReads,
+    /// The device begins sessions too often; it may begin the next one after that.
+    TooManySessions(Duration),
+    /// The device declares what it can do too often.
+    TooManyDeclarations(Duration),
     /// As many streams as may be, or the gateway stops.
     NoPlace(Full),
+    /// Too much is being computed for it.
+    Busy,
     /// The watches have not filled the index yet.
     NotReady,
 }
@@ -49,9 +56,16 @@ impl Refusal {
             Self::Moved(_) => StreamEnd::Moved,
             Self::Silent => StreamEnd::Silent,
             Self::NeverReads => StreamEnd::NeverReads,
-            Self::NoPlace(Full::Full) => StreamEnd::Full,
+            Self::TooManySessions(_) | Self::TooManyDeclarations(_) => StreamEnd::TooOften,
+            Self::NoPlace(Full::Full) | Self::Busy => StreamEnd::Full,
             Self::NoPlace(Full::Draining) | Self::NotReady => StreamEnd::Stopped,
         }
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
     }
 }
 
@@ -95,6 +109,13 @@ impl From<Refusal> for Status {
             Refusal::NeverReads => {
                 Self::resource_exhausted("this device does not read what it is sent")
             }
+            Refusal::TooManySessions(wait) => full(
+                "this device begins sessions too often: keep one stream open",
+                wait,
+            ),
+            Refusal::TooManyDeclarations(wait) => {
+                full("this device declares its capabilities too often", wait)
+            }
             Refusal::NoPlace(Full::Full) => full(
                 "as many streams as this gateway may have",
                 Duration::from_secs(5),
@@ -103,6 +124,11 @@ impl From<Refusal> for Status {
                 Code::Unavailable,
                 "this gateway stops: use another one",
                 Duration::from_secs(1),
+            ),
+            Refusal::Busy => later(
+                Code::ResourceExhausted,
+                "too much is being computed for this device",
+                Duration::from_secs(5),
             ),
             Refusal::NotReady => later(
                 Code::Unavailable,
@@ -137,6 +163,14 @@ mod tests {
             (Refusal::Moved("gateway-b".to_owned()), Code::Aborted),
             (Refusal::Silent, Code::DeadlineExceeded),
             (Refusal::NeverReads, Code::ResourceExhausted),
+            (
+                Refusal::TooManySessions(Duration::ZERO),
+                Code::ResourceExhausted,
+            ),
+            (
+                Refusal::TooManyDeclarations(Duration::ZERO),
+                Code::ResourceExhausted,
+            ),
             (Refusal::NoPlace(Full::Full), Code::ResourceExhausted),
             (Refusal::NoPlace(Full::Draining), Code::Unavailable),
             (Refusal::NotReady, Code::Unavailable),
@@ -149,6 +183,8 @@ mod tests {
     #[test]
     fn what_passes_says_when_to_come_back() {
         for refusal in [
+            Refusal::TooManySessions(Duration::from_secs(1)),
+            Refusal::TooManyDeclarations(Duration::from_secs(1)),
             Refusal::NoPlace(Full::Full),
             Refusal::NoPlace(Full::Draining),
             Refusal::NotReady,

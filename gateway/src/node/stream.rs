@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crds::v1alpha1::{DeclaredCapability, device::Availability};
 use jiff::Timestamp;
 use pairing::key::KeyFingerprint;
 use proto::node::{self, DeviceEvent, device_event, gateway_event::Event};
@@ -32,10 +33,11 @@ use crate::{
     clock::now,
     domain::{
         device::{DeviceKey, KnownDevice, admit},
-        register::{Declared, read_capabilities},
+        register::{Declared, Invalid, read_capabilities, schema_bytes},
         session::moved_to,
     },
     hang_up::HangUp,
+    heavy::{self, Busy},
     renewal::{Asking, NotRenewed},
 };
 
@@ -126,6 +128,9 @@ impl Arrival {
             .take(key, fingerprint, &hello.registration)
             .ok_or(Refusal::NotRegistered)?;
         admit(self.shared.index.devices.get(key).as_deref(), fingerprint).map_err(Refusal::from)?;
+        // Before it takes the place of another stream, whose end is then written.
+        let paced = self.shared.pace.session(*fingerprint);
+        paced.map_err(Refusal::TooManySessions)?;
         let handle = self.shared.live.insert(key).map_err(Refusal::from)?;
         Ok((handle, declared))
     }
@@ -164,10 +169,14 @@ pub(super) struct Stream<I = Streaming<DeviceEvent>> {
     expires_at: Option<Instant>,
     /// The other certificate that it asked for.
     renewal: Option<Renewal>,
+    /// What it declares by now, until that is read.
+    reading: Option<Reading>,
     /// Outputs that are too large for a result.
     uploads: Uploads,
 }
 
+type Capabilities = Vec<(DeclaredCapability, Availability)>;
+type Reading = Pin<Box<dyn Future<Output = Result<Result<Capabilities, Invalid>, Busy>> + Send>>;
 type Renewal = Pin<Box<dyn Future<Output = Result<node::Renewed, NotRenewed>> + Send>>;
 
 /// What a stream keeps while nothing happens, beside its task.
@@ -200,6 +209,7 @@ impl<I> Stream<I> {
             leave_at: None,
             expires_at,
             renewal: None,
+            reading: None,
             uploads: Uploads::default(),
         }
     }
@@ -227,6 +237,12 @@ impl Stream {
                 message = self.inbound.message(), if can_hear => self.hear(heard(message)?)?,
                 () = self.session.drive() => self.look = true,
                 renewed = drive(&mut self.renewal), if can_hear => self.renewed(renewed)?,
+                read = drive(&mut self.reading) => {
+                    self.reading = None;
+                    // Meanwhile nothing was heard.
+                    self.heard = Instant::now();
+                    self.declares(read.map_err(Refusal::from)?)?;
+                }
                 step = self.uploads.next(), if can_hear => {
                     let told = self.uploads.note(&self.shared, &self.caller.key, step);
                     self.tell_of_artefacts(told);
@@ -282,7 +298,7 @@ impl<I> Stream<I> {
             .as_ref()
             .is_none_or(|known| !Arc::ptr_eq(known, &device))
         {
-            if self.session.differs(&device, &self.declared) {
+            if self.session.may_differ(&device, &self.declared) {
                 self.session.changed();
             }
             self.device = Some(Arc::clone(&device));
@@ -339,15 +355,13 @@ impl<I> Stream<I> {
             Some(device_event::Event::Progress(progress)) => self.dispatcher.progress(&progress),
             Some(device_event::Event::Renew(renew)) => self.renew(renew.pkcs10),
             Some(device_event::Event::CapabilityUpdate(update)) => {
-                let capabilities = read_capabilities(update.capabilities).map_err(Refusal::from)?;
-                self.declared = Arc::new(Declared {
-                    platform: self.declared.platform.clone(),
-                    capabilities,
-                    concurrency: self.declared.concurrency,
-                });
-                self.dispatcher.changed();
-                self.session.changed();
-                self.look = true;
+                let paced = self.shared.pace.declaration(self.caller.fingerprint);
+                paced.map_err(Refusal::TooManyDeclarations)?;
+                if heavy::is_small(schema_bytes(&update.capabilities)) {
+                    self.declares(read_capabilities(update.capabilities))?;
+                } else {
+                    self.read(update.capabilities);
+                }
             }
             Some(device_event::Event::Hello(_)) => {
                 return Err(Refusal::Malformed("Hello is said once".to_owned()).into());
@@ -363,6 +377,26 @@ impl<I> Stream<I> {
             // From a newer agent.
             None => {}
         }
+        Ok(())
+    }
+
+    /// Reads what the device declares by now, on another thread. Nothing is heard of it until that is done.
+    fn read(&mut self, capabilities: Vec<node::Capability>) {
+        let (heavy, device) = (self.shared.heavy.clone(), self.caller.key.to_string());
+        self.reading = Some(Box::pin(async move {
+            heavy.run(device, || read_capabilities(capabilities)).await
+        }));
+    }
+
+    fn declares(&mut self, read: Result<Capabilities, Invalid>) -> Result<(), End> {
+        self.declared = Arc::new(Declared {
+            platform: self.declared.platform.clone(),
+            capabilities: read.map_err(Refusal::from)?,
+            concurrency: self.declared.concurrency,
+        });
+        self.dispatcher.changed();
+        self.session.changed();
+        self.look = true;
         Ok(())
     }
 
@@ -409,7 +443,7 @@ impl<I> Stream<I> {
     }
 
     fn can_hear(&self) -> bool {
-        self.outbox.room() >= ANSWER_ROOM && self.dispatcher.can_hear()
+        self.outbox.room() >= ANSWER_ROOM && self.dispatcher.can_hear() && self.reading.is_none()
     }
 
     fn wants_room(&self) -> bool {
@@ -501,9 +535,9 @@ impl<I> Stream<I> {
 }
 
 /// Never ends while there is none.
-async fn drive(renewal: &mut Option<Renewal>) -> Result<node::Renewed, NotRenewed> {
-    match renewal {
-        Some(renewal) => renewal.await,
+async fn drive<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match work {
+        Some(work) => work.await,
         None => std::future::pending().await,
     }
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use gateway::listener::Limits;
-use proto::{RETRY_AFTER, node::enroll_response::Step as Answer};
-use tokio::{
-    io::AsyncReadExt as _,
-    net::{TcpSocket, TcpStream},
-    time::timeout,
+use proto::{
+    RETRY_AFTER,
+    node::{Proof, enroll_request::Step, enroll_response::Step as Answer},
 };
+use tokio::{io::AsyncReadExt as _, time::timeout};
 use tonic::{Code, Status};
 
 use crate::{
@@ -19,51 +18,50 @@ use crate::{
 };
 
 #[tokio::test]
-async fn enrollees_are_bounded_and_leave_room_for_devices() {
-    let hub = Hub::with_limits(Limits {
-        strangers: 1,
-        ..Limits::default()
-    })
-    .await;
-    let _first = Enrolling::start(hub.address, &DeviceKey::generate())
-        .await
-        .unwrap();
-    let refused = Enrolling::start(hub.address, &DeviceKey::generate())
-        .await
-        .err()
-        .unwrap();
-    assert_full(&refused);
-    assert_served(&hub).await;
+async fn an_idle_enrollee_yields_its_place_to_the_next_one() {
+    for limits in [
+        Limits {
+            strangers: 1,
+            ..Limits::default()
+        },
+        Limits {
+            strangers_per_address: 1,
+            ..Limits::default()
+        },
+    ] {
+        let hub = Hub::with_limits(limits).await;
+        let code = hub.add_code(5, 5);
+        let key = DeviceKey::generate();
+        let mut idle = Enrolling::start(hub.address, &DeviceKey::generate())
+            .await
+            .unwrap();
+        let mut next = Enrolling::start(hub.address, &key).await.unwrap();
+        assert_full(&idle.next().await.unwrap_err());
+        next.prove(&code).await.unwrap();
+        assert!(matches!(next.apply(&key).await, Ok(Answer::Pending(_))));
+        assert_served(&hub).await;
+    }
 }
 
 #[tokio::test]
-async fn one_address_does_not_take_all_the_places_of_enrollees() {
-    let hub = Hub::with_limits(Limits {
-        strangers_per_address: 1,
+async fn an_enrollee_that_was_challenged_keeps_its_place_for_the_proof() {
+    let limits = Limits {
+        strangers: 1,
         ..Limits::default()
-    })
-    .await;
-    let first = Enrolling::start(hub.address, &DeviceKey::generate())
-        .await
-        .unwrap();
+    };
+    let hub = Hub::with_limits(limits).await;
+    let code = hub.add_code(5, 5);
+    let key = DeviceKey::generate();
+    let mut first = Enrolling::start(hub.address, &key).await.unwrap();
+    let ke3 = first.challenge(&code).await.unwrap();
     let refused = Enrolling::start(hub.address, &DeviceKey::generate())
         .await
         .err()
         .unwrap();
     assert_full(&refused);
-    assert!(refused.message().contains("address"), "{refused}");
-    drop(first);
-    // Its place is free when the gateway has noticed.
-    timeout(SOON, async {
-        while Enrolling::start(hub.address, &DeviceKey::generate())
-            .await
-            .is_err()
-        {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    first.send(Step::Proof(Proof { ke3 })).await;
+    assert!(matches!(first.apply(&key).await, Ok(Answer::Pending(_))));
+    assert_served(&hub).await;
 }
 
 #[tokio::test]
@@ -170,41 +168,6 @@ async fn an_idle_enrollee_is_shown_out() {
 }
 
 #[tokio::test]
-async fn silent_connections_of_one_address_leave_slots_to_others() {
-    let limits = Limits {
-        handshakes: 4,
-        handshake_time: Duration::from_mins(5),
-        ..Limits::default()
-    };
-    let hub = Hub::with_limits(limits).await;
-    let mut silent = Vec::new();
-    for _ in 0..2 {
-        silent.push(TcpStream::connect(hub.address).await.unwrap());
-    }
-    // The third of this address is dropped at once, and no slot waits for it.
-    let mut third = TcpStream::connect(hub.address).await.unwrap();
-    let mut rest = Vec::new();
-    let _ = timeout(SOON, third.read_to_end(&mut rest))
-        .await
-        .expect("the connection stays open");
-    drop(silent);
-    timeout(SOON, async {
-        loop {
-            let device = hub.authority.device("lamp");
-            let config = crate::stranger::config_of(device);
-            if crate::stranger::handshake(hub.address, config)
-                .await
-                .is_ok()
-            {
-                return;
-            }
-        }
-    })
-    .await
-    .unwrap();
-}
-
-#[tokio::test]
 async fn tries_of_codes_are_paced_per_address() {
     let hub = Hub::with(
         Limits::default(),
@@ -252,30 +215,6 @@ async fn handshakes_are_paced_and_nobody_is_lost() {
             assert_served(&hub).await;
         }
     }
-}
-
-/// Who opens connections by the hundred and says nothing costs the others neither slots nor pace.
-#[tokio::test]
-async fn one_address_that_floods_the_port_does_not_keep_devices_of_another_out() {
-    let limits = Limits {
-        handshakes: 8,
-        handshake_time: Duration::from_mins(5),
-        handshakes_per_second: 4,
-        handshakes_per_second_per_address: 2,
-        ..Limits::default()
-    };
-    let hub = Hub::with_limits(limits).await;
-    let mut flood = Vec::new();
-    for _ in 0..300 {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
-        flood.push(socket.connect(hub.address).await.unwrap());
-    }
-    assert_served(&hub).await;
-    let dropped = flood.last_mut().unwrap();
-    let _ = timeout(SOON, dropped.read_u8())
-        .await
-        .expect("what is too much is not kept");
 }
 
 fn assert_full(status: &Status) {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use gateway::{
     enrollment::{Enroller, Settings},
     listener::{Limits, Listener},
@@ -12,7 +12,7 @@ use gateway::{
 };
 use pairing::{code::PairingCode, opaque::Setup};
 use proto::node::{
-    DeviceEvent, GatewayEvent, RegisterRequest, RegisterResponse,
+    DeviceEvent, GatewayEvent, HeartbeatAck, RegisterRequest, RegisterResponse, gateway_event,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use runtime::shutdown::{Supervisor, Tasks};
@@ -193,7 +193,7 @@ impl Hub {
     }
 }
 
-/// Answers devices who they are.
+/// Answers devices who they are, and acknowledges each event of a stream.
 struct BehindTheDoor;
 
 #[tonic::async_trait]
@@ -214,8 +214,14 @@ impl NodeService for BehindTheDoor {
 
     async fn event_stream(
         &self,
-        _: Request<Streaming<DeviceEvent>>,
+        request: Request<Streaming<DeviceEvent>>,
     ) -> Result<Response<Self::EventStreamStream>, Status> {
-        Err(Status::unimplemented("not behind this door"))
+        let acknowledge = |event: Result<DeviceEvent, Status>| {
+            event.map(|_| GatewayEvent {
+                event: Some(gateway_event::Event::HeartbeatAck(HeartbeatAck {})),
+            })
+        };
+        let acks = request.into_inner().map(acknowledge);
+        Ok(Response::new(Box::pin(acks)))
     }
 }

@@ -13,6 +13,8 @@
 mod api;
 mod authority;
 mod bounds;
+mod flood;
+mod frames;
 mod fuzz;
 mod handshake;
 mod hub;

@@ -45,7 +45,7 @@ fn issued(hub: &Hub) -> serde_json::Value {
             "chain": hub.authority.pem(), "serial": "01",
             "notBefore": seconds_from_now(-300), "notAfter": seconds_from_now(86_400),
         },
-        "caBundle": hub.authority.pem(),
+        "caBundle": hub.authority.pem(), "signedBundle": "AAEC",
         "deviceRef": { "name": "kiosk" },
     })
 }
@@ -83,6 +83,11 @@ async fn a_device_that_proves_a_code_asks_and_is_told_the_decision() {
         ("kitchen", "kiosk")
     );
     assert_eq!(issued.gateways, ["gateway-0:7443"]);
+    assert_eq!(
+        issued.signed_bundle,
+        [0, 1, 2],
+        "as it stands in the status"
+    );
 }
 
 #[tokio::test]

@@ -6,15 +6,12 @@ use gateway::{
     csr,
     domain::device::{Denied, DeviceKey as Device},
     index::{self, Index},
-    mounted::Mounted,
     renewal::{Asking, NotRenewed, Renewals},
-    tls,
 };
 use jiff::Timestamp;
 use proto::node::Renewed;
 use runtime::shutdown::Supervisor;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::{
@@ -30,7 +27,6 @@ struct Gateway {
     key: DeviceKey,
     index: Arc<Index>,
     renewals: Renewals,
-    _folder: TempDir,
     _supervisor: Supervisor,
 }
 
@@ -51,13 +47,6 @@ impl Gateway {
         );
         let supervisor = Supervisor::new();
         let tasks = supervisor.tasks();
-        let folder = tempfile::tempdir().unwrap();
-        authority.write(folder.path());
-        let mounted = Mounted::new(folder.path().to_owned(), tls::FILES, tls::Material::parse);
-        let mut material = mounted.current();
-        let stop = tasks.token();
-        tasks.spawn(async move { mounted.follow(stop).await.unwrap() });
-        gateway::mounted::loaded(&mut material).await.unwrap();
         let index = Arc::new(Index::default());
         let listener: index::Listener = Arc::new(|_| {});
         let (synced, watches) = index::watch::start(
@@ -72,12 +61,11 @@ impl Gateway {
         }
         timeout(SOON, synced.wait()).await.unwrap();
         Self {
-            renewals: Renewals::new(api.client(), material),
+            renewals: Renewals::new(api.client()),
             api,
             authority,
             key,
             index,
-            _folder: folder,
             _supervisor: supervisor,
         }
     }
@@ -113,9 +101,10 @@ impl Gateway {
             .merge_status("devices", "kitchen", "lamp", &json!({ "renewal": answer }));
     }
 
-    /// Leaf and authority, PEM. Valid until 4096.
+    /// Leaf and authority, PEM, valid until 4096; and bytes that this gateway cannot read and need not.
     fn issued(&self) -> Value {
-        json!({ "chain": self.authority.renewed(&self.key), "generation": 2 })
+        let chain = self.authority.renewed(&self.key);
+        json!({ "chain": chain, "signedBundle": "AAEC", "generation": 2 })
     }
 }
 
@@ -134,7 +123,11 @@ async fn a_device_is_told_what_was_issued_for_its_request() {
     assert_eq!(renewed.chain.len(), 2);
     let authority = gateway.authority.certificate().to_vec();
     assert_eq!(renewed.chain[1], authority);
-    assert_eq!(renewed.bundle, [authority]);
+    assert_eq!(
+        renewed.signed_bundle,
+        [0, 1, 2],
+        "as it stands in the status"
+    );
     assert_eq!(gateway.api.patches(), 1);
 
     // Its stream broke before it heard that: it asks again.
@@ -179,6 +172,7 @@ async fn what_the_device_has_already_is_no_renewal() {
         };
         timeout(SOON, asked).await.expect("asked anew");
         assert!(gateway.renewal()["generation"].is_null());
+        assert!(gateway.renewal()["signedBundle"].is_null());
         gateway.answer(&gateway.issued());
     };
     let until = "4096-01-01T00:00:00Z".parse().unwrap();
@@ -229,7 +223,7 @@ async fn a_certificate_for_another_key_is_not_handed_on() {
     let operator = async {
         gateway.until_asked().await;
         let chain = gateway.authority.renewed(&DeviceKey::generate());
-        gateway.answer(&json!({ "chain": chain, "generation": 2 }));
+        gateway.answer(&json!({ "chain": chain, "signedBundle": "AAEC", "generation": 2 }));
     };
     let (renewed, ()) = tokio::join!(gateway.asks(&pkcs10, Timestamp::MIN), operator);
     assert!(matches!(renewed, Err(NotRenewed::Unusable(_))));

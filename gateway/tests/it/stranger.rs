@@ -62,9 +62,19 @@ fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsC
         .with_custom_certificate_verifier(Arc::new(Anybody))
 }
 
-pub async fn handshake(address: SocketAddr, mut config: ClientConfig) -> io::Result<Tls> {
+pub async fn handshake(address: SocketAddr, config: ClientConfig) -> io::Result<Tls> {
+    handshake_from([127, 0, 0, 1], address, config).await
+}
+
+/// From that address of the loopback.
+pub async fn handshake_from(
+    source: [u8; 4],
+    address: SocketAddr,
+    mut config: ClientConfig,
+) -> io::Result<Tls> {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
     // Small, so that what is not read is soon felt at the other end.
     socket.set_recv_buffer_size(16 * 1024)?;
     let tcp = socket.connect(address).await?;

@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures::TryStreamExt as _;
 use gateway::listener::Limits;
 use proto::node::{
-    Begin, DeviceEvent, EnrollRequest, enroll_request::Step, enrollment_client::EnrollmentClient,
-    node_service_client::NodeServiceClient,
+    Begin, DeviceEvent, EnrollRequest, Heartbeat, device_event, enroll_request::Step,
+    enrollment_client::EnrollmentClient, node_service_client::NodeServiceClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,7 +21,7 @@ use crate::{
     stranger::{channel_over, connect, register},
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn plain_http_and_garbage_are_cut_off() {
@@ -73,6 +74,31 @@ async fn a_handshake_that_does_not_go_on_frees_its_slot() {
             .expect("the connection stays open");
     }
     assert_served(&hub).await;
+}
+
+#[tokio::test]
+async fn a_device_that_sends_nothing_after_its_handshake_frees_its_place() {
+    let limits = Limits {
+        devices: 1,
+        handshake_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let hub = Hub::with_limits(limits).await;
+    let mut silent = connect(hub.address, hub.authority.device("fan")).await;
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, silent.read_to_end(&mut rest))
+        .await
+        .expect("the connection stays open");
+    timeout(SOON, async {
+        while register(hub.address, hub.authority.device("lamp"))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("its place stays taken");
 }
 
 #[tokio::test]
@@ -151,6 +177,25 @@ async fn an_http_2_frame_that_is_too_large_ends_the_connection() {
         .await
         .expect("the connection stays open");
     assert_served(&hub).await;
+}
+
+/// As after a pause of the gateway: all of it is there when it reads again. h2 counts small frames that were not read.
+#[tokio::test]
+async fn many_small_messages_in_one_write_do_not_end_a_connection() {
+    const HEARTBEATS: usize = 1000;
+    let hub = Hub::start().await;
+    let stream = connect(hub.address, hub.authority.device("lamp")).await;
+    let mut node = NodeServiceClient::new(channel_over(stream).await);
+    let heartbeat = || DeviceEvent {
+        event: Some(device_event::Event::Heartbeat(Heartbeat {})),
+    };
+    let burst: Vec<_> = std::iter::repeat_with(heartbeat).take(HEARTBEATS).collect();
+    let acks = timeout(SOON, async {
+        let answers = node.event_stream(futures::stream::iter(burst)).await?;
+        answers.into_inner().try_collect::<Vec<_>>().await
+    });
+    let acks = acks.await.unwrap().unwrap();
+    assert_eq!(acks.len(), HEARTBEATS);
 }
 
 /// It makes the gateway write and reads nothing, until nothing more can be written.

@@ -3,7 +3,7 @@
 //! Which consoles there are is on the Leases of the gateways, and whom to believe is in the trust bundle: both of the
 //! system namespace. Who may not read them gives `--console` and `--console-ca`.
 
-use std::path::{Path, PathBuf};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use client::{Category, ControlPlaneClient, Credentials, Roots, api::ObjectId};
@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     cluster::{Cluster, SYSTEM_NAMESPACE, told},
+    destination::Destination,
     exit::Exit,
     show::note,
 };
@@ -25,7 +26,14 @@ pub struct Get {
     /// Where it goes; `-` is standard output [default: a file named after the invocation].
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// The console to ask, `https://HOST:PORT` [default: those of the gateways].
+    #[command(flatten)]
+    console: Console,
+}
+
+/// Which console is asked, and whom its certificate is believed for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Console {
+    /// The console to ask for an artifact, `https://HOST:PORT` [default: those of the gateways].
     #[arg(long, env = "FAIRLEAD_CONSOLE", value_name = "URL")]
     console: Option<String>,
     /// The authority of the console's certificate, PEM [default: the cluster's trust bundle].
@@ -35,7 +43,53 @@ pub struct Get {
 
 impl Get {
     pub async fn run(self, cluster: &Cluster) -> anyhow::Result<Exit> {
-        let id = ObjectId::new(&cluster.namespace, &self.invocation)?;
+        if self
+            .to
+            .as_deref()
+            .is_some_and(|path| path.as_os_str() == "-")
+        {
+            self.console.to_stdout(cluster, &self.invocation).await?;
+            return Ok(Exit::Done);
+        }
+        let default = || PathBuf::from(format!("{}.out", self.invocation));
+        let path = self.to.clone().unwrap_or_else(default);
+        // Before anything is fetched: a path that cannot be written costs nothing then.
+        let destination =
+            Destination::of(&path).with_context(|| format!("write to {}", path.display()))?;
+        let bytes = self
+            .console
+            .ask(cluster, &self.invocation, async |client, id| {
+                into(client, id, &destination).await
+            })
+            .await?;
+        note(&format!("{bytes} bytes in {}", path.display()));
+        Ok(Exit::Done)
+    }
+}
+
+impl Console {
+    /// Writes the artifact of an invocation to standard output.
+    pub async fn to_stdout(&self, cluster: &Cluster, invocation: &str) -> anyhow::Result<()> {
+        self.ask(cluster, invocation, async |client, id| {
+            let mut out = tokio::io::stdout();
+            let record = client.artefact(id, &mut out).await.map_err(Fetch::Client)?;
+            out.flush()
+                .await
+                .map_err(|error| Fetch::Local(error.into()))?;
+            Ok(record.size_bytes)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Asks one console after another until one can be reached.
+    async fn ask(
+        &self,
+        cluster: &Cluster,
+        invocation: &str,
+        fetch: impl AsyncFn(&ControlPlaneClient, &ObjectId) -> Result<u64, Fetch>,
+    ) -> anyhow::Result<u64> {
+        let id = ObjectId::new(&cluster.namespace, invocation)?;
         let consoles = match &self.console {
             Some(url) => vec![url.clone()],
             None => found(cluster).await?,
@@ -48,8 +102,8 @@ impl Get {
                 .roots(roots.clone())
                 .credentials(credentials.clone())
                 .build()?;
-            match self.fetch(&client, &id).await {
-                Ok(()) => return Ok(Exit::Done),
+            match fetch(&client, &id).await {
+                Ok(bytes) => return Ok(bytes),
                 // Another one may be reached.
                 Err(Fetch::Client(error)) if error.category() == Category::Transport => {
                     note(&format!("{console} cannot be reached"));
@@ -87,22 +141,6 @@ impl Get {
             }
         }
     }
-
-    async fn fetch(&self, client: &ControlPlaneClient, id: &ObjectId) -> Result<(), Fetch> {
-        let default = PathBuf::from(format!("{}.out", self.invocation));
-        let path = self.to.as_deref().unwrap_or(&default);
-        if path.as_os_str() == "-" {
-            let mut out = tokio::io::stdout();
-            client.artefact(id, &mut out).await.map_err(Fetch::Client)?;
-            return out
-                .flush()
-                .await
-                .map_err(|error| Fetch::Local(error.into()));
-        }
-        let record = into_file(client, id, path).await?;
-        note(&format!("{record} bytes in {}", path.display()));
-        Ok(())
-    }
 }
 
 enum Fetch {
@@ -110,35 +148,25 @@ enum Fetch {
     Local(anyhow::Error),
 }
 
-/// Under a name of its own until it is known to be whole: no half of it is ever at `path`.
-async fn into_file(client: &ControlPlaneClient, id: &ObjectId, path: &Path) -> Result<u64, Fetch> {
-    let local = |error: anyhow::Error| Fetch::Local(error);
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let partial = tempfile::Builder::new()
-        .prefix(".fairlead-")
-        .tempfile_in(folder)
-        .with_context(|| format!("write into {}", folder.display()))
-        .map_err(local)?;
-    let file = partial
-        .reopen()
-        .context("open the file again")
-        .map_err(local)?;
+/// Fetches to the destination; returns the number of bytes.
+async fn into(
+    client: &ControlPlaneClient,
+    id: &ObjectId,
+    destination: &Destination,
+) -> Result<u64, Fetch> {
+    let local = |error: io::Error| {
+        let path = destination.path().display();
+        Fetch::Local(anyhow::Error::from(error).context(format!("write {path}")))
+    };
+    let opened = destination.open().map_err(local)?;
+    let file = opened.file().map_err(local)?;
     let mut file = tokio::fs::File::from_std(file);
     let record = client
         .artefact(id, &mut file)
         .await
         .map_err(Fetch::Client)?;
-    file.sync_all()
-        .await
-        .context("write the file")
-        .map_err(local)?;
-    partial
-        .persist(path)
-        .with_context(|| format!("write {}", path.display()))
-        .map_err(local)?;
+    file.flush().await.map_err(local)?;
+    opened.done(&file.into_std().await).map_err(local)?;
     Ok(record.size_bytes)
 }
 

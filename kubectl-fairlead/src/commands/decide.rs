@@ -10,16 +10,13 @@ use crds::{
         pairing_request::{Decision, RequestPhase, Verdict},
     },
 };
-use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt as _, api::Patch};
 use serde_json::json;
 
 use super::request;
 use crate::{
     clock::now,
-    cluster::{Cluster, told},
+    cluster::{Cluster, patching, told},
     exit::Exit,
     show::note,
     terminal::agrees,
@@ -170,7 +167,7 @@ pub async fn decide(
     let patch = json!({ "status": { "approval": decision } });
     cluster
         .api::<PairingRequest>()
-        .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(&name, &patching(), &Patch::Merge(&patch))
         .await
         .map_err(told)
         .with_context(|| format!("decide on {name}"))

@@ -9,13 +9,15 @@ use crds::{
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, ResourceExt as _, api::ListParams};
+use serde_json::Value;
 
-use super::request::words;
+use super::{invocations::without_values, request::words};
 use crate::{
     attention,
     clock::now,
-    cluster::{Cluster, Listed, list, told},
+    cluster::{Cluster, Listed, Select, is_missing, list, list_trimmed, told},
     exit::Exit,
+    fleet,
     show::{
         Many, Shown, age, harmless, out,
         table::{Table, Tone},
@@ -37,7 +39,13 @@ struct Beside {
 type Seen<K> = Result<Vec<K>, String>;
 
 pub async fn run(cluster: &Cluster, name: &str, shown: Shown) -> anyhow::Result<Exit> {
-    let device = cluster.api::<Device>().get(name).await.map_err(told)?;
+    let device = match cluster.api::<Device>().get(name).await {
+        Ok(device) => device,
+        Err(error) if is_missing(&error) => {
+            anyhow::bail!("{}", fleet::missing(cluster, name).await)
+        }
+        Err(error) => return Err(told(error)),
+    };
     if let Some(text) = shown.for_programs(std::slice::from_ref(&device), Many::One)? {
         out(&text)?;
         return Ok(Exit::Done);
@@ -58,8 +66,8 @@ async fn observe(cluster: &Cluster, device: &Device) -> Beside {
         .fields(&format!("regarding.kind=Device,regarding.name={name}"))
         .limit(500);
     let (requests, invocations, events) = tokio::join!(
-        list(&requests, Some(&of_key)),
-        list(&invocations, Some(&of_device)),
+        list(&requests, Select::fields(&of_key)),
+        list_trimmed(&invocations, Select::fields(&of_device), without_values),
         events.list(&about),
     );
     Beside {
@@ -87,6 +95,7 @@ fn text(device: &Device, beside: &Beside, now: Timestamp, colours: Colours) -> S
         &capabilities(device, status),
         colours,
     );
+    inputs(&mut text, status);
     section(&mut text, "Conditions", &conditions(status, now), colours);
     seen_section(
         &mut text,
@@ -269,6 +278,30 @@ fn capabilities(device: &Device, status: &DeviceStatus) -> Table {
     table
 }
 
+/// What each capability takes, as its JSON Schema: the one thing that a caller needs and that a row has no room for.
+fn inputs(text: &mut String, status: &DeviceStatus) {
+    let mut none = true;
+    text.push_str("\nInputs:\n");
+    for capability in &status.capabilities {
+        let Some(schema) = &capability.input_schema else {
+            continue;
+        };
+        none = false;
+        let _ = writeln!(text, "  {}:", harmless(&capability.name));
+        // A text that is no JSON is shown as it is.
+        let lines = serde_json::from_str(schema)
+            .ok()
+            .and_then(|schema: Value| serde_saphyr::to_string(&schema).ok())
+            .unwrap_or_else(|| schema.clone());
+        for line in lines.lines() {
+            let _ = writeln!(text, "    {}", harmless(line));
+        }
+    }
+    if none {
+        text.push_str("  any JSON: no capability says what it takes\n");
+    }
+}
+
 fn conditions(status: &DeviceStatus, now: Timestamp) -> Table {
     let mut table = Table::new(&["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"]);
     for condition in &status.conditions {
@@ -400,7 +433,8 @@ mod tests {
             "apiVersion": "fairlead.dev/v1alpha1", "kind": "Device",
             "metadata": {"name": "lamp", "namespace": "kitchen"},
             "spec": {"publicKeySha256": "00".repeat(32), "grants": {"capabilities": ["gone"]}},
-            "status": {"capabilities": [{"name": "disk", "granted": "Pending", "description": "x\u{1b}[2J"}]},
+            "status": {"capabilities": [{"name": "disk", "granted": "Pending", "description": "x\u{1b}[2J",
+                "inputSchema": r#"{"type":"object","required":["path"],"properties":{"path":{"type":"string"}}}"#}]},
         }))
         .unwrap();
         let beside = Beside {
@@ -421,6 +455,7 @@ mod tests {
             "not shown: you may not list pairingrequests",
             "Invocations:\n  none",
             "not declared",
+            "Inputs:\n  disk:\n    properties:\n",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

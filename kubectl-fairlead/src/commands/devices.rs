@@ -1,31 +1,27 @@
 //! `devices`: those that need somebody first; with `--watch`, every change after that.
 
-use std::pin::pin;
-
-use anyhow::Context as _;
-use crds::{Device, Guarded, v1alpha1::device::DeviceStatus};
-use futures::StreamExt as _;
+use crds::{Device, v1alpha1::device::DeviceStatus};
 use jiff::Timestamp;
-use kube::{
-    ResourceExt as _,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::ResourceExt as _;
 
 use super::request::words;
 use crate::{
     args::Many as Which,
     attention,
     clock::now,
-    cluster::{Cluster, Span, forbids_watch, list, told},
+    cluster::{Cluster, Select, Span, list, told},
     exit::Exit,
     show::{Many, Shown, age, note, out, table::Table},
-    terminal::Interrupts,
+    watching,
 };
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Devices {
     #[command(flatten)]
     which: Which,
+    /// Only those with these labels, for example `site=harbour,!spare`.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
     /// Go on with what changes, until stopped.
     #[arg(short, long)]
     watch: bool,
@@ -34,7 +30,11 @@ pub struct Devices {
 impl Devices {
     pub async fn run(self, cluster: &Cluster, shown: Shown) -> anyhow::Result<Exit> {
         let span = self.which.span();
-        let listed = list::<Device>(&cluster.span(span), None)
+        let select = Select {
+            labels: self.selector.as_deref(),
+            ..Select::default()
+        };
+        let listed = list::<Device>(&cluster.span(span), select)
             .await
             .map_err(told)?;
         listed.unreadable.iter().for_each(|line| note(line));
@@ -53,77 +53,16 @@ impl Devices {
             None => out(&table.render(shown.colours))?,
         }
         if self.watch {
-            return watch(cluster, columns, &devices, &table.widths(), shown).await;
+            let widths = table.widths();
+            let row = |device: Device| {
+                let table = columns.table(&[device], now());
+                table.render_below(&widths, shown.colours)
+            };
+            return watching::watch(cluster.span(span), select, &devices, shown, |_| true, row)
+                .await;
         }
         Ok(Exit::Done)
     }
-}
-
-/// Shows each device as it is now, whenever it changes. A device that was shown is not shown again as it was.
-async fn watch(
-    cluster: &Cluster,
-    columns: Columns,
-    known: &[Device],
-    widths: &[u16],
-    shown: Shown,
-) -> anyhow::Result<Exit> {
-    let mut versions: std::collections::HashMap<String, Option<String>> = known
-        .iter()
-        .map(|device| (key(device), device.resource_version()))
-        .collect();
-    let as_objects = shown.for_programs::<Device>(&[], Many::List)?.is_some();
-    if as_objects {
-        versions.clear();
-    }
-    let events = watcher(
-        cluster.span::<Guarded<Device>>(columns.span),
-        watcher::Config::default(),
-    );
-    let mut events = pin!(events.default_backoff());
-    let mut interrupts = Interrupts::listen()?;
-    loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = interrupts.next() => return Ok(Exit::Interrupted),
-        };
-        let (device, gone) = match event {
-            None => return Ok(Exit::Failed),
-            Some(Err(error)) => match forbids_watch(error) {
-                Some(error) => return Err(error).context("watch devices"),
-                None => continue,
-            },
-            Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
-                (object.0, false)
-            }
-            Some(Ok(watcher::Event::Delete(object))) => (object.0, true),
-            Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => continue,
-        };
-        let Ok(device) = device else { continue };
-        if gone {
-            versions.remove(&key(&device));
-            note(&format!("{} is deleted", device.name_any()));
-            continue;
-        }
-        let version = device.resource_version();
-        if versions.insert(key(&device), version.clone()) == Some(version) {
-            continue;
-        }
-        let one = [device];
-        match shown.for_programs(&one, Many::One)? {
-            Some(text) => out(&text)?,
-            None => out(&columns
-                .table(&one, now())
-                .render_below(widths, shown.colours))?,
-        }
-    }
-}
-
-fn key(device: &Device) -> String {
-    format!(
-        "{}/{}",
-        device.namespace().unwrap_or_default(),
-        device.name_any()
-    )
 }
 
 /// Which columns there are.

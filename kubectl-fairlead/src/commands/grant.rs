@@ -1,23 +1,33 @@
-//! `grant`: what a device may run.
+//! `grant`: what a device, or each of several, may run.
+
+use std::pin::pin;
 
 use anyhow::Context as _;
 use crds::Device;
-use kube::api::{Patch, PatchParams};
+use futures::{StreamExt as _, stream};
+use kube::api::Patch;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cluster::{Cluster, told},
+    cluster::{Cluster, patching, told},
     exit::Exit,
+    fleet::{self, FleetArgs, Member, Seen, Target},
     grants::{self, Change, Undeclared},
-    show::note,
+    show::{harmless, note, out},
 };
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    override_usage = "kubectl fairlead grant [OPTIONS] DEVICE[,DEVICE…] [CAPABILITY]…\n       \
+                            kubectl fairlead grant [OPTIONS] -l SELECTOR [CAPABILITY]…"
+)]
 pub struct Grant {
-    /// Name of the device.
-    device: String,
-    /// Capabilities that it may run from now on, as it declares them now.
-    capabilities: Vec<String>,
+    /// Name of the device, or of several with commas between them; then the capabilities that may be run from now on, as
+    /// each device declares them now.
+    #[arg(value_names = ["DEVICE", "CAPABILITY"], num_args = 0..)]
+    words: Vec<String>,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Everything that waits for a grant.
     #[arg(long)]
     pending: bool,
@@ -31,33 +41,78 @@ pub struct Grant {
 
 impl Grant {
     pub async fn run(self, cluster: &Cluster) -> anyhow::Result<Exit> {
-        let devices = cluster.api::<Device>();
-        let device = devices.get(&self.device).await.map_err(told)?;
+        let (target, capabilities) = self.fleet.split(&self.words)?;
         let change = Change {
-            grant: self.capabilities,
+            grant: capabilities.to_vec(),
             pending: self.pending,
-            take: self.take,
+            take: self.take.clone(),
         };
         let undeclared = if self.undeclared {
             Undeclared::Allowed
         } else {
             Undeclared::Refused
         };
-        let after = grants::after(&device, &change, undeclared)?;
-        let patch = patch(&device, &after);
-        devices
-            .patch(&self.device, &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-            .map_err(told)
-            .with_context(|| format!("grant to {}", self.device))?;
-        let may = if after.capabilities.is_empty() {
-            "nothing".to_owned()
-        } else {
-            after.capabilities.join(", ")
-        };
-        note(&format!("{} may run {may}", self.device));
-        Ok(Exit::Done)
+        let one = matches!(target, Target::One(_));
+        let parallel = self.fleet.parallel();
+        let members = fleet::find(cluster, target, parallel).await?;
+        if let ([member], true) = (members.as_slice(), one) {
+            let may = grant(cluster, member, &change, undeclared).await?;
+            note(&format!("{} {may}", member.name));
+            return Ok(Exit::Done);
+        }
+        let results = stream::iter(members).map(|member| {
+            let change = &change;
+            async move {
+                let result = match grant(cluster, &member, change, undeclared).await {
+                    // On a fleet, some have nothing that waits: the wish is fulfilled.
+                    Err(error) if error.downcast_ref() == Some(&grants::Error::NonePending) => {
+                        Ok(error.to_string())
+                    }
+                    result => result,
+                };
+                (member.name, result)
+            }
+        });
+        let mut results = pin!(results.buffer_unordered(parallel));
+        let mut worst = Exit::Done;
+        while let Some((name, result)) = results.next().await {
+            let (exit, text) = match result {
+                Ok(text) => (Exit::Done, text),
+                Err(error) => (Exit::Failed, format!("not granted: {error:#}")),
+            };
+            worst = worst.worse(exit);
+            out(&format!("{name} {}\n", harmless(&text)))?;
+        }
+        Ok(worst)
     }
+}
+
+/// Grants to one device; returns what it may run then, in words.
+async fn grant(
+    cluster: &Cluster,
+    member: &Member,
+    change: &Change,
+    undeclared: Undeclared,
+) -> anyhow::Result<String> {
+    let name = &member.name;
+    let device = match &member.device {
+        Seen::Device(device) => device,
+        // What is granted is what the device declares, so it must be read.
+        Seen::Forbidden(why) | Seen::Wrong(why) => anyhow::bail!("{why}"),
+    };
+    let after = grants::after(device, change, undeclared)?;
+    let patch = patch(device, &after);
+    cluster
+        .api::<Device>()
+        .patch(name, &patching(), &Patch::Merge(&patch))
+        .await
+        .map_err(told)
+        .with_context(|| format!("grant to {name}"))?;
+    Ok(if after.capabilities.is_empty() {
+        "may run nothing".to_owned()
+    } else {
+        format!("may run {}", after.capabilities.join(", "))
+    })
 }
 
 /// On the version that was looked at: what somebody else granted meanwhile is not undone. In a merge patch, a digest goes

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use super::request::words_of;
 use crate::{
     clock::now,
-    cluster::{Cluster, Span, list, told},
+    cluster::{Cluster, Select, Span, list, told},
     exit::Exit,
     show::{
         Many, Shown, age, note, out,
@@ -17,9 +17,10 @@ use crate::{
 
 /// Shows the requests that wait, the oldest first.
 pub async fn run(cluster: &Cluster, span: Span, shown: Shown) -> anyhow::Result<Exit> {
-    let listed = list::<PairingRequest>(&cluster.span(span), Some("status.phase=Pending"))
-        .await
-        .map_err(told)?;
+    let listed =
+        list::<PairingRequest>(&cluster.span(span), Select::fields("status.phase=Pending"))
+            .await
+            .map_err(told)?;
     listed.unreadable.iter().for_each(|line| note(line));
     let mut requests = listed.objects;
     requests.sort_by_key(|request| {

@@ -2,12 +2,12 @@
 
 use anyhow::Context as _;
 use crds::{Device, v1alpha1::device::TrustDecision};
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::json;
 
 use super::request::words;
 use crate::{
-    cluster::{Cluster, told},
+    cluster::{Cluster, patching, told},
     exit::Exit,
     show::note,
     terminal::agrees,
@@ -55,7 +55,7 @@ async fn set(cluster: &Cluster, device: &str, trust: TrustDecision) -> anyhow::R
     let patch = json!({ "spec": { "trust": trust } });
     cluster
         .api::<Device>()
-        .patch(device, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch(device, &patching(), &Patch::Merge(&patch))
         .await
         .map_err(told)
         .with_context(|| format!("change the trust of {device}"))?;

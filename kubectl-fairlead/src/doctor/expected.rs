@@ -9,7 +9,7 @@ pub const RESOURCES: [&str; 4] = [
 ];
 
 /// ValidatingAdmissionPolicies, each with a binding of the same name.
-pub const VALIDATING: [&str; 11] = [
+pub const VALIDATING: [&str; 12] = [
     "device-origin.fairlead.dev",
     "device-status.fairlead.dev",
     "gateway-leases.fairlead.dev",
@@ -21,6 +21,7 @@ pub const VALIDATING: [&str; 11] = [
     "pairing-code-status.fairlead.dev",
     "pairing-decision.fairlead.dev",
     "pairing-request-origin.fairlead.dev",
+    "probe-limits.fairlead.dev",
 ];
 
 /// MutatingAdmissionPolicies, each with a binding of the same name.
@@ -31,7 +32,7 @@ pub const MUTATING: [&str; 3] = [
 ];
 
 /// ClusterRoles of the programs: without them nothing works. Each has a binding of the same name.
-pub const PROGRAM_ROLES: [&str; 2] = ["fairlead-gateway", "fairlead-operator"];
+pub const PROGRAM_ROLES: [&str; 3] = ["fairlead-gateway", "fairlead-operator", "fairlead-probe"];
 
 /// The oldest Kubernetes that the resources and policies are for.
 pub const OLDEST_MINOR: u32 = 34;

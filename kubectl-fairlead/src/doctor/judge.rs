@@ -1,11 +1,12 @@
 //! What the facts come to. Pure.
 
+use crds::names::is_operator_identity;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Check, Verdict,
     expected::{MUTATING, MUTATING_MINOR, OLDEST_MINOR, PROGRAM_ROLES, RESOURCES, VALIDATING},
-    observe::{Beat, Look, Observed, Unseen, looks_dead},
+    observe::{Beat, Look, Observed, Unseen},
 };
 use crate::show::age;
 
@@ -34,7 +35,7 @@ pub fn judge(observed: &Observed, now: Timestamp) -> Vec<Check> {
             "policies bound",
             &observed.bindings,
             &VALIDATING,
-            "kubectl apply -f crds/policies: what is not bound, or does not deny, forbids nothing",
+            "kubectl apply -f crds/policies: a policy that is not bound, does not deny or is narrowed lets requests pass",
         ),
         mutating(observed),
         lacking(
@@ -49,9 +50,9 @@ pub fn judge(observed: &Observed, now: Timestamp) -> Vec<Check> {
             &PROGRAM_ROLES,
             "kubectl apply -f crds/rbac",
         ),
-        operator(&observed.operator, now),
+        operator(&observed.operator),
     ];
-    checks.extend(gateways(&observed.gateways, now));
+    checks.extend(gateways(&observed.gateways));
     checks.push(authorities(&observed.authorities, now));
     checks.push(serving(&observed.serving, now));
     checks
@@ -167,19 +168,29 @@ fn mutating(observed: &Observed) -> Check {
     }
 }
 
-fn operator(look: &Look<Beat>, now: Timestamp) -> Check {
+fn operator(look: &Look<Beat>) -> Check {
     let name = "operator";
     let remedy = "see whether the operator runs, and its log";
     match look {
         Err(why) => unseen(name, why, remedy),
         Ok(beat) => {
             let who = beat.holder.as_deref().unwrap_or("nobody");
-            alive(name, &format!("{who} leads"), beat, now, remedy)
+            if beat.holder.is_some() && !is_operator_identity(who) {
+                return check(
+                    Verdict::Failed,
+                    name,
+                    format!("{who:?} holds the Lease and is not an operator"),
+                    Some(
+                        "an operator takes it over within a minute: see whether one runs; find out who may write Leases in fairlead-system",
+                    ),
+                );
+            }
+            alive(name, &format!("{who} leads"), beat, remedy)
         }
     }
 }
 
-fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
+fn gateways(look: &Look<Vec<Beat>>) -> Vec<Check> {
     let name = "gateway";
     let remedy = "see whether the gateways run, and their logs";
     let beats = match look {
@@ -196,7 +207,7 @@ fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     for beat in beats {
-        checks.push(alive(name, &beat.name, beat, now, remedy));
+        checks.push(alive(name, &beat.name, beat, remedy));
         checks.push(match (&beat.address, &beat.reached) {
             (None, _) => check(
                 Verdict::Failed,
@@ -228,17 +239,32 @@ fn gateways(look: &Look<Vec<Beat>>, now: Timestamp) -> Vec<Check> {
     checks
 }
 
-fn alive(name: &'static str, who: &str, beat: &Beat, now: Timestamp, remedy: &str) -> Check {
-    let renewed = format!("{who}, renewed {}", age::until(beat.renewed_at, now));
-    match beat.beats {
-        None | Some(_) if !looks_dead(beat, now) => check(Verdict::Ok, name, renewed, None),
-        Some(true) => check(
+fn alive(name: &'static str, who: &str, beat: &Beat, remedy: &str) -> Check {
+    let renewed = format!(
+        "{who}, renewed {}",
+        age::until(beat.renewed_at, beat.seen_at)
+    );
+    if let Some(why) = &beat.not_credible
+        && beat.renewed != Some(false)
+    {
+        return check(
+            Verdict::Warning,
+            name,
+            format!("{renewed}: {why}"),
+            Some(
+                "find out who wrote the Lease; where only its times are wrong, set the clock of that machine right",
+            ),
+        );
+    }
+    match (beat.is_in_doubt(), beat.renewed) {
+        (false, _) => check(Verdict::Ok, name, renewed, None),
+        (true, Some(true)) => check(
             Verdict::Warning,
             name,
             format!("{renewed} by the clock here, and it goes on"),
             Some("the clocks of that machine and of this one differ: set them right"),
         ),
-        None | Some(false) => check(Verdict::Failed, name, renewed, Some(remedy)),
+        (true, None | Some(false)) => check(Verdict::Failed, name, renewed, Some(remedy)),
     }
 }
 
@@ -310,10 +336,12 @@ mod tests {
     fn beat(name: &str, seconds_ago: i64) -> Beat {
         Beat {
             name: name.to_owned(),
-            holder: Some("operator-1".to_owned()),
+            holder: Some("fairlead-operator-1".to_owned()),
             renewed_at: Some(now() - SignedDuration::from_secs(seconds_ago)),
+            seen_at: now(),
             seconds: 15,
-            beats: None,
+            not_credible: None,
+            renewed: None,
             address: Some("gateway:8443".to_owned()),
             reached: Some(Ok(())),
         }
@@ -378,11 +406,30 @@ mod tests {
             }),
             ("operator", Verdict::Failed, |o| {
                 o.operator = Ok(Beat {
-                    beats: Some(false),
+                    renewed: Some(false),
                     ..beat("fairlead-operator", 300)
                 });
             }),
+            ("operator", Verdict::Failed, |o| {
+                o.operator = Ok(Beat {
+                    holder: Some("gateway-0".to_owned()),
+                    ..beat("fairlead-operator", 3)
+                });
+            }),
+            ("operator", Verdict::Warning, |o| {
+                o.operator = Ok(Beat {
+                    not_credible: Some("its duration is too long".to_owned()),
+                    ..beat("fairlead-operator", 3)
+                });
+            }),
             ("gateway", Verdict::Failed, |o| o.gateways = Ok(Vec::new())),
+            // A renewal that is still to come, and no other one.
+            ("gateway", Verdict::Failed, |o| {
+                o.gateways = Ok(vec![Beat {
+                    renewed: Some(false),
+                    ..beat("gateway-0", -86_400)
+                }]);
+            }),
             ("gateway reachable", Verdict::Warning, |o| {
                 o.gateways = Ok(vec![Beat {
                     reached: Some(Err("refused".to_owned())),
@@ -429,7 +476,7 @@ mod tests {
     fn a_lease_that_beats_is_alive_whatever_the_clock_here_says() {
         let found = findings(|o| {
             o.gateways = Ok(vec![Beat {
-                beats: Some(true),
+                renewed: Some(true),
                 ..beat("gateway-0", 3000)
             }]);
         });
@@ -438,7 +485,7 @@ mod tests {
         // One that was looked at twice only because another one was doubted.
         let fresh = |o: &mut Observed| {
             o.operator = Ok(Beat {
-                beats: Some(true),
+                renewed: Some(true),
                 ..beat("operator", 3)
             });
         };
@@ -446,6 +493,30 @@ mod tests {
         assert!(
             found[0].remedy.as_deref().unwrap().contains("clocks"),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn one_dead_gateway_is_found_and_the_other_one_is_well() {
+        let found = findings(|o| {
+            o.gateways = Ok(vec![
+                Beat {
+                    renewed: Some(true),
+                    ..beat("gateway-0", 4)
+                },
+                Beat {
+                    renewed: Some(false),
+                    ..beat("gateway-1", 40)
+                },
+            ]);
+        });
+        let [dead] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(dead.result, Verdict::Failed);
+        assert!(
+            dead.found.starts_with("gateway-1, renewed 40s ago"),
+            "{dead:?}"
         );
     }
 

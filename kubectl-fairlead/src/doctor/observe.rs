@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use crds::names::{
-    ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY_LEASE_SECONDS,
-    GATEWAY_TLS_SECRET, GROUP, OPERATOR_LEASE, TRUST_BUNDLE,
+use crds::{
+    lease,
+    names::{
+        ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY_LEASE_SECONDS,
+        GATEWAY_TLS_SECRET, GROUP, OPERATOR_LEASE, TRUST_BUNDLE,
+    },
+    policies,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -19,7 +23,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectList},
 };
 use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time::timeout};
@@ -34,6 +38,11 @@ use crate::{
 const ASK: Duration = Duration::from_secs(15);
 /// How long a connection to a gateway may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long after the first look at Leases the second one is.
+const LOOK_AGAIN: Duration = Duration::from_secs(GATEWAY_LEASE_SECONDS.unsigned_abs() as u64);
+/// By how many seconds the clock of another machine may be ahead before a Lease is in doubt: the Lease of a dead program
+/// would look fresh for so much longer.
+const AHEAD: i64 = 5;
 /// Most gateways that are connected to.
 const MAX_GATEWAYS: usize = 32;
 
@@ -54,10 +63,16 @@ pub type Look<T> = Result<T, Unseen>;
 pub struct Beat {
     pub name: String,
     pub holder: Option<String>,
+    /// As the last look saw it.
     pub renewed_at: Option<Timestamp>,
-    pub seconds: i32,
-    /// Whether it was renewed between two looks. `None`: there was no second look.
-    pub beats: Option<bool>,
+    /// When the last look was.
+    pub seen_at: Timestamp,
+    /// How long it counts after a renewal, whatever it says.
+    pub seconds: i64,
+    /// Why it cannot be taken at its word.
+    pub not_credible: Option<String>,
+    /// Whether it was renewed between two looks. `None`: no Lease was in doubt, so there was no second look.
+    pub renewed: Option<bool>,
     /// Where it is reached, and whether it can be from here.
     pub address: Option<String>,
     pub reached: Option<Result<(), String>>,
@@ -70,8 +85,9 @@ pub struct Observed {
     pub minor: Look<u32>,
     /// Resources of our group that are served.
     pub resources: Look<Vec<String>>,
+    /// Those that refuse what they cannot evaluate.
     pub policies: Look<Vec<String>>,
-    /// Names of the policies that are bound so that they deny.
+    /// Names of the policies that are bound so that they deny, everywhere.
     pub bindings: Look<Vec<String>>,
     /// Mutating policies with their bindings, where they are served.
     pub mutating: Look<(Vec<String>, Vec<String>)>,
@@ -96,7 +112,7 @@ pub async fn observe(cluster: &Cluster) -> anyhow::Result<Observed> {
     let (minor, resources, policies, bindings, mutating, roles, role_bindings) = tokio::join!(
         minor(client),
         resources(client),
-        names(&validating, |_| true),
+        names(&validating, policies::fails_closed),
         names(&bindings, denies),
         mutating(client),
         names(&roles, |_| true),
@@ -180,11 +196,13 @@ where
 }
 
 fn denies(binding: &ValidatingAdmissionPolicyBinding) -> bool {
-    binding.spec.as_ref().is_some_and(|spec| {
-        let actions = spec.validation_actions.as_deref().unwrap_or_default();
-        spec.policy_name.as_deref() == binding.metadata.name.as_deref()
-            && actions.iter().any(|action| action == "Deny")
-    })
+    let name = binding.metadata.name.as_deref().unwrap_or_default();
+    // Those that are shipped hold everywhere: a narrowed one lets pass what it does not match.
+    let is_narrowed = binding
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.match_resources.is_some());
+    policies::of(name, [binding]).next().is_some() && policies::denies(binding) && !is_narrowed
 }
 
 async fn mutating(client: &Client) -> Look<(Vec<String>, Vec<String>)> {
@@ -192,7 +210,7 @@ async fn mutating(client: &Client) -> Look<(Vec<String>, Vec<String>)> {
         let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
         Api::<DynamicObject>::all_with(client.clone(), &ApiResource::from_gvk(&kind))
     };
-    let named = |list: kube::core::ObjectList<DynamicObject>| {
+    let named = |list: ObjectList<DynamicObject>| {
         list.items
             .iter()
             .map(ResourceExt::name_any)
@@ -204,40 +222,36 @@ async fn mutating(client: &Client) -> Look<(Vec<String>, Vec<String>)> {
     Ok((named(policies), named(bindings)))
 }
 
-/// The Leases of operator and gateways. One that looks as if nobody renewed it is looked at again after the time in which
-/// it must be: clocks of two machines differ, and a Lease that beats is alive whatever this one says.
+/// The Leases of operator and gateways. Where one is in doubt, all are looked at again after the time within which each
+/// must be renewed. Each is then judged by its own two looks, and by its age at the second one: an age counted from the
+/// first look would make every Lease look old by then.
 async fn leases(client: &Client) -> (Look<Beat>, Look<Vec<Beat>>) {
     let api: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let gateways = ListParams::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_GATEWAY}"));
     let look = || async {
         let (operator, gateways) =
             tokio::join!(ask(api.get(OPERATOR_LEASE)), ask(api.list(&gateways)));
+        let seen_at = now();
+        let beats = |list: ObjectList<Lease>| {
+            let beats = list.items.iter().map(|lease| beat(lease, seen_at));
+            beats.collect::<Vec<_>>()
+        };
         (
-            operator.map(|lease| beat(&lease)),
-            gateways.map(|list| list.items.iter().map(beat).collect::<Vec<_>>()),
+            operator.map(|lease| beat(&lease, seen_at)),
+            gateways.map(beats),
         )
     };
     let (mut operator, mut gateways) = look().await;
-    let now = now();
-    let doubted = operator
-        .iter()
-        .chain(gateways.iter().flatten())
-        .any(|beat| looks_dead(beat, now));
-    if doubted {
-        tokio::time::sleep(Duration::from_secs(
-            GATEWAY_LEASE_SECONDS.unsigned_abs().into(),
-        ))
-        .await;
+    let mut beats = operator.iter().chain(gateways.iter().flatten());
+    if beats.any(Beat::is_in_doubt) {
+        tokio::time::sleep(LOOK_AGAIN).await;
         let (operator_again, gateways_again) = look().await;
-        if let (Ok(before), Ok(after)) = (&mut operator, &operator_again) {
-            before.beats = Some(before.renewed_at != after.renewed_at);
-        }
-        if let (Ok(before), Ok(after)) = (&mut gateways, &gateways_again) {
-            for beat in before {
-                let after = after.iter().find(|after| after.name == beat.name);
-                beat.beats = Some(after.is_some_and(|after| after.renewed_at != beat.renewed_at));
-            }
-        }
+        operator = operator_again.map(|beat| beat.after(operator.iter()));
+        let before: Vec<Beat> = gateways.into_iter().flatten().collect();
+        gateways = gateways_again.map(|beats| {
+            let beats = beats.into_iter().map(|beat| beat.after(before.iter()));
+            beats.collect()
+        });
     }
     if let Ok(gateways) = &mut gateways {
         let dials = gateways
@@ -252,20 +266,35 @@ async fn leases(client: &Client) -> (Look<Beat>, Look<Vec<Beat>>) {
     (operator, gateways)
 }
 
-/// By this machine's clock.
-pub fn looks_dead(beat: &Beat, now: Timestamp) -> bool {
-    beat.renewed_at
-        .is_none_or(|at| now.duration_since(at).as_secs() > i64::from(beat.seconds))
+impl Beat {
+    /// Whether its age, by the clock here, is that of a dead one, or lies in the future. The clocks of the two machines may
+    /// differ as well.
+    pub fn is_in_doubt(&self) -> bool {
+        let Some(renewed_at) = self.renewed_at else {
+            return true;
+        };
+        let age = self.seen_at.duration_since(renewed_at).as_secs();
+        age > self.seconds || age < -AHEAD
+    }
+
+    /// The same, compared with what was seen before. One that is new has been made since, which is as good as a renewal.
+    fn after<'a>(mut self, mut before: impl Iterator<Item = &'a Self>) -> Self {
+        let before = before.find(|before| before.name == self.name);
+        self.renewed = Some(before.is_none_or(|before| before.renewed_at != self.renewed_at));
+        self
+    }
 }
 
-fn beat(lease: &Lease) -> Beat {
+fn beat(lease: &Lease, seen_at: Timestamp) -> Beat {
     let spec = lease.spec.clone().unwrap_or_default();
     Beat {
         name: lease.name_any(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         renewed_at: spec.renew_time.map(|time| time.0),
-        seconds: spec.lease_duration_seconds.unwrap_or(GATEWAY_LEASE_SECONDS),
-        beats: None,
+        seen_at,
+        seconds: lease::lasts(lease).as_secs(),
+        not_credible: lease::not_credible(lease, seen_at),
+        renewed: None,
         address: lease.annotations().get(ADVERTISE_ANNOTATION).cloned(),
         reached: None,
     }
@@ -317,4 +346,46 @@ pub fn ends(pem: &[u8]) -> Look<Vec<Timestamp>> {
                 .map_err(|_| unreadable())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn beat(name: &str, renewed_at: i64, seen_at: i64) -> Beat {
+        Beat {
+            name: name.to_owned(),
+            holder: None,
+            renewed_at: Some(at(renewed_at)),
+            seen_at: at(seen_at),
+            seconds: 15,
+            not_credible: None,
+            renewed: None,
+            address: None,
+            reached: None,
+        }
+    }
+
+    #[test]
+    fn each_is_judged_by_its_own_two_looks() {
+        // One is dead, so all were looked at again: the other one was renewed meanwhile, and is young at the second look.
+        let before = [beat("alive", 95, 100), beat("dead", 70, 100)];
+        assert!(!before[0].is_in_doubt() && before[1].is_in_doubt());
+        let alive = beat("alive", 112, 115).after(before.iter());
+        assert_eq!((alive.renewed, alive.is_in_doubt()), (Some(true), false));
+        let dead = beat("dead", 70, 115).after(before.iter());
+        assert_eq!((dead.renewed, dead.is_in_doubt()), (Some(false), true));
+        let new = beat("new", 114, 115).after(before.iter());
+        assert_eq!(new.renewed, Some(true));
+    }
+
+    #[test]
+    fn a_renewal_in_the_future_is_in_doubt_too() {
+        assert!(beat("a", 3000, 100).is_in_doubt());
+        assert!(!beat("a", 103, 100).is_in_doubt());
+    }
 }

@@ -30,12 +30,15 @@ pub enum Format {
 pub struct Shown {
     pub format: Option<Format>,
     pub colours: Colours,
+    /// Whether objects are shown with `metadata.managedFields`.
+    pub managed_fields: bool,
 }
 
 impl Shown {
-    pub fn new(format: Option<Format>) -> Self {
+    pub fn new(format: Option<Format>, managed_fields: bool) -> Self {
         Self {
             format,
+            managed_fields,
             colours: Colours::of_stdout(),
         }
     }
@@ -52,8 +55,8 @@ impl Shown {
         Ok(match self.format {
             None | Some(Format::Wide | Format::Raw) => None,
             Some(Format::Name) => Some(objects.iter().map(|object| name(object) + "\n").collect()),
-            Some(Format::Json) => Some(pretty(&document(objects, many)?)?),
-            Some(Format::Yaml) => Some(yaml(&document(objects, many)?)?),
+            Some(Format::Json) => Some(pretty(&self.document(objects, many)?)?),
+            Some(Format::Yaml) => Some(yaml(&self.document(objects, many)?)?),
         })
     }
 
@@ -63,6 +66,28 @@ impl Shown {
             None | Some(Format::Wide | Format::Raw | Format::Name) => None,
             Some(Format::Json) => Some(pretty(&serde_json::to_value(value)?)?),
             Some(Format::Yaml) => Some(yaml(&serde_json::to_value(value)?)?),
+        })
+    }
+
+    /// One object by itself, several in a `List`, as kubectl does.
+    fn document<K>(self, objects: &[K], many: Many) -> anyhow::Result<Value>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let values = objects.iter().map(|object| {
+            let mut value = whole(object)?;
+            let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+            if let (Some(metadata), false) = (metadata, self.managed_fields) {
+                metadata.remove("managedFields");
+            }
+            Ok(value)
+        });
+        let mut values = values.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(match (many, values.len()) {
+            (Many::One, 1) => values.remove(0),
+            (Many::One | Many::List, _) => {
+                json!({"apiVersion": "v1", "kind": "List", "items": values})
+            }
         })
     }
 }
@@ -90,21 +115,6 @@ pub fn note(text: &str) {
 fn name<K: Resource<DynamicType = ()>>(object: &K) -> String {
     let kind = K::kind(&()).to_ascii_lowercase();
     format!("{kind}.{}/{}", K::group(&()), object.name_any())
-}
-
-/// One object by itself, several in a `List`, as kubectl does.
-fn document<K>(objects: &[K], many: Many) -> anyhow::Result<Value>
-where
-    K: Resource<DynamicType = ()> + Serialize,
-{
-    let mut values = objects
-        .iter()
-        .map(whole)
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(match (many, values.len()) {
-        (Many::One, 1) => values.remove(0),
-        (Many::One | Many::List, _) => json!({"apiVersion": "v1", "kind": "List", "items": values}),
-    })
 }
 
 /// With kind and version, which objects of a list come without.
@@ -135,7 +145,7 @@ fn yaml(value: &Value) -> anyhow::Result<String> {
 pub fn harmless(text: &str) -> String {
     text.chars()
         .map(|character| {
-            if misleads(character) {
+            if surface::is_deceptive(character) {
                 '\u{fffd}'
             } else {
                 character
@@ -144,14 +154,10 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
-fn misleads(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use crds::Device;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
     use super::*;
 
@@ -163,7 +169,25 @@ mod tests {
         Shown {
             format: Some(format),
             colours: Colours::Off,
+            managed_fields: false,
         }
+    }
+
+    #[test]
+    fn who_set_which_field_is_shown_only_on_request() {
+        let mut object = device("a");
+        object.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        let plain = shown(Format::Yaml);
+        let read = |shown: Shown| {
+            let objects = std::slice::from_ref(&object);
+            shown.for_programs(objects, Many::One).unwrap().unwrap()
+        };
+        assert!(!read(plain).contains("managedFields"));
+        let all = Shown {
+            managed_fields: true,
+            ..plain
+        };
+        assert!(read(all).contains("managedFields"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     args::Output,
     capability::{About, live::Source},
-    config::Config,
+    config::{Config, proxy::Proxy},
     doctor::{
         Verdict,
         judge::judge,
@@ -26,6 +26,7 @@ pub struct Doctor {
 pub(super) async fn doctor(
     state_dir: Option<PathBuf>,
     config_path: Option<PathBuf>,
+    proxy: Option<Proxy>,
     doctor: Doctor,
 ) -> anyhow::Result<Exit> {
     let (config, problem) = match Config::read(config_path.as_deref()) {
@@ -35,6 +36,7 @@ pub(super) async fn doctor(
     let folder = super::folder(state_dir, &config)?;
     let report = judge(
         &observe(Places {
+            dialer: super::dialer(proxy.as_ref(), &config),
             socket: mediation::socket::path_in(&config.mediation, &folder),
             folder,
             uses_screen: config.desktop.is_used(),

@@ -4,6 +4,7 @@
 
 mod capabilities;
 pub mod doctor;
+pub mod init;
 mod install;
 pub mod manual;
 mod pair;
@@ -20,6 +21,7 @@ use std::{
 
 use anyhow::Context as _;
 use proto::node;
+use runtime::proxy::variable;
 
 use crate::{
     args::{Args, Command},
@@ -28,10 +30,14 @@ use crate::{
         command::confine,
         live::{self, OWN_PROGRAM, Source},
     },
-    config::Config,
+    config::{
+        Config,
+        proxy::{Proxy, settle},
+    },
     exit::{Exit, Refusal},
     mediation::{commands, notify, socket},
     state::access::{SYSTEM_PATH, default_path},
+    upstream::dial::Dialer,
 };
 
 /// Blocking work at once: a resolver, and capabilities. A thread costs memory for as long as it lives.
@@ -52,15 +58,19 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         mut state_dir,
         config: mut config_path,
+        proxy,
         log,
         command,
     } = args;
+    let proxy = proxy.map(|typed| typed.read()).transpose();
+    let proxy = proxy.map_err(|why| usage(format!("--proxy: {why}")))?;
     let mut settle = || -> anyhow::Result<Settings> {
         log.init()?;
         let config = Config::read(config_path.as_deref())?;
         Ok(Settings {
             folder: folder(state_dir.take(), &config)?,
             config_path: config_path.take(),
+            proxy: proxy.clone(),
             config,
         })
     };
@@ -68,13 +78,18 @@ fn run_command(args: Args) -> anyhow::Result<ExitCode> {
         // It runs as who the command runs as, who may not read anything of the agent's.
         Command::ExecCapability(confinement) => return Ok(confine::exec(&confinement)),
         Command::Pair(pair) => block_on(self::pair::pair(&settle()?, pair))?,
+        Command::Run if init::is_needed() => {
+            let mut exit = ExitCode::SUCCESS;
+            block_on(async { init::serve().await.map(|code| exit = code) })?;
+            return Ok(exit);
+        }
         Command::Run => block_on(run::run(settle()?))?,
         Command::Status(status) => self::status::show(&settle()?.folder, status.output)?,
         Command::Unpair(unpair) => self::unpair::unpair(&settle()?.folder, unpair.yes)?,
         Command::Capabilities => capabilities::show(&settle()?)?,
         Command::Doctor(doctor) => {
             let mut exit = Exit::Done;
-            let look = self::doctor::doctor(state_dir, config_path, doctor);
+            let look = self::doctor::doctor(state_dir, config_path, proxy, doctor);
             block_on(async { look.await.map(|found| exit = found) })?;
             return Ok(exit.into());
         }
@@ -95,13 +110,29 @@ struct Settings {
     /// Of the state.
     folder: PathBuf,
     config_path: Option<PathBuf>,
+    /// What the command line says; it counts more than the configuration.
+    proxy: Option<Proxy>,
     config: Config,
+}
+
+/// The dialer that the command line, the configuration and the environment come to.
+fn dialer(proxy: Option<&Proxy>, config: &Config) -> Dialer {
+    let chosen = proxy.or(config.proxy.as_ref());
+    let (proxies, problem) = settle(chosen, config.no_proxy.as_deref(), variable);
+    if let Some(problem) = problem {
+        tracing::warn!(problem, "Connecting without the proxy of the environment");
+    }
+    Dialer::new(proxies)
 }
 
 impl Settings {
     fn capabilities(&self, about: About) -> Source {
         let (path, config) = (self.config_path.clone(), self.config.clone());
         Source::new(path, config, about, Path::new(OWN_PROGRAM))
+    }
+
+    fn dialer(&self) -> Dialer {
+        dialer(self.proxy.as_ref(), &self.config)
     }
 
     /// Where the agent listens to the people at this device.

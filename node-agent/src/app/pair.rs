@@ -47,6 +47,7 @@ pub(super) async fn pair(settings: &Settings, args: Pair) -> anyhow::Result<()> 
     let applicant = Applicant {
         folder: &folder,
         key: &key,
+        dialer: &settings.dialer(),
         facts: &facts,
         capabilities: &capabilities,
         settles: PROOF_SETTLES,

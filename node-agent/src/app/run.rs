@@ -23,11 +23,13 @@ use crate::{
     journal::{Bounds, Journal},
     mediation::{desk, hook, socket::Socket},
     state::{Folder, Identity, Saved, Standing},
-    upstream::{Upstream, connect::chain},
+    upstream::{Upstream, connect::chain, said::Said},
 };
 
 /// Words from the gateway that wait for the loop.
 const WORDS: usize = 32;
+/// In the place of a gateway, of which a pairing has one.
+const PAIRING: &str = "pairing";
 /// How long tasks may take to stop. The loop itself takes five seconds at most; a command that it told to stop at the
 /// end of the fourth has its usual grace, and is then killed.
 const STOP_TIME: Duration = Duration::from_secs(12);
@@ -92,6 +94,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let connecting = Upstream {
         folder: Arc::new(folder),
+        dialer: settings.dialer(),
         key,
         identity,
         platform: facts.to_platform(),
@@ -135,10 +138,12 @@ async fn finish_pairing(
     let applicant = Applicant {
         folder,
         key: &key,
+        dialer: &settings.dialer(),
         facts,
         capabilities: &capabilities,
         settles: PROOF_SETTLES,
     };
+    let mut said = Said::default();
     let mut tell = |progress: Progress<'_>| match progress {
         Progress::Pending { request, .. } => tracing::info!(
             namespace = request.namespace,
@@ -146,7 +151,11 @@ async fn finish_pairing(
             "Waiting for approval"
         ),
         Progress::Interrupted { reason, pause } => {
-            tracing::warn!(reason, ?pause, "Interrupted while waiting for approval");
+            if said.is_new(PAIRING, &reason) {
+                tracing::warn!(reason, ?pause, "Interrupted while waiting for approval");
+            } else {
+                tracing::debug!(reason, ?pause, "Still interrupted");
+            }
         }
         Progress::Proved { .. } => {}
     };

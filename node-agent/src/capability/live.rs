@@ -10,6 +10,7 @@ use std::{
 };
 
 use proto::node::{Availability, Execution};
+use surface::MAX_DEVICE_PATTERN_BYTES;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -128,13 +129,14 @@ impl Source {
         let mut registry = Registry::built_in(self.about.clone());
         desktop::add(&mut registry, &self.config.desktop, &self.launcher);
         let mut schema_bytes: usize = registry.iter().map(|one| one.terms().schema_bytes()).sum();
+        let mut pattern_bytes: usize = registry.iter().map(|one| one.terms().pattern_bytes()).sum();
         for declaration in declarations {
             if registry.len() >= MAX_CAPABILITIES {
                 let message = format!(
                     "{} is left out: a device has {MAX_CAPABILITIES} capabilities at most",
                     declaration.name
                 );
-                problems.push(Problem::of(&folder, message));
+                problems.push(declaration.program_at.problem("capability", message));
                 continue;
             }
             schema_bytes += declaration.terms.schema_bytes();
@@ -144,12 +146,23 @@ impl Source {
                     "{} is left out: the schemas of a device are {MAX_SCHEMAS_BYTES} bytes long at most together",
                     declaration.name
                 );
-                problems.push(Problem::of(&folder, message));
+                problems.push(declaration.program_at.problem("capability", message));
                 continue;
             }
-            let (declared, objection) =
+            pattern_bytes += declaration.terms.pattern_bytes();
+            if pattern_bytes > MAX_DEVICE_PATTERN_BYTES {
+                pattern_bytes -= declaration.terms.pattern_bytes();
+                schema_bytes -= declaration.terms.schema_bytes();
+                let message = format!(
+                    "{} is left out: the patterns in the schemas of a device take {MAX_DEVICE_PATTERN_BYTES} bytes of memory at most together; use smaller counts in them",
+                    declaration.name
+                );
+                problems.push(declaration.program_at.problem("capability", message));
+                continue;
+            }
+            let (declared, problem) =
                 Declared::new(declaration, Arc::clone(&self.launcher), self.groups.clone());
-            problems.extend(objection.map(|objection| Problem::of(&folder, objection)));
+            problems.extend(problem);
             registry.add(Arc::new(declared));
         }
         (registry, problems)
@@ -175,11 +188,13 @@ impl Source {
                     let Mediation { socket, groups, .. } = &config.mediation;
                     let (folder, runs) = (config.state_dir.clone(), config.max_concurrent);
                     let kept = config.artefacts_bytes;
-                    (folder, runs, kept, socket.clone(), groups.first().cloned())
+                    let proxy = (config.proxy.clone(), config.no_proxy.clone());
+                    let group = groups.first().cloned();
+                    (folder, runs, kept, proxy, socket.clone(), group)
                 };
                 if fixed(&config) != fixed(&self.config) {
                     tracing::warn!(
-                        "state_dir, max_concurrent, artefacts_bytes, mediation.socket and its group change at the next start only"
+                        "state_dir, max_concurrent, artefacts_bytes, proxy, no_proxy, mediation.socket and its group change at the next start only"
                     );
                 }
                 self.config = config;

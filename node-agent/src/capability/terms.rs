@@ -56,6 +56,12 @@ impl Terms {
         schemas.map(|schema| schema.text().len()).sum()
     }
 
+    /// Memory of the regular expressions in its schemas, in bytes.
+    pub fn pattern_bytes(&self) -> usize {
+        let schemas = [&self.input, &self.output].into_iter().flatten();
+        schemas.map(Schema::pattern_bytes).sum()
+    }
+
     /// Whether the input, which is JSON, is what the capability takes.
     ///
     /// # Errors

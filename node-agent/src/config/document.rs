@@ -46,6 +46,25 @@ impl Problem {
     }
 }
 
+/// Where a value stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    pub path: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+impl Place {
+    /// What is wrong with the value of `key` that stands here.
+    pub fn problem(&self, key: &str, message: impl fmt::Display) -> Problem {
+        Problem {
+            path: self.path.clone(),
+            line: Some(self.line),
+            message: in_one_line(&format!("{key}: {message}")),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -137,10 +156,14 @@ impl Document {
 
     /// What is wrong with the value of `key`, which stands at `span`.
     pub fn problem(&self, span: &Range<usize>, key: &str, message: impl fmt::Display) -> Problem {
-        Problem {
+        self.place(span).problem(key, message)
+    }
+
+    /// The file and line of `span`.
+    pub fn place(&self, span: &Range<usize>) -> Place {
+        Place {
             path: self.path.clone(),
-            line: Some(self.line_of(span.start)),
-            message: in_one_line(&format!("{key}: {message}")),
+            line: self.line_of(span.start),
         }
     }
 

@@ -1,12 +1,14 @@
 //! What this device's administrator says once: one TOML file, every key of which `agent.example.toml` shows and explains.
 //!
 //! - [`document`]: how a file is read, and how a complaint about it looks;
+//! - [`proxy`]: what is on the way to the gateways;
 //! - [`mediation`]: who is asked, how, and what is decided without asking.
 //!
 //! Where the command line says something too, the command line wins.
 
 pub mod document;
 pub mod mediation;
+pub mod proxy;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use toml::Spanned;
 use self::{
     document::{Document, Problem},
     mediation::Mediation,
+    proxy::Proxy,
 };
 
 /// The file that is read where none is named.
@@ -41,6 +44,10 @@ pub struct Config {
     pub max_concurrent: usize,
     /// Most bytes of outputs that wait on this device until the gateways have stored them.
     pub artefacts_bytes: u64,
+    /// On the way to the gateways. `None`: what the environment says.
+    pub proxy: Option<Proxy>,
+    /// As `NO_PROXY`. `None`: what the environment says.
+    pub no_proxy: Option<String>,
     pub desktop: Desktop,
     pub mediation: Mediation,
 }
@@ -63,6 +70,8 @@ impl Default for Config {
             capabilities_dir: PathBuf::from(CAPABILITIES_DIR),
             max_concurrent: MAX_CONCURRENT,
             artefacts_bytes: ARTEFACTS_BYTES,
+            proxy: None,
+            no_proxy: None,
             desktop: Desktop::default(),
             mediation: Mediation::default(),
         }
@@ -86,6 +95,8 @@ struct Written {
     capabilities_dir: Option<Spanned<PathBuf>>,
     max_concurrent: Option<Spanned<i64>>,
     artefacts_bytes: Option<Spanned<i64>>,
+    proxy: Option<Spanned<String>>,
+    no_proxy: Option<String>,
     #[serde(default)]
     desktop: WrittenDesktop,
     #[serde(default)]
@@ -121,6 +132,8 @@ impl Config {
             capabilities_dir,
             max_concurrent,
             artefacts_bytes,
+            proxy,
+            no_proxy,
             desktop,
             mediation,
         } = document.parse()?;
@@ -154,6 +167,15 @@ impl Config {
                     )
                 })?,
             },
+            proxy: proxy
+                .map(|written| {
+                    // It says what is wrong without the text, which may hold a password.
+                    written.get_ref().parse().map_err(|why: proxy::Invalid| {
+                        document.problem(&written.span(), "proxy", why)
+                    })
+                })
+                .transpose()?,
+            no_proxy,
             desktop: Desktop::of(document, desktop)?,
             mediation: Mediation::of(document, mediation)?,
         })
@@ -257,6 +279,8 @@ mod tests {
             read(&uncommented()).unwrap(),
             Config {
                 state_dir: Some(PathBuf::from("/var/lib/fairlead")),
+                proxy: Some("http://proxy.example:3128".parse().unwrap()),
+                no_proxy: Some("10.0.0.0/8,.internal".to_owned()),
                 desktop: Desktop {
                     open_url: true,
                     open_path_roots: vec![PathBuf::from("/srv/documents")],

@@ -68,6 +68,8 @@ pub enum Standing {
         life: Life,
         /// In seconds since 1970.
         renews_at: i64,
+        /// Why the last renewal was not accepted.
+        refused: Option<String>,
     },
 }
 
@@ -94,13 +96,30 @@ pub enum Screen {
     Unknown,
 }
 
-/// What became of an attempt to reach one. Each needs the one before.
+/// What became of the attempts to reach one. Each needs the one before.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     pub address: String,
+    /// What is on the way, without its credentials. Its addresses are then those that are looked up and knocked at.
+    pub proxy: Option<String>,
     pub dns: Result<Vec<SocketAddr>, String>,
-    pub port: Option<Result<(), String>>,
+    /// Each address, in the order in which the agent tries them.
+    pub visits: Vec<Visit>,
+}
+
+/// What became of an attempt to reach a gateway by one of its addresses.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    pub address: SocketAddr,
+    pub port: Result<(), String>,
     pub tls: Option<Tls>,
+}
+
+impl Visit {
+    /// Whether the agent can use this address.
+    fn is_useful(&self) -> bool {
+        self.port.is_ok() && matches!(self.tls, Some(Tls::NotPaired | Tls::Fine { .. }))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +154,14 @@ pub fn judge(facts: &Facts) -> Report {
         certificate(facts),
     ];
     for gateway in &facts.gateways {
-        checks.extend([dns(gateway), port(gateway), tls(gateway)]);
+        checks.push(dns(gateway));
+        if gateway.visits.is_empty() {
+            checks.push(skipped(Name::Port, "its address is not known").about(gateway));
+            checks.push(skipped(Name::Tls, "it cannot be reached").about(gateway));
+        }
+        for visit in &gateway.visits {
+            checks.extend([port(visit), tls(visit)].map(|check| check.of(gateway, visit)));
+        }
     }
     if facts.gateways.is_empty() {
         let why = "no gateway is known before this device is paired";
@@ -170,8 +196,33 @@ impl Check {
     }
 
     fn about(mut self, gateway: &Gateway) -> Self {
-        self.subject = Some(gateway.address.clone());
+        let mut subject = gateway.address.clone();
+        if let Some(proxy) = &gateway.proxy {
+            subject.push_str(" through ");
+            subject.push_str(proxy);
+        }
+        self.subject = Some(subject);
         self
+    }
+
+    /// Names the address where there are several. One that is of no use is less of a trouble where another is: the agent
+    /// takes that.
+    fn of(self, gateway: &Gateway, visit: &Visit) -> Self {
+        let mut check = self.about(gateway);
+        if gateway.visits.len() > 1
+            && let Some(subject) = &mut check.subject
+        {
+            subject.push_str(" at ");
+            subject.push_str(&visit.address.to_string());
+        }
+        if check.result == Verdict::Failed && gateway.visits.iter().any(Visit::is_useful) {
+            check.result = Verdict::Warning;
+            check.remedy = Some(
+                "the agent uses another address of this name; mend this one, or take it out of the name's records"
+                    .to_owned(),
+            );
+        }
+        check
     }
 }
 
@@ -360,7 +411,10 @@ fn screen(facts: &Facts) -> Check {
 
 fn certificate(facts: &Facts) -> Check {
     let Ok(Standing::Paired {
-        life, renews_at, ..
+        life,
+        renews_at,
+        refused,
+        ..
     }) = &facts.standing
     else {
         return skipped(Name::Certificate, "there is none");
@@ -378,6 +432,15 @@ fn certificate(facts: &Facts) -> Check {
             format!("it does not hold before {}", at(life.not_before)),
         )
         .with("set this device's clock, which is behind"),
+        LifeState::Valid if refused.is_some() => check(
+            Name::Certificate,
+            Verdict::Warning,
+            format!(
+                "it ends at {ends}, and the last renewal was not accepted: {}",
+                refused.as_deref().unwrap_or_default()
+            ),
+        )
+        .with("ask the cluster's administrator to check the gateways: an ended certificate cannot be renewed"),
         LifeState::Valid if now > renews_at.saturating_add(LATE_SECONDS) => check(
             Name::Certificate,
             Verdict::Warning,
@@ -404,18 +467,16 @@ fn dns(gateway: &Gateway) -> Check {
     .about(gateway)
 }
 
-fn port(gateway: &Gateway) -> Check {
-    match &gateway.port {
-        None => skipped(Name::Port, "its address is not known"),
-        Some(Ok(())) => ok(Name::Port, "it can be reached"),
-        Some(Err(why)) => check(Name::Port, Verdict::Failed, why)
+fn port(visit: &Visit) -> Check {
+    match &visit.port {
+        Ok(()) => ok(Name::Port, "it can be reached"),
+        Err(why) => check(Name::Port, Verdict::Failed, why)
             .with("have TCP to this address allowed, and see that a gateway listens there"),
     }
-    .about(gateway)
 }
 
-fn tls(gateway: &Gateway) -> Check {
-    match &gateway.tls {
+fn tls(visit: &Visit) -> Check {
+    match &visit.tls {
         None => skipped(Name::Tls, "it cannot be reached"),
         Some(Tls::NotPaired) => skipped(Name::Tls, "this device has no certificate to show yet"),
         Some(Tls::Untrusted(why)) => check(Name::Tls, Verdict::Failed, why)
@@ -432,7 +493,6 @@ fn tls(gateway: &Gateway) -> Check {
             ok(Name::Tls, format!("a gateway of the authority that this device believes{until}"))
         }
     }
-    .about(gateway)
 }
 
 /// By what the gateways' clocks say, and otherwise by what this device's certificate can say.
@@ -440,7 +500,8 @@ fn clock(facts: &Facts) -> Check {
     let seen = facts
         .gateways
         .iter()
-        .filter_map(|gateway| match gateway.tls {
+        .flat_map(|gateway| &gateway.visits)
+        .filter_map(|visit| match visit.tls {
             Some(Tls::Fine { clocks, .. }) => clocks,
             _ => None,
         });
@@ -507,6 +568,7 @@ mod tests {
                     not_after: NOW + 9_000,
                 },
                 renews_at: NOW + 5_000,
+                refused: None,
             }),
             journal: Ok((Counts::default(), 8)),
             process: Some(7),
@@ -526,9 +588,17 @@ mod tests {
     fn gateway(tls: Tls) -> Gateway {
         Gateway {
             address: "g:1".to_owned(),
+            proxy: None,
             dns: Ok(vec!["127.0.0.1:1".parse().unwrap()]),
-            port: Some(Ok(())),
-            tls: Some(tls),
+            visits: vec![visit(1, Ok(()), Some(tls))],
+        }
+    }
+
+    fn visit(last: u8, port: Result<(), &str>, tls: Option<Tls>) -> Visit {
+        Visit {
+            address: ([10, 0, 0, last], 7443).into(),
+            port: port.map_err(str::to_owned),
+            tls,
         }
     }
 
@@ -580,7 +650,14 @@ mod tests {
                 not_after,
             },
             renews_at: renews,
+            refused: None,
         });
+    }
+
+    fn refuse(facts: &mut Facts) {
+        if let Ok(Standing::Paired { refused, .. }) = &mut facts.standing {
+            *refused = Some("the trust bundle is older".to_owned());
+        }
     }
 
     fn free(facts: &mut Facts, free_bytes: u64, free_files: Option<u64>, read_only: bool) {
@@ -638,6 +715,7 @@ mod tests {
             (|f| f.screen = Screen::Unknown, &[(Name::Screen, Skipped)]),
             (|f| f.socket = Socket::Closed, &[(Name::Socket, Warning)]),
             (|f| f.socket = Socket::Forbidden, &[(Name::Socket, Warning)]),
+            (refuse, &[(Name::Certificate, Warning)]),
             (
                 |f| life(f, NOW - 9, NOW - 1, NOW - 3),
                 &[(Name::Certificate, Failed)],
@@ -679,8 +757,7 @@ mod tests {
             ),
             (
                 |f| {
-                    f.gateways[0].port = Some(Err("refused".to_owned()));
-                    f.gateways[0].tls = None;
+                    f.gateways[0].visits = vec![visit(1, Err("refused"), None)];
                 },
                 &[
                     (Name::Port, Failed),
@@ -692,8 +769,7 @@ mod tests {
                 |f| {
                     f.gateways[0] = Gateway {
                         dns: Err("no such name".to_owned()),
-                        port: None,
-                        tls: None,
+                        visits: Vec::new(),
                         ..f.gateways[0].clone()
                     };
                 },
@@ -705,6 +781,41 @@ mod tests {
                 ],
             ),
         ]);
+    }
+
+    #[test]
+    fn each_address_is_named_and_a_silent_one_is_no_failure_beside_one_that_answers() {
+        use Verdict::{Failed, Ok as Fine, Skipped, Warning};
+        let fine = || Tls::Fine {
+            life: None,
+            clocks: None,
+        };
+        for (second, expected) in [
+            (
+                visit(2, Ok(()), Some(fine())),
+                [Warning, Skipped, Fine, Fine],
+            ),
+            (
+                visit(2, Ok(()), Some(Tls::Broken("x".to_owned()))),
+                [Failed, Skipped, Fine, Failed],
+            ),
+        ] {
+            let mut facts = facts();
+            facts.gateways[0].proxy = Some("http://proxy.test:1".to_owned());
+            facts.gateways[0].visits = vec![visit(1, Err("no answer"), None), second];
+            let checks = judge(&facts).checks;
+            let on_the_way = checks
+                .iter()
+                .filter(|check| matches!(check.name, Name::Port | Name::Tls));
+            let found: Vec<_> = on_the_way
+                .map(|check| (check.subject.clone().unwrap(), check.result))
+                .collect();
+            let first = "g:1 through http://proxy.test:1 at 10.0.0.1:7443";
+            let second = "g:1 through http://proxy.test:1 at 10.0.0.2:7443";
+            let subjects = [first, first, second, second].map(str::to_owned);
+            let expected: Vec<_> = subjects.into_iter().zip(expected).collect();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

@@ -13,19 +13,15 @@ use std::{
 use jiff::fmt::rfc2822;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustls::RootCertStore;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    task::JoinSet,
-    time::timeout,
-};
-use tokio_rustls::client::TlsStream;
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     body::Body,
     codegen::{Service as _, http},
 };
 use tower::ServiceExt as _;
 
-use super::judge::{Disk, Facts, Folder, Gateway, Screen, Socket, Standing, Tls};
+use super::judge::{Disk, Facts, Folder, Gateway, Screen, Socket, Standing, Tls, Visit};
 use crate::{
     capability::{command::groups, live::Source},
     config::document::Problem,
@@ -38,10 +34,13 @@ use crate::{
         identity::Life,
         key::Credentials,
     },
-    upstream::connect::{self, Liveness, chain},
+    upstream::{
+        connect::{self, Liveness, chain},
+        dial::{Dialer, Route, order},
+    },
 };
 
-/// How long each attempt may take: a name, a connection, an answer.
+/// How long an answer may take.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 /// Who has one of these has a screen.
 const SCREENS: [&str; 2] = ["DISPLAY", "WAYLAND_DISPLAY"];
@@ -50,6 +49,8 @@ const MAX_ENVIRONMENT_BYTES: u64 = 1024 * 1024;
 
 /// Where to look.
 pub struct Places {
+    /// The way to the gateways.
+    pub dialer: Dialer,
     /// Of the state.
     pub folder: PathBuf,
     pub socket: PathBuf,
@@ -63,6 +64,7 @@ pub struct Places {
 /// Gathers everything.
 pub async fn observe(places: Places) -> Facts {
     let Places {
+        dialer,
         folder,
         socket,
         configuration,
@@ -106,7 +108,7 @@ pub async fn observe(places: Places) -> Facts {
             Screen::Unused
         },
         socket: knock(&socket),
-        gateways: visit(gateways, shown.as_ref()).await,
+        gateways: visit(&dialer, gateways, shown.as_ref()).await,
     }
 }
 
@@ -183,6 +185,7 @@ fn read_standing(
         device: format!("{}/{}", identity.namespace, identity.device),
         life,
         renews_at: moment::due_at(life, jitter),
+        refused: view.refused()?.map(|refused| refused.reason),
     };
     let gateways = identity.addresses();
     let shown = Shown {
@@ -249,48 +252,57 @@ fn knock(path: &Path) -> Socket {
 }
 
 /// All at once: several that do not answer would take minutes.
-async fn visit(addresses: Vec<String>, shown: Option<&Shown>) -> Vec<Gateway> {
+async fn visit(dialer: &Dialer, gateways: Vec<String>, shown: Option<&Shown>) -> Vec<Gateway> {
     let mut visits = JoinSet::new();
-    for (index, address) in addresses.into_iter().enumerate() {
+    for (index, address) in gateways.into_iter().enumerate() {
         let shown = shown.map(|shown| (shown.roots.clone(), shown.credentials()));
-        visits.spawn(async move { (index, call_on(address, shown).await) });
+        let route = dialer.route(&address);
+        visits.spawn(async move { (index, call_on(address, route, shown).await) });
     }
     let mut visited = visits.join_all().await;
     visited.sort_by_key(|(index, _)| *index);
     visited.into_iter().map(|(_, gateway)| gateway).collect()
 }
 
-async fn call_on(address: String, shown: Option<(RootCertStore, Credentials)>) -> Gateway {
-    let dns = resolve(&address).await;
-    let port = match &dns {
-        Ok(found) => Some(reach(found).await),
-        Err(_) => None,
-    };
-    let tls = match (&port, shown) {
-        (Some(Ok(())), Some((roots, credentials))) => {
-            Some(speak(&address, roots, credentials).await)
-        }
-        (Some(Ok(())), None) => Some(Tls::NotPaired),
-        (Some(Err(_)) | None, _) => None,
-    };
+async fn call_on(
+    address: String,
+    route: Route,
+    shown: Option<(RootCertStore, Credentials)>,
+) -> Gateway {
+    let found = route.addresses().await.map(|found| order::of(found, None));
+    let tls = shown.map(|(roots, credentials)| {
+        let verifier = connect::trusting(roots).map_err(|error| chain(&error))?;
+        connect::tls(verifier, credentials).map_err(|error| chain(&error))
+    });
+    let mut visits = JoinSet::new();
+    for (index, &address) in found.iter().flatten().enumerate() {
+        let (route, tls) = (route.clone(), tls.clone());
+        visits.spawn(async move { (index, call_at(address, &route, tls).await) });
+    }
+    let mut visited = visits.join_all().await;
+    visited.sort_by_key(|(index, _)| *index);
     Gateway {
         address,
-        dns,
-        port,
-        tls,
+        proxy: route.proxy().map(ToString::to_string),
+        dns: found.map_err(|error| chain(&error)),
+        visits: visited.into_iter().map(|(_, visit)| visit).collect(),
     }
 }
 
-async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
-    let found: Vec<SocketAddr> = soon(lookup_host(address)).await?.collect();
-    if found.is_empty() {
-        return Err("the name has no address".to_owned());
-    }
-    Ok(found)
-}
-
-async fn reach(addresses: &[SocketAddr]) -> Result<(), String> {
-    soon(TcpStream::connect(addresses)).await.map(drop)
+/// `tls` is missing where there is no certificate to show.
+async fn call_at(
+    address: SocketAddr,
+    route: &Route,
+    tls: Option<Result<TlsConnector, String>>,
+) -> Visit {
+    let port = route.knock(address).await.map_err(|error| chain(&error));
+    let tls = match (&port, tls) {
+        (Ok(()), Some(Ok(tls))) => Some(speak(address, route, &tls).await),
+        (Ok(()), Some(Err(why))) => Some(Tls::Broken(why)),
+        (Ok(()), None) => Some(Tls::NotPaired),
+        (Err(_), _) => None,
+    };
+    Visit { address, port, tls }
 }
 
 async fn soon<T>(attempt: impl Future<Output = io::Result<T>>) -> Result<T, String> {
@@ -302,12 +314,8 @@ async fn soon<T>(attempt: impl Future<Output = io::Result<T>>) -> Result<T, Stri
 
 /// A handshake with this device's own certificate, and one question whose answer does not matter: each says what time it
 /// is there.
-async fn speak(address: &str, roots: RootCertStore, credentials: Credentials) -> Tls {
-    let opened = async {
-        let verifier = connect::trusting(roots)?;
-        connect::open(address, verifier, credentials).await
-    };
-    let mut stream = match opened.await {
+async fn speak(address: SocketAddr, route: &Route, tls: &TlsConnector) -> Tls {
+    let mut stream = match route.open_by(address, tls).await {
         Ok(stream) => stream,
         Err(error @ connect::Error::Untrusted(_)) => return Tls::Untrusted(chain(&error)),
         Err(error) => return Tls::Broken(chain(&error)),

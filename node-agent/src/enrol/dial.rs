@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     state::{DeviceKey, Saved},
-    upstream::connect::{self, Connection, Liveness},
+    upstream::{
+        connect::{self, Connection, Liveness},
+        dial::Dialer,
+    },
 };
 
 /// How long a gateway may take for one step. It may have to wait for others who try the same code.
@@ -40,13 +43,15 @@ const STEP_TIME: Duration = Duration::from_secs(30);
 /// Opens a connection on which the code still has to be proved, whatever the trust: a pin says that the gateway is the
 /// right one, not that this device is.
 pub(super) async fn dial(
+    dialer: &Dialer,
     gateway: &str,
     pin: Option<KeyFingerprint>,
     key: &DeviceKey,
 ) -> Result<Unproven, Error> {
     let trust = pin.map_or(Trust::CodeOnly, Trust::Pin);
     let unreachable = |source| Error::of_connect(gateway, source);
-    let stream = connect::open(gateway, FirstContact::new(trust), key.self_signed()?)
+    let verifier = FirstContact::new(trust);
+    let stream = connect::open(dialer, gateway, verifier, key.self_signed()?)
         .await
         .map_err(unreachable)?;
     let tls = stream.get_ref().1;
@@ -143,11 +148,15 @@ impl Proved {
 }
 
 /// Opens a connection to a gateway of the saved authority.
-pub(super) async fn recognise(saved: &Saved, key: &DeviceKey) -> Result<Recognised, Error> {
+pub(super) async fn recognise(
+    dialer: &Dialer,
+    saved: &Saved,
+    key: &DeviceKey,
+) -> Result<Recognised, Error> {
     let pairing = saved.pairing();
     let unreachable = |source| Error::of_connect(&pairing.gateway, source);
     let verifier = FirstContact::new(Trust::Pin(pairing.authority));
-    let stream = connect::open(&pairing.gateway, verifier, key.self_signed()?)
+    let stream = connect::open(dialer, &pairing.gateway, verifier, key.self_signed()?)
         .await
         .map_err(unreachable)?;
     Ok(Recognised {

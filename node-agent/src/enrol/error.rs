@@ -45,7 +45,10 @@ pub enum Error {
     RequestExpired,
     #[error("approved, but no certificate could be issued: {reason}")]
     NotIssued { reason: String },
-    #[error("the certificate that came is not what was asked for, and was refused")]
+    #[error(
+        "the certificate that came is not what was asked for, and was refused: have the cluster's administrator check the \
+         gateway, then run pair again"
+    )]
     Forged(#[from] issued::Refusal),
     #[error("the gateway has no time{}", after(retry_after.unwrap_or_default()))]
     Busy { retry_after: Option<Duration> },
@@ -78,7 +81,10 @@ impl Error {
         match source {
             connect::Error::Untrusted(_) => Self::NotTrusted { gateway, source },
             connect::Error::Tcp(_)
-            | connect::Error::TooSlow
+            | connect::Error::TooSlow(_)
+            | connect::Error::LookUp { .. }
+            | connect::Error::Proxy { .. }
+            | connect::Error::NoneAnswered(_)
             | connect::Error::Tls(_)
             | connect::Error::Setup(_)
             | connect::Error::Http(_) => Self::Unreachable { gateway, source },

@@ -1,7 +1,12 @@
 //! Checks a certificate before anything of it is believed, whether it is this device's first or another one. Pure but for
 //! the arithmetic of signatures.
 
-use pairing::{certificate::Presented, key::KeyFingerprint, spiffe::SpiffeId};
+use pairing::{
+    bundle::{NotAccepted, SignedBundle},
+    certificate::Presented,
+    key::KeyFingerprint,
+    spiffe::SpiffeId,
+};
 use proto::node::Issued;
 use rustls::{
     pki_types::{CertificateDer, UnixTime},
@@ -10,15 +15,12 @@ use rustls::{
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    state::{
-        Identity,
-        identity::{Der, Life, roots_of},
-    },
-    upstream::gateways,
+use crate::state::{
+    Identity,
+    identity::{Der, Life, roots_of},
 };
 
-/// Certificates in a chain or a bundle, at most.
+/// Certificates in a chain, at most.
 const MAX_CERTIFICATES: usize = 16;
 
 /// Why a certificate is not taken.
@@ -32,10 +34,10 @@ pub enum Refusal {
     AnotherKey,
     #[error("the certificate does not name the device that the answer names")]
     AnotherName,
-    #[error("the authority that this pairing is with is not among those to trust")]
-    AnotherAuthority,
     #[error("the certificate was not signed by one of the authorities to trust")]
     NotSigned,
+    #[error(transparent)]
+    Bundle(#[from] NotAccepted),
 }
 
 /// What there is to compare with.
@@ -48,36 +50,35 @@ pub(super) struct Expected<'a> {
 }
 
 /// The identity in an answer; nothing of an answer that fails one check is kept.
+///
+/// The authorities come from the bundle that the authority of this pairing signed, and the certificate must come from one
+/// of them. The gateways that the answer names were not reached yet, so none of them is kept.
 pub(super) fn check(issued: Issued, expected: Expected<'_>) -> Result<Identity, Refusal> {
     let Issued {
         chain,
-        bundle,
+        signed_bundle,
         namespace,
         device,
-        gateways,
+        gateways: _,
     } = issued;
-    let told = Told::read(chain, bundle, expected.key)?;
+    let told = Told::read(chain, expected.key)?;
     let id = &told.id;
     if *id
         != SpiffeId::new(&id.trust_domain, &namespace, &device).map_err(|_| Refusal::AnotherName)?
     {
         return Err(Refusal::AnotherName);
     }
-    if !told
-        .bundle
-        .iter()
-        .any(|der| KeyFingerprint::of_certificate(der) == Ok(expected.authority))
-    {
-        return Err(Refusal::AnotherAuthority);
-    }
-    told.verify(told.bundle.iter().cloned())?;
+    let bundle = SignedBundle::from_bytes(&signed_bundle)?
+        .verify_pinned(expected.authority, &id.trust_domain)?;
+    told.verify(bundle.authorities())?;
 
     Ok(Identity {
         namespace,
         device,
         chain: told.chain.into_iter().map(Der).collect(),
-        bundle: told.bundle.into_iter().map(Der).collect(),
-        gateways: gateways::acceptable(gateways),
+        bundle: bundle.authorities().iter().cloned().map(Der).collect(),
+        bundle_sequence: bundle.sequence(),
+        gateways: Vec::new(),
         paired_at: expected.gateway.to_owned(),
     })
 }
@@ -95,19 +96,13 @@ pub(crate) struct Told {
     pub(crate) leaf: CertificateDer<'static>,
     /// Leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) bundle: Vec<CertificateDer<'static>>,
     /// Whom the leaf names.
     pub(crate) id: SpiffeId,
 }
 
 impl Told {
-    pub(crate) fn read(
-        chain: Vec<Vec<u8>>,
-        bundle: Vec<Vec<u8>>,
-        key: KeyFingerprint,
-    ) -> Result<Self, Refusal> {
+    pub(crate) fn read(chain: Vec<Vec<u8>>, key: KeyFingerprint) -> Result<Self, Refusal> {
         let chain = certificates(chain)?;
-        let bundle = certificates(bundle)?;
         let leaf = chain.first().ok_or(Refusal::Count)?.clone();
         let Ok(Presented::Device { key: its, id }) = Presented::read(&leaf) else {
             return Err(Refusal::Unreadable);
@@ -115,21 +110,13 @@ impl Told {
         if its != key {
             return Err(Refusal::AnotherKey);
         }
-        Ok(Self {
-            leaf,
-            chain,
-            bundle,
-            id,
-        })
+        Ok(Self { leaf, chain, id })
     }
 
     /// As a gateway will, but at the first moment of the certificate's own life: that it comes from one of the
     /// authorities can be known whatever this device's clock says.
-    pub(crate) fn verify(
-        &self,
-        authorities: impl IntoIterator<Item = CertificateDer<'static>>,
-    ) -> Result<(), Refusal> {
-        let roots = roots_of(authorities).map_err(|_| Refusal::Unreadable)?;
+    pub(crate) fn verify(&self, authorities: &[CertificateDer<'static>]) -> Result<(), Refusal> {
+        let roots = roots_of(authorities.iter().cloned()).map_err(|_| Refusal::Unreadable)?;
         let life = Life::of(&self.leaf).map_err(|_| Refusal::Unreadable)?;
         let start = u64::try_from(life.not_before).map_err(|_| Refusal::Unreadable)?;
         let start = UnixTime::since_unix_epoch(Duration::from_secs(start));
@@ -145,9 +132,10 @@ impl Told {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use pairing::bundle::{Bundle, Signature};
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
-        IsCa, KeyPair, PublicKeyData as _, SanType,
+        IsCa, KeyPair, PublicKeyData as _, SanType, SigningKey as _,
     };
 
     use proptest::{prelude::*, test_runner::TestRunner};
@@ -167,6 +155,23 @@ pub(crate) mod tests {
             .distinguished_name
             .push(DnType::CommonName, "an authority");
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// A bundle of home.example with these authorities, signed by one of them or by another one.
+    pub(crate) fn signed_bundle(
+        by: &CertifiedIssuer<'static, KeyPair>,
+        sequence: u64,
+        members: &[&CertifiedIssuer<'static, KeyPair>],
+    ) -> Vec<u8> {
+        let members = members.iter().map(|one| one.der().clone()).collect();
+        let bundle = Bundle::new("home.example", sequence, members).unwrap();
+        let signature = Signature {
+            by: KeyFingerprint::of_spki(&by.key().subject_public_key_info()),
+            bytes: by.key().sign(&bundle.to_be_signed()).unwrap(),
+        };
+        SignedBundle::new(bundle, vec![signature])
+            .unwrap()
+            .to_bytes()
     }
 
     impl World {
@@ -199,7 +204,7 @@ pub(crate) mod tests {
                     Self::leaf(&self.key, &self.authority),
                     self.authority.der().to_vec(),
                 ],
-                bundle: vec![self.authority.der().to_vec()],
+                signed_bundle: signed_bundle(&self.authority, 7, &[&self.authority]),
                 namespace: "kitchen".to_owned(),
                 device: "lamp".to_owned(),
                 gateways: vec!["gateway.example:7443".to_owned(), "\u{1b}[2J".to_owned()],
@@ -228,7 +233,8 @@ pub(crate) mod tests {
             (identity.namespace, identity.device),
             ("kitchen".to_owned(), "lamp".to_owned())
         );
-        assert_eq!(identity.gateways, ["gateway.example:7443"]);
+        assert_eq!(identity.bundle_sequence, 7);
+        assert_eq!(identity.gateways, [""; 0], "none of them was reached");
         assert_eq!(identity.paired_at, "127.0.0.1:7443");
     }
 
@@ -274,13 +280,14 @@ pub(crate) mod tests {
             .run(&answers, |(chain, bundle, namespace, device)| {
                 let taken = world.check(Issued {
                     chain: damaged(good.chain.clone(), &chain),
-                    bundle: damaged(good.bundle.clone(), &bundle),
+                    signed_bundle: damaged(vec![good.signed_bundle.clone()], &bundle).remove(0),
                     namespace: namespace.unwrap_or_else(|| good.namespace.clone()),
                     device: device.unwrap_or_else(|| good.device.clone()),
                     gateways: vec!["\u{1b}[2J".to_owned(), String::new()],
                 });
                 if let Ok(identity) = taken {
                     prop_assert_eq!(&identity.chain[0].0[..], &good.chain[0][..]);
+                    prop_assert_eq!(identity.authorities(), [world.authority.der().clone()]);
                     prop_assert_eq!(identity.device, "lamp");
                     prop_assert_eq!(identity.namespace, "kitchen");
                     prop_assert!(identity.gateways.is_empty());
@@ -301,11 +308,33 @@ pub(crate) mod tests {
         };
         for (what, result, expected) in [
             ("no chain", with(&|i| i.chain.clear()), Refusal::Count),
-            ("no bundle", with(&|i| i.bundle.clear()), Refusal::Count),
+            (
+                "no bundle",
+                with(&|i| i.signed_bundle.clear()),
+                NotAccepted::Missing.into(),
+            ),
             (
                 "a thousand certificates",
-                with(&|i| i.bundle = vec![i.bundle[0].clone(); 1000]),
+                with(&|i| i.chain = vec![i.chain[0].clone(); 1000]),
                 Refusal::Count,
+            ),
+            (
+                "a huge bundle",
+                with(&|i| i.signed_bundle = vec![1; 100_000]),
+                NotAccepted::TooLong.into(),
+            ),
+            (
+                "half a bundle",
+                with(&|i| i.signed_bundle.truncate(200)),
+                NotAccepted::Unreadable.into(),
+            ),
+            (
+                "the gateway's own authority beside ours",
+                with(&|i| {
+                    let both = [&world.authority, &stranger.authority];
+                    i.signed_bundle = signed_bundle(&stranger.authority, 7, &both);
+                }),
+                NotAccepted::NotSigned.into(),
             ),
             (
                 "garbage",
@@ -331,9 +360,9 @@ pub(crate) mod tests {
                 "the bundle of another authority, and a leaf from it",
                 with(&|i| {
                     i.chain[0] = World::leaf(&world.key, &stranger.authority);
-                    i.bundle = vec![stranger.authority.der().to_vec()];
+                    i.signed_bundle = signed_bundle(&stranger.authority, 7, &[&stranger.authority]);
                 }),
-                Refusal::AnotherAuthority,
+                NotAccepted::NotSigned.into(),
             ),
             (
                 "a leaf of another authority with our bundle",

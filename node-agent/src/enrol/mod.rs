@@ -29,7 +29,7 @@ use crate::{
         pairing::{Method, Request},
     },
     terminal::printable,
-    upstream::{backoff, connect::chain},
+    upstream::{backoff, connect::chain, dial::Dialer},
 };
 
 /// How long a gateway may take to know of a proof that it was sent: it writes that down first, and another gateway reads
@@ -53,6 +53,7 @@ pub struct Invitation {
 pub struct Applicant<'a> {
     pub folder: &'a Folder,
     pub key: &'a DeviceKey,
+    pub dialer: &'a Dialer,
     pub facts: &'a Facts,
     pub capabilities: &'a [node::Capability],
     /// [`PROOF_SETTLES`].
@@ -95,7 +96,7 @@ pub async fn pair(
         requested_name,
     } = invitation;
     let code_id = code.id().to_owned();
-    let proved = dial::dial(&gateway, pin, applicant.key)
+    let proved = dial::dial(applicant.dialer, &gateway, pin, applicant.key)
         .await?
         .prove(code)
         .await?;
@@ -183,6 +184,9 @@ async fn follow(
         let Some(asked) = error.may_resume() else {
             return Err(error);
         };
+        if !heard {
+            applicant.dialer.begin_elsewhere(&saved.pairing().gateway);
+        }
         interruptions = if heard { 1 } else { interruptions + 1 };
         let pause = backoff::pause(interruptions, 1, backoff::random());
         let pause = backoff::at_least(pause, Some(asked));
@@ -204,7 +208,9 @@ async fn converse(
 ) -> Result<Identity, Error> {
     let mut applied = match applied {
         Some(applied) => applied,
-        None => dial::recognise(saved, applicant.key).await?.resume()?,
+        None => dial::recognise(applicant.dialer, saved, applicant.key)
+            .await?
+            .resume()?,
     };
     let mut answer = applied.first().await?;
     loop {

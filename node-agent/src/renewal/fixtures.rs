@@ -1,14 +1,22 @@
 //! A device with a certificate, and whoever signs certificates.
 
+use pairing::{
+    bundle::{Bundle, Signature, SignedBundle},
+    key::KeyFingerprint,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, PublicKeyData as _, SanType,
+    SigningKey as _,
 };
 use rustls::pki_types::CertificateDer;
 
 use super::answer::{self, NotTaken};
 use crate::state::{DeviceKey, Identity, identity::Der};
 use proto::node::Renewed;
+
+/// Of the bundle that the device holds.
+pub(super) const SEQUENCE: u64 = 7;
 
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -24,6 +32,27 @@ impl Authority {
 
     pub(super) fn der(&self) -> Vec<u8> {
         self.0.der().to_vec()
+    }
+
+    /// A bundle with these authorities, signed by this one.
+    pub(super) fn bundle(&self, sequence: u64, members: &[&Self]) -> Vec<u8> {
+        self.bundle_of("home.example", sequence, members)
+    }
+
+    pub(super) fn bundle_of(
+        &self,
+        trust_domain: &str,
+        sequence: u64,
+        members: &[&Self],
+    ) -> Vec<u8> {
+        let members = members.iter().map(|one| one.0.der().clone()).collect();
+        let bundle = Bundle::new(trust_domain, sequence, members).unwrap();
+        let signature = Signature {
+            by: KeyFingerprint::of_spki(&self.0.key().subject_public_key_info()),
+            bytes: self.0.key().sign(&bundle.to_be_signed()).unwrap(),
+        };
+        let signed = SignedBundle::new(bundle, vec![signature]).unwrap();
+        signed.to_bytes()
     }
 
     /// From 2020 to that year.
@@ -67,6 +96,7 @@ impl World {
                 der(authority.der()),
             ],
             bundle: vec![der(authority.der())],
+            bundle_sequence: SEQUENCE,
             gateways: vec!["gateway.example:7443".to_owned()],
             paired_at: "127.0.0.1:7443".to_owned(),
         };
@@ -84,7 +114,7 @@ impl World {
                 self.authority.leaf(&self.key, Self::NAME, 2041),
                 self.authority.der(),
             ],
-            bundle: vec![self.authority.der()],
+            signed_bundle: self.authority.bundle(SEQUENCE, &[&self.authority]),
         }
     }
 

@@ -35,12 +35,16 @@ use tokio::{sync::mpsc, time::sleep};
 use self::moment::{Held, Origin, Reading};
 use crate::{
     host::clock,
-    state::{DeviceKey, Folder, Identity, identity::Life},
-    upstream::{backoff, connect::chain},
+    state::{DeviceKey, Folder, Identity, Refused, identity::Life},
+    upstream::{backoff, connect::chain, rfc3339},
 };
 
 /// Longest sleep: a machine that slept wakes up later than its timers think, and its clock may be set at any time.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
+
+/// What to do about an answer that is not accepted.
+pub const REMEDY: &str = "have the cluster's administrator check the gateways: one may be compromised, or older than the \
+                      operator; this device keeps its certificate and asks again";
 
 /// Why a certificate cannot be renewed at all.
 #[derive(Debug, thiserror::Error)]
@@ -140,9 +144,10 @@ impl<'a> Renewing<'a> {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::error!(
-                    error = chain(&error),
+                    error = format!("{error}; {REMEDY}"),
                     "Another certificate is not taken; the one at hand goes on"
                 );
+                self.note(error.to_string());
                 return false;
             }
         };
@@ -162,7 +167,18 @@ impl<'a> Renewing<'a> {
             return false;
         }
         tracing::info!("The certificate was renewed");
+        if let Err(error) = self.folder.forget_refused() {
+            tracing::warn!(error = chain(&error), "Removing refused.json failed");
+        }
         self.renewed.set((identity, next)).is_ok()
+    }
+
+    /// Shows in `status` and `doctor` why an answer was not accepted.
+    fn note(&self, reason: String) {
+        let at = rfc3339(clock::wall());
+        if let Err(error) = self.folder.save_refused(&Refused { reason, at }) {
+            tracing::warn!(error = chain(&error), "Writing refused.json failed");
+        }
     }
 
     /// What is on the disk now, where that is something else, and when to renew it.
@@ -250,6 +266,8 @@ mod tests {
         assert!(!renewing.take(world.renewed()), "nobody asked");
         renewing.is_asked.store(true, Ordering::Relaxed);
         assert!(!renewing.take(Renewed::default()), "garbage");
+        let refused = folder.view().refused().unwrap().unwrap();
+        assert_eq!(refused.reason, "no certificate, or more than 16");
         assert!(!renewing.take(world.renewed()), "it was answered");
         assert_eq!(folder.view().identity().unwrap().unwrap(), world.identity);
         renewing.is_asked.store(true, Ordering::Relaxed);
@@ -257,6 +275,7 @@ mod tests {
         let (identity, _) = renewing.renewed().unwrap();
         assert_ne!(identity, world.identity);
         assert_eq!(folder.view().identity().unwrap().unwrap(), identity);
+        assert_eq!(folder.view().refused().unwrap(), None);
     }
 
     #[test]

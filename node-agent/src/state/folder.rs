@@ -11,7 +11,7 @@ use std::{
 use pairing::key::KeyFingerprint;
 
 use super::{
-    Error, Identity, Standing, access, atomic, file,
+    Error, Identity, Refused, Standing, access, atomic, file,
     identity::Life,
     key::DeviceKey,
     pairing::{Pairing, Saved},
@@ -23,6 +23,7 @@ const KEY: &str = "key.pem";
 const PAIRING: &str = "pairing.json";
 const IDENTITY: &str = "identity.json";
 const SESSION: &str = "session.json";
+const REFUSED: &str = "refused.json";
 const JOURNAL: &str = "journal";
 const ARTEFACTS: &str = "artefacts";
 
@@ -111,6 +112,11 @@ impl View {
 
     pub fn session(&self) -> Result<Option<session::Session>, Error> {
         file::read_json(&self.path.join(SESSION))
+    }
+
+    /// The renewal that was not accepted last. `None` where one was accepted since.
+    pub fn refused(&self) -> Result<Option<Refused>, Error> {
+        file::read_json(&self.path.join(REFUSED))
     }
 
     /// Who uses the folder now.
@@ -228,6 +234,16 @@ impl Folder {
         self.forget_pairing()
     }
 
+    /// Keeps why a renewal was not accepted.
+    pub fn save_refused(&self, refused: &Refused) -> Result<(), Error> {
+        file::write_json(&self.view.path.join(REFUSED), refused)
+    }
+
+    /// Forgets it: a certificate was accepted.
+    pub fn forget_refused(&self) -> Result<(), Error> {
+        self.remove(&[REFUSED])
+    }
+
     pub fn save_session(&self, session: &session::Session) -> Result<(), Error> {
         file::write_json(&self.view.path.join(SESSION), session)
     }
@@ -235,7 +251,7 @@ impl Folder {
     /// Forgets everything; the key last, so that a stop on the way leaves nothing that lacks its key.
     pub fn clear(&self) -> Result<(), Error> {
         self.remove(&[IDENTITY])?;
-        self.remove(&[PAIRING, SESSION, JOURNAL])?;
+        self.remove(&[PAIRING, SESSION, REFUSED, JOURNAL])?;
         self.remove_artefacts()?;
         self.remove(&[KEY])
     }
@@ -382,7 +398,7 @@ mod tests {
     fn garbage_is_damage_and_never_a_panic() {
         let (_temporary, path) = folder();
         let opened = Folder::open(&path).unwrap();
-        for name in [KEY, IDENTITY, PAIRING, SESSION] {
+        for name in [KEY, IDENTITY, PAIRING, SESSION, REFUSED] {
             for content in [&b""[..], b"{", b"\xff\xff", b"{\"chain\":[\"!\"]}"] {
                 file::write(&path.join(name), content).unwrap();
                 let view = opened.view();
@@ -390,6 +406,7 @@ mod tests {
                     KEY => view.key().map(|_| ()),
                     IDENTITY => view.identity().map(|_| ()),
                     PAIRING => view.pairing().map(|_| ()),
+                    REFUSED => view.refused().map(|_| ()),
                     _ => view.session().map(|_| ()),
                 };
                 assert!(matches!(read, Err(Error::Damaged { .. })), "{name}");

@@ -15,22 +15,31 @@ pub struct Identity {
     pub device: String,
     /// Leaf first.
     pub chain: Vec<Der>,
-    /// Authorities that gateways' certificates may come from.
+    /// Authorities that gateways' certificates may come from. Changed only by a bundle that one of them signed.
     pub bundle: Vec<Der>,
-    /// `HOST:PORT` of each gateway, as the last one told.
+    /// Sequence of the signed bundle that they came with. 0 in a file of before there were any.
+    #[serde(default)]
+    pub bundle_sequence: u64,
+    /// `HOST:PORT` of gateways that this device reached and verified, the last one first. In a file of before: as the last
+    /// gateway told; they stay until verified ones take their place.
     pub gateways: Vec<String>,
     /// `HOST:PORT` that this device was paired at. Kept for the day when none of the others can be reached.
     pub paired_at: String,
 }
 
 impl Identity {
+    /// The authorities of the bundle.
+    pub fn authorities(&self) -> Vec<CertificateDer<'static>> {
+        self.bundle.iter().map(|der| der.0.clone()).collect()
+    }
+
     pub fn chain(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.chain.iter().map(|der| der.0.clone())
     }
 
     /// Whom to trust.
     pub fn roots(&self) -> Result<RootCertStore, rustls::Error> {
-        roots_of(self.bundle.iter().map(|der| der.0.clone()))
+        roots_of(self.authorities())
     }
 
     /// When the certificate holds.
@@ -132,6 +141,7 @@ mod tests {
             device: "lamp".to_owned(),
             chain: vec![Der(CertificateDer::from(vec![1, 2, 3]))],
             bundle: vec![],
+            bundle_sequence: 7,
             gateways: vec!["a:1".to_owned()],
             paired_at: "b:1".to_owned(),
         };
@@ -140,6 +150,17 @@ mod tests {
         assert_eq!(identity.addresses(), ["a:1", "b:1"]);
         // Not a certificate: an error, no panic.
         identity.life().unwrap_err();
+    }
+
+    #[test]
+    fn a_file_of_before_there_were_signed_bundles_is_read() {
+        let text = r#"{
+            "namespace": "kitchen", "device": "lamp", "chain": ["AQID"], "bundle": ["BAUG"],
+            "gateways": ["a:1", "b:1"], "pairedAt": "c:1"
+        }"#;
+        let identity: Identity = serde_json::from_str(text).unwrap();
+        assert_eq!(identity.bundle_sequence, 0);
+        assert_eq!(identity.addresses(), ["a:1", "b:1", "c:1"]);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! | `lock` | held by the one process that uses the folder | at its start |
 //! | `key.pem` | this device's private key | once |
 //! | `pairing.json` | a pairing in progress | before the proof leaves; gone when it ends |
-//! | `identity.json` | certificate, authorities, gateways | when issued or renewed; when the gateways change |
+//! | `identity.json` | certificate, authorities, gateways | when issued or renewed; when another gateway was reached |
+//! | `refused.json` | why the last renewal was not accepted | when it was not; gone with the next one that is |
 //! | `session.json` | what `status` shows of the connection | when that changes |
 //! | `journal` | invocations | see [`crate::journal`] |
 //! | `artefacts/` | outputs that wait to be stored | see [`crate::capability::spool`] |
@@ -19,6 +20,7 @@ pub mod folder;
 pub mod identity;
 pub mod key;
 pub mod pairing;
+pub mod refused;
 pub mod session;
 
 use std::{io, path::PathBuf};
@@ -27,6 +29,7 @@ pub use folder::{Folder, View};
 pub use identity::Identity;
 pub use key::DeviceKey;
 pub use pairing::{Pairing, Saved};
+pub use refused::Refused;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]

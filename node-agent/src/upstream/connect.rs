@@ -11,7 +11,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use rustls::{
-    AlertDescription, ClientConfig, RootCertStore,
+    AlertDescription, CertificateError, ClientConfig, RootCertStore,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     pki_types::ServerName,
     version::TLS13,
@@ -19,19 +19,14 @@ use rustls::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::dial::Dialer;
 use crate::state::key::Credentials;
 
-/// How long a connection may take, handshake and all.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// What HTTP/2 may have in flight towards this device: the smallest that the protocol knows. The libraries' own is
-/// megabytes, and nothing here is larger than a dispatch.
-const WINDOW: u32 = 65_535;
 /// How often a silent connection is asked for a sign of life, and how long it may take to give one.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(20);
@@ -43,20 +38,51 @@ const MAX_HEADERS: u32 = 16 * 1024;
 pub enum Error {
     #[error("connect")]
     Tcp(#[source] io::Error),
-    #[error("no TLS connection within {} seconds", CONNECT_TIME.as_secs())]
-    TooSlow,
+    #[error("no answer within {} seconds", .0.as_secs())]
+    TooSlow(Duration),
+    /// The name of the gateway or of the proxy.
+    #[error("look up {hop}")]
+    LookUp {
+        hop: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("connect through the proxy {proxy}")]
+    Proxy {
+        /// Without credentials.
+        proxy: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Each of several addresses with its reason.
+    #[error("no address answers: {0}")]
+    NoneAnswered(String),
     /// Somebody answered who is not a gateway of our authority.
-    #[error(
-        "the gateway's certificate is not from the authority that this device trusts, or does not hold now by this \
-         device's clock ({0:?})"
-    )]
-    Untrusted(rustls::CertificateError),
+    #[error("{}", untrusted(.0))]
+    Untrusted(CertificateError),
     #[error("TLS")]
     Tls(#[source] io::Error),
     #[error("set TLS up")]
     Setup(#[from] rustls::Error),
     #[error("HTTP/2")]
     Http(#[from] tonic::transport::Error),
+}
+
+/// The words say no time: a device whose clock runs would say something else at each attempt, and log it.
+fn untrusted(why: &CertificateError) -> String {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let by_the_clock = if matches!(why, Expired | ExpiredContext { .. }) {
+        "has expired"
+    } else if matches!(why, NotValidYet | NotValidYetContext { .. }) {
+        "is not valid yet"
+    } else {
+        return format!(
+            "the gateway's certificate is not from the authority that this device trusts ({why:?})"
+        );
+    };
+    format!(
+        "the gateway's certificate {by_the_clock} by this device's clock; see that the clock is right: timedatectl"
+    )
 }
 
 /// Accepts servers of the given authorities that carry the name of a gateway.
@@ -66,13 +92,22 @@ pub fn trusting(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, rustl
         .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
-/// Connects with a client certificate. Returning says nothing about whether the gateway accepted it: in TLS 1.3 the
-/// refusal comes with the first read.
+/// Connects with a client certificate, to a gateway that is `HOST:PORT`. Returning says nothing about whether the gateway
+/// accepted the certificate: in TLS 1.3 the refusal comes with the first read.
 pub async fn open(
-    address: &str,
+    dialer: &Dialer,
+    gateway: &str,
+    verifier: Arc<dyn ServerCertVerifier>,
+    credentials: Credentials,
+) -> Result<TlsStream<TcpStream>, Error> {
+    dialer.open(gateway, &tls(verifier, credentials)?).await
+}
+
+/// Shakes hands with this certificate.
+pub fn tls(
     verifier: Arc<dyn ServerCertVerifier>,
     Credentials { chain, key }: Credentials,
-) -> Result<TlsStream<TcpStream>, Error> {
+) -> Result<TlsConnector, Error> {
     let mut tls = ClientConfig::builder_with_provider(pairing::crypto())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -81,18 +116,16 @@ pub async fn open(
     tls.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would skip the verifier.
     tls.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+pub(super) async fn handshake(
+    tcp: TcpStream,
+    tls: &TlsConnector,
+) -> Result<TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(proto::SERVER_NAME)
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    timeout(CONNECT_TIME, async {
-        let tcp = TcpStream::connect(address).await.map_err(Error::Tcp)?;
-        tcp.set_nodelay(true).map_err(Error::Tcp)?;
-        TlsConnector::from(Arc::new(tls))
-            .connect(name, tcp)
-            .await
-            .map_err(of_handshake)
-    })
-    .await
-    .map_err(|_| Error::TooSlow)?
+    tls.connect(name, tcp).await.map_err(of_handshake)
 }
 
 fn of_handshake(error: io::Error) -> Error {
@@ -162,8 +195,8 @@ pub async fn channel_over(
     // Not `https`, which would make tonic look for a TLS configuration of its own. The name is for the logs of proxies
     // that do not exist; the certificate was checked already.
     let mut endpoint = Endpoint::from_static("http://gateway.fairlead.internal")
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(proto::STREAM_WINDOW)
+        .initial_connection_window_size(proto::CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADERS)
         .buffer_size(8);
     if liveness == Liveness::Pings {
@@ -246,4 +279,27 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
         source = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_runs_says_the_same_at_each_attempt() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let said = |seconds| {
+            let why = CertificateError::NotValidYetContext {
+                time: at(seconds),
+                not_before: at(1_000_000),
+            };
+            Error::Untrusted(why).to_string()
+        };
+        assert_eq!(said(1), said(2));
+        assert!(said(1).contains("not valid yet by this device's clock"));
+        let stranger = Error::Untrusted(CertificateError::UnknownIssuer).to_string();
+        assert!(stranger.contains("not from the authority"), "{stranger}");
+    }
 }

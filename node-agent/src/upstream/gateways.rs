@@ -2,8 +2,10 @@
 
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
-/// Gateways that are kept, at most.
+/// Gateways that one tells of, at most.
 const MAX_GATEWAYS: usize = 32;
+/// Gateways that were reached and are remembered, at most.
+const MAX_REACHED: usize = 16;
 /// Longest `HOST:PORT`: the longest name in the DNS and a port.
 const MAX_BYTES: usize = 253 + 6;
 
@@ -16,6 +18,27 @@ pub fn acceptable(addresses: Vec<String>) -> Vec<String> {
         }
     }
     accepted
+}
+
+/// The gateways that are remembered once this one was reached and verified: the last one first. One that nobody reached is
+/// never among them, whatever a gateway tells.
+pub fn remembered(before: &[String], reached: &str) -> Vec<String> {
+    let others = before.iter().filter(|address| *address != reached);
+    std::iter::once(reached)
+        .chain(others.map(String::as_str))
+        .take(MAX_REACHED)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Both lists, each address once.
+pub fn joined(mut first: Vec<String>, second: Vec<String>) -> Vec<String> {
+    for address in second {
+        if !first.contains(&address) {
+            first.push(address);
+        }
+    }
+    first
 }
 
 /// Whether a text is `HOST:PORT`. Says nothing about whether somebody is there.
@@ -49,6 +72,10 @@ impl Rotation {
             addresses: shuffled(addresses, seed),
             next: 0,
         }
+    }
+
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     pub fn len(&self) -> usize {
@@ -124,6 +151,20 @@ mod tests {
         assert_eq!(acceptable(many).len(), MAX_GATEWAYS);
         let twice = vec!["a:1".to_owned(), "a:1".to_owned(), "b".to_owned()];
         assert_eq!(acceptable(twice), ["a:1"]);
+    }
+
+    #[test]
+    fn what_is_remembered_was_reached_and_is_bounded() {
+        let before = list(&["a:1", "b:1"]);
+        assert_eq!(remembered(&before, "b:1"), ["b:1", "a:1"]);
+        assert_eq!(remembered(&before, "c:1"), ["c:1", "a:1", "b:1"]);
+        let mut many = Vec::new();
+        for port in 1..100 {
+            many = remembered(&many, &format!("host:{port}"));
+        }
+        assert_eq!(many.len(), MAX_REACHED);
+        assert_eq!(many[0], "host:99");
+        assert_eq!(joined(before, list(&["b:1", "c:1"])), ["a:1", "b:1", "c:1"]);
     }
 
     fn list(names: &[&str]) -> Vec<String> {

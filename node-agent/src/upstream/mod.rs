@@ -1,9 +1,11 @@
 //! The connection to a gateway: one at a time, found again whatever dies.
 //!
+//! - [`dial`]: which way to it, by which address;
 //! - [`connect`]: one TLS connection;
 //! - [`session`]: from Register to the end of the stream, heartbeats among it;
 //! - [`gateways`]: which gateway is next;
 //! - [`backoff`] says when;
+//! - [`said`]: which failures were logged already;
 //! - [`attempts`] says what an end means for the next attempt.
 //!
 //! Passes on what gateways say and decides nothing about it.
@@ -11,7 +13,9 @@
 pub mod attempts;
 pub mod backoff;
 pub mod connect;
+pub mod dial;
 pub mod gateways;
+pub mod said;
 pub mod session;
 
 use std::{sync::Arc, time::Duration};
@@ -21,7 +25,9 @@ use tokio::{sync::mpsc, time::sleep};
 
 use self::{
     attempts::{Attempts, End},
+    dial::Dialer,
     gateways::Rotation,
+    said::Said,
     session::Opened,
 };
 use crate::{
@@ -55,6 +61,7 @@ pub enum Word {
 #[derive(Debug)]
 pub struct Upstream {
     pub folder: Arc<Folder>,
+    pub dialer: Dialer,
     pub key: DeviceKey,
     pub identity: Identity,
     pub platform: node::Platform,
@@ -71,7 +78,7 @@ impl Upstream {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut rotation = Rotation::new(self.identity.addresses(), backoff::seed());
         let mut attempts = Attempts::default();
-        let mut shown = Shown::default();
+        let (mut shown, mut said) = (Shown::default(), Said::default());
         let mut renewal = Renewal::of(&self.key, &self.identity, Origin::Kept)?;
         loop {
             let Some(address) = rotation.take() else {
@@ -87,7 +94,10 @@ impl Upstream {
                 self.show(&mut shown, State::Stopped, None);
                 return Ok(());
             };
-            self.report(&address, &end, pause, &mut shown);
+            if session.is_some() {
+                said.forget();
+            }
+            self.report(&address, &end, pause, &mut shown, &mut said);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = words.closed() => {}
@@ -105,7 +115,10 @@ impl Upstream {
     ) -> (End, Option<Duration>) {
         let opened = match session::open(self, address).await {
             Ok(opened) => opened,
-            Err(end) => return (end, None),
+            Err(end) => {
+                self.dialer.begin_elsewhere(address);
+                return (end, None);
+            }
         };
         let welcomed = clock::now();
         self.welcome(address, &opened, rotation, shown);
@@ -147,20 +160,34 @@ impl Upstream {
         shown.gateway = Some(address.to_owned());
         shown.gateway_name = Some(gateway);
         self.show(shown, State::Connected, None);
-        let told = gateways::acceptable(opened.gateways.clone());
-        if !told.is_empty() && told != self.identity.gateways {
-            self.identity.gateways = told;
+        // This one proved with its certificate that it is a gateway. Those that it tells of did not: they are tried as long
+        // as this process runs, and a later one does not hear of them.
+        let remembered = gateways::remembered(&self.identity.gateways, address);
+        if remembered != self.identity.gateways {
+            self.identity.gateways = remembered;
             if let Err(error) = self.folder.save_identity(&self.identity) {
                 tracing::warn!(
                     error = connect::chain(&error),
-                    "Keeping the list of gateways failed"
+                    "Keeping the gateway's address failed"
                 );
             }
         }
-        rotation.replace(self.identity.addresses(), address, backoff::seed());
+        let told = match gateways::acceptable(opened.gateways.clone()) {
+            told if told.is_empty() => rotation.addresses().to_vec(),
+            told => told,
+        };
+        let known = gateways::joined(told, self.identity.addresses());
+        rotation.replace(known, address, backoff::seed());
     }
 
-    fn report(&self, address: &str, end: &End, pause: Duration, shown: &mut Shown) {
+    fn report(
+        &self,
+        address: &str,
+        end: &End,
+        pause: Duration,
+        shown: &mut Shown,
+        said: &mut Said,
+    ) {
         if *end == End::Renewed {
             tracing::info!(address, "Connecting with the new certificate");
             self.show(shown, State::Connecting, None);
@@ -183,11 +210,10 @@ impl Upstream {
         } else {
             State::Connecting
         };
-        // A gateway that is away for a night says it once.
-        if shown.state == state && shown.last_error.as_deref() == Some(reason.as_str()) {
-            tracing::debug!(address, reason, ?pause, "Still not connected");
-        } else {
+        if said.is_new(address, &reason) {
             tracing::warn!(address, reason, ?pause, "Not connected");
+        } else {
+            tracing::debug!(address, reason, ?pause, "Still not connected");
         }
         self.show(shown, state, Some(reason));
     }

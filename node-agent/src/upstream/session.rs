@@ -112,9 +112,14 @@ pub(super) async fn open(upstream: &Upstream, address: &str) -> Result<Opened, E
 }
 
 async fn dial(upstream: &Upstream, address: &str) -> Result<Connection, connect::Error> {
-    let Upstream { key, identity, .. } = upstream;
+    let Upstream {
+        key,
+        identity,
+        dialer,
+        ..
+    } = upstream;
     let verifier = connect::trusting(identity.roots()?)?;
-    let stream = connect::open(address, verifier, key.certified(identity.chain())).await?;
+    let stream = connect::open(dialer, address, verifier, key.certified(identity.chain())).await?;
     connect::channel_over(stream, Liveness::Heartbeats).await
 }
 

@@ -346,10 +346,13 @@ async fn the_environment_is_empty_but_for_what_is_listed() {
 async fn a_command_is_bounded_and_leads_a_group_of_its_own() {
     let script = "field() { sed -n \"s/^$1:[[:space:]]*//p\" /proc/$$/status; }\n\
                   group=$(cut -d' ' -f5 /proc/$$/stat)\n\
-                  printf '[%s,%s,%s,%s]' \"$(field NoNewPrivs)\" \"$(ulimit -v)\" \"$(ulimit -c)\" \"$((group == $$))\"";
+                  printf '[%s,%s,\"%s\",%s,%s]' \"$(field NoNewPrivs)\" \"$(ulimit -d)\" \"$(ulimit -v)\" \"$(ulimit -c)\" \"$((group == $$))\"";
     let device = Device::with(script, "memory_bytes = 67108864");
     let output = device.run(json!(null)).await.unwrap();
-    assert_eq!(output, json!([1, 65536, 0, 1]));
+    assert_eq!(output, json!([1, 65536, "unlimited", 0, 1]));
+    let keys = "memory_bytes = 67108864\naddress_space_bytes = 134217728";
+    let output = Device::with(script, keys).run(json!(null)).await.unwrap();
+    assert_eq!(output, json!([1, 65536, "131072", 0, 1]));
 
     // It is more than a number: what wants more does not get it.
     let hungry = "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo 1";
@@ -358,6 +361,60 @@ async fn a_command_is_bounded_and_leads_a_group_of_its_own() {
     assert_eq!(code(&result), FailureCode::CapabilityFailed);
     let device = Device::with(hungry, "");
     assert_eq!(device.run(json!(null)).await.unwrap(), json!(1));
+}
+
+/// They reserve gigabytes of address space, of which they use megabytes.
+#[tokio::test]
+async fn programs_of_go_node_and_java_start_within_memory_bytes_and_are_kept_within_it() {
+    let take = "let all = []; for (;;) all.push(Buffer.alloc(1048576, 1))";
+    for (program, starts, hungry) in [
+        ("go", "version".to_owned(), None),
+        ("node", "-e 1".to_owned(), Some(format!("-e '{take}'"))),
+        ("java", "-Xmx64m -version".to_owned(), None),
+    ] {
+        let found = Device::with(
+            &format!("command -v {program} > /dev/null; echo $?"),
+            "env = [\"PATH\"]",
+        );
+        if found.run(json!(null)).await.unwrap() != json!(0) {
+            skipped(
+                "memory_bytes of a program",
+                format!("there is no {program}"),
+            );
+            continue;
+        }
+        let keys = "env = [\"PATH\"]\nmemory_bytes = 536870912";
+        let device = Device::with(&format!("exec >&2; {program} {starts}"), keys);
+        let output = device.run(json!(null)).await;
+        assert_eq!(output.unwrap(), json!(null), "{program}");
+        if let Some(hungry) = hungry {
+            let device = Device::with(&format!("exec {program} {hungry}"), keys);
+            let result = device.run(json!(null)).await;
+            assert_eq!(code(&result), FailureCode::CapabilityFailed, "{program}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_missing_is_reported_with_the_file_and_the_line_that_name_it() {
+    let device = Device::new();
+    let path = device.write(
+        "capabilities.d/a.toml",
+        "# first\n[[capability]]\nname = \"test.it\"\ncommand = \"/nowhere/it\"\n",
+    );
+    let (registry, problems) = device.source().load();
+    assert_eq!(
+        registry.get("test.it").unwrap().availability(),
+        node::Availability::Unavailable
+    );
+    let [problem] = &problems[..] else {
+        unreachable!("one thing is wrong: {problems:?}");
+    };
+    let expected = format!(
+        "{}:4: command: test.it is not available: /nowhere/it: there is no such program",
+        path.display()
+    );
+    assert!(problem.to_string().starts_with(&expected), "{problem}");
 }
 
 /// What a process says of its own bounds.

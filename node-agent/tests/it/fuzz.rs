@@ -4,6 +4,7 @@
 //! private to the agent – certificates, what a command says – is tried beside the code.
 
 // What is judged with is a file for each thing, which the targets in `/fuzz` include.
+mod bundle;
 mod decision;
 mod disk;
 mod settings;
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bundle::is_not_trusted;
 use decision::{Known, decide, in_a_row};
 use disk::Disk;
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -163,7 +165,7 @@ fn example(kind: &str) -> gateway_event::Event {
         "heartbeat-ack" => Event::HeartbeatAck(node::HeartbeatAck {}),
         "renewed" => Event::Renewed(node::Renewed {
             chain: vec![vec![0x30, 3, 2, 1, 1], vec![0x30, 0]],
-            bundle: vec![vec![0x30, 0]],
+            signed_bundle: vec![1, 0, 0],
         }),
         "artefact-wanted" => Event::ArtefactWanted(node::ArtefactWanted {
             uid: "f".to_owned(),
@@ -272,8 +274,12 @@ fn wish() -> impl Strategy<Value = gateway_event::Event> {
 fn of_the_connection() -> impl Strategy<Value = gateway_event::Event> {
     use gateway_event::Event;
     let certificates = || prop::collection::vec(bytes(), 0..20);
-    let renewed = (certificates(), certificates())
-        .prop_map(|(chain, bundle)| Event::Renewed(node::Renewed { chain, bundle }));
+    let renewed = (certificates(), bytes()).prop_map(|(chain, signed_bundle)| {
+        Event::Renewed(node::Renewed {
+            chain,
+            signed_bundle,
+        })
+    });
     // Not for minutes: it is waited for.
     let drain = prop_oneof![0_u32..50, Just(u32::MAX)]
         .prop_map(|reconnect_after_ms| Event::Drain(node::Drain { reconnect_after_ms }));
@@ -422,6 +428,31 @@ fn whatever_is_scanned_or_typed_is_a_pairing_uri_or_none() {
         "fairlead://[a-z]{1,9}:[0-9]{1,6}/\\?ns=[a-z-]{0,70}&ca=[0-9a-f]{64}#[0-9A-Z]{4}-[0-9A-Z]{6}",
     ];
     fuzz("pairing_uri", CASES, text, uri, |uri| scans(&uri));
+}
+
+#[test]
+fn whatever_a_gateway_sends_as_a_trust_bundle_is_trusted_by_nobody_who_holds_no_signer() {
+    let kept = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/corpus/signed_bundle/two-authorities"
+    );
+    let good = fs::read(kept).unwrap();
+    let changes = prop::collection::vec((any::<usize>(), any::<u8>()), 0..4);
+    let altered = (changes, bytes(), any::<bool>()).prop_map(move |(changes, tail, is_longer)| {
+        let mut bytes = good.clone();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if is_longer {
+            bytes.extend(tail);
+        }
+        bytes
+    });
+    let strategy = prop_oneof![bytes(), altered];
+    fuzz("signed_bundle", CASES, Some, strategy, |bytes| {
+        is_not_trusted(&bytes);
+    });
 }
 
 #[test]

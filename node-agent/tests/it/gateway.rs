@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use pairing::{exporter::Exporter, key::KeyFingerprint};
+use pairing::{
+    bundle::{Bundle, Signature, SignedBundle},
+    exporter::Exporter,
+    key::KeyFingerprint,
+};
 use proto::node::{
     DeviceEvent, EnrollRequest, EnrollResponse, GatewayEvent, RegisterRequest, RegisterResponse,
     Welcome,
@@ -23,6 +27,7 @@ use proto::node::{
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, PublicKeyData, SanType,
+    SigningKey as _,
 };
 use rustls::{
     DigitallySignedStruct, DistinguishedName as TlsName, Error as TlsError, RootCertStore,
@@ -57,6 +62,9 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("in time")
 }
 
+/// Of the bundle that a paired device holds.
+pub const SEQUENCE: u64 = 7;
+
 /// A certificate authority in memory.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -79,6 +87,23 @@ impl Authority {
 
     pub fn der(&self) -> Vec<u8> {
         self.issuer.der().to_vec()
+    }
+
+    /// A bundle with these authorities, signed by this one.
+    pub fn signed_bundle(&self, sequence: u64, members: &[&Self]) -> Vec<u8> {
+        let members = members.iter().map(|one| one.issuer.der().clone()).collect();
+        let bundle = Bundle::new("test.example", sequence, members).unwrap();
+        let signature = Signature {
+            by: self.pin(),
+            bytes: self.issuer.key().sign(&bundle.to_be_signed()).unwrap(),
+        };
+        let signed = SignedBundle::new(bundle, vec![signature]).unwrap();
+        signed.to_bytes()
+    }
+
+    /// With nothing but this one in it.
+    pub fn own_bundle(&self) -> Vec<u8> {
+        self.signed_bundle(SEQUENCE, &[self])
     }
 
     /// A device's certificate, for the key of a PKCS#10 request.

@@ -12,16 +12,19 @@
 #![expect(clippy::large_futures, reason = "there is one of each")]
 
 mod commands;
+mod dial;
 mod disk;
 mod doctor;
 mod fuzz;
 mod gateway;
 mod groups;
+mod init;
 mod install;
 mod mediation;
 mod notify;
 mod pairing;
 mod process;
+mod proxy;
 mod renewal;
 mod serving;
 mod skipped;

@@ -10,6 +10,7 @@ use node_agent::{
         Folder, Identity, Pairing,
         pairing::{Method, Request},
     },
+    upstream::dial::Dialer,
 };
 use pairing::{code::PairingCode, exporter::Exporter, key::KeyFingerprint, opaque::Setup};
 use proto::node::{
@@ -18,7 +19,7 @@ use proto::node::{
 };
 use tonic::Status;
 
-use crate::gateway::{Authority, EnrollCall, Gateway, Manners, soon};
+use crate::gateway::{Authority, EnrollCall, Gateway, Manners, SEQUENCE, soon};
 
 const CODE: &str = "7KQ2-ABCDEF";
 
@@ -147,6 +148,7 @@ impl Device<'_> {
         let applicant = Applicant {
             folder: &folder,
             key: &key,
+            dialer: &Dialer::default(),
             facts: &facts,
             capabilities: &capabilities,
             settles: self.settles,
@@ -202,7 +204,7 @@ impl Cluster<'_> {
                     .device(&application.pkcs10, "kitchen", "lamp"),
                 self.authority.der(),
             ],
-            bundle: vec![self.authority.der()],
+            signed_bundle: self.authority.own_bundle(),
             namespace: "kitchen".to_owned(),
             device: "lamp".to_owned(),
             gateways: vec!["gateway.example:7443".to_owned()],
@@ -490,6 +492,32 @@ async fn a_forged_certificate_is_refused_and_the_pairing_stays() {
     assert!(matches!(paired, Err(Error::Forged(_))), "{paired:?}");
     assert_eq!(world.identity(), None);
     assert!(world.pairing().is_some());
+}
+
+/// The gateway knows the code, and its certificate is a real one; its operator signed nothing of this.
+#[tokio::test]
+async fn a_gateway_cannot_add_an_authority_of_its_own_to_a_pairing() {
+    let own = Authority::new("the gateway's own");
+    let cases: [fn(&Authority, &Authority) -> Vec<u8>; 3] = [
+        |ours, own| own.signed_bundle(SEQUENCE, &[ours, own]),
+        |_, own| own.own_bundle(),
+        |_, _| Vec::new(),
+    ];
+    for bundle in cases {
+        let mut world = World::new().await;
+        let (gateway, cluster, device) = world.split();
+        let (paired, ()) = tokio::join!(device.pair(CODE, None), async {
+            let mut call = gateway.enrolment().await;
+            let application = cluster.admit(&mut call).await;
+            let issued = Issued {
+                signed_bundle: bundle(cluster.authority, &own),
+                ..cluster.issued(&application)
+            };
+            call.answer(Answer::Issued(issued)).await;
+        });
+        assert!(matches!(paired, Err(Error::Forged(_))), "{paired:?}");
+        assert_eq!(world.identity(), None);
+    }
 }
 
 #[tokio::test]

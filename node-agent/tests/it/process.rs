@@ -12,7 +12,7 @@ use node_agent::{
 };
 use pairing::{code::PairingCode, opaque::Setup, uri::PairingUri};
 use proto::node::{
-    Application, Challenge, Describe, Dispatch, Issued, Outcome, Pending, ResultAck,
+    Application, Challenge, Describe, Dispatch, HeartbeatAck, Issued, Outcome, Pending, ResultAck,
     device_event::Event as FromDevice, enroll_request::Step, enroll_response::Step as Answer,
     gateway_event::Event as FromGateway,
 };
@@ -129,7 +129,7 @@ fn issued(authority: &Authority, application: &Application) -> Answer {
             authority.device(&application.pkcs10, "kitchen", "lamp"),
             authority.der(),
         ],
-        bundle: vec![authority.der()],
+        signed_bundle: authority.own_bundle(),
         namespace: "kitchen".to_owned(),
         device: "lamp".to_owned(),
         gateways: Vec::new(),
@@ -212,22 +212,67 @@ async fn an_interrupted_pairing_goes_on_at_the_gateway_that_is_named() {
     assert!(is(output.status, Exit::Usage), "{}", text(&output.stderr));
 }
 
+/// h2 counts small frames that were not read, and a gateway goes on while the device sleeps.
+#[tokio::test]
+async fn many_small_messages_while_the_agent_stands_still_do_not_end_its_stream() {
+    const ACKS: usize = 1000;
+    let authority = Authority::new("ours");
+    let manners = Manners {
+        heartbeat: std::time::Duration::from_millis(100),
+        ..Manners::default()
+    };
+    let mut gateway = Gateway::start(&authority, manners).await;
+    let host = Host::new();
+    pair(&host, &mut gateway, &authority).await;
+    let running = host.command(&["run"]).spawn().unwrap();
+    let mut stream = gateway.stream().await;
+    let pid = Pid::from_raw(running.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    for _ in 0..ACKS {
+        stream
+            .send(FromGateway::HeartbeatAck(HeartbeatAck {}))
+            .await;
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    // More than were under way before: they are of an agent that has read the acknowledgements.
+    for _ in 0..20 {
+        let event = stream.any_or_end().await;
+        assert!(
+            matches!(event, Some(FromDevice::Heartbeat(_))),
+            "the agent hung up: {event:?}"
+        );
+        stream
+            .send(FromGateway::HeartbeatAck(HeartbeatAck {}))
+            .await;
+    }
+    assert!(is(terminate(running).await, Exit::Done));
+}
+
 /// `pair` with a URI on standard input.
 pub async fn pair(host: &Host, gateway: &mut Gateway, authority: &Authority) {
+    let command = host.command(&["pair", "-", "--name", "lamp"]);
+    let address = gateway.address.to_string();
+    pair_by(command, &address, host, gateway, authority).await;
+}
+
+/// The same by a command of one's own, with a URI that names the gateway so.
+pub async fn pair_by(
+    mut command: Command,
+    name: &str,
+    host: &Host,
+    gateway: &mut Gateway,
+    authority: &Authority,
+) {
     let setup = Setup::generate();
     let code = PairingCode::parse("7KQ2-ABCDEF").unwrap();
     let password_file = setup.password_file(&code).unwrap();
     let uri = PairingUri {
-        gateway: gateway.address.to_string(),
+        gateway: name.to_owned(),
         namespace: "kitchen".to_owned(),
         authority: authority.pin(),
         code,
     };
-    let mut pairing = host
-        .command(&["pair", "-", "--name", "lamp"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut pairing = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut input = pairing.stdin.take().unwrap();
     let line = format!("{}\n", uri.expose());
     input.write_all(line.as_bytes()).await.unwrap();

@@ -18,7 +18,7 @@ use tokio::{
 use tonic::Status as Refusal;
 
 use crate::{
-    gateway::{Authority, Gateway, Manners, StreamCall},
+    gateway::{Authority, Gateway, Manners, SEQUENCE, StreamCall},
     serving::{Device, ack, order},
 };
 
@@ -64,7 +64,7 @@ fn next(authority: &Authority, pkcs10: &[u8]) -> Renewed {
             authority.device_for((from, from + 24 * HOUR), pkcs10, "kitchen", "lamp"),
             authority.der(),
         ],
-        bundle: vec![authority.der()],
+        signed_bundle: authority.own_bundle(),
     }
 }
 
@@ -183,10 +183,29 @@ async fn what_a_hostile_gateway_answers_is_kept_out_and_the_old_certificate_goes
             by.device_for((now() - 10, until), pkcs10, "kitchen", device),
             by.der(),
         ],
-        bundle: vec![by.der()],
+        signed_bundle: by.own_bundle(),
     };
     let (day, minute) = (now() + 24 * HOUR, now() + 60);
-    let cases: [(&str, Answer<'_>); 6] = [
+    let both = [&authority, &foreign];
+    let with_bundle = |signed_bundle: Vec<u8>, ours: &[u8]| Renewed {
+        signed_bundle,
+        ..next(&authority, ours)
+    };
+    let cases: [(&str, Answer<'_>); 11] = [
+        ("its own authority beside ours", &|ours| {
+            with_bundle(foreign.signed_bundle(SEQUENCE + 1, &both), ours)
+        }),
+        (
+            "an older bundle with an authority that was removed",
+            &|ours| with_bundle(authority.signed_bundle(SEQUENCE - 1, &both), ours),
+        ),
+        ("another bundle of the same sequence", &|ours| {
+            with_bundle(authority.signed_bundle(SEQUENCE, &both), ours)
+        }),
+        ("no bundle", &|ours| with_bundle(Vec::new(), ours)),
+        ("half a bundle", &|ours| {
+            with_bundle(authority.own_bundle()[..300].to_vec(), ours)
+        }),
         ("another key", &|_| {
             other(&authority, day, &strangers, "lamp")
         }),
@@ -200,7 +219,7 @@ async fn what_a_hostile_gateway_answers_is_kept_out_and_the_old_certificate_goes
         ("nothing", &|_| Renewed::default()),
         ("garbage", &|_| Renewed {
             chain: vec![b"garbage".to_vec(); 3],
-            bundle: vec![vec![0; 60_000]],
+            signed_bundle: vec![0; 60_000],
         }),
     ];
     for (case, hostile) in cases {
@@ -217,6 +236,12 @@ async fn what_a_hostile_gateway_answers_is_kept_out_and_the_old_certificate_goes
         assert_eq!(stream.result().await.uid, "u1", "{case}");
         ack(&stream, "u1").await;
         assert_eq!(kept(&device), old, "{case}");
+        let identity = device.view().identity().unwrap().unwrap();
+        assert_eq!(identity.bundle_sequence, SEQUENCE, "{case}");
+        let held: Vec<_> = identity.authorities();
+        assert_eq!(held, [CertificateDer::from(authority.der())], "{case}");
+        let shown = Status::read(&device.path(), wall()).unwrap().to_string();
+        assert!(shown.contains("not accepted: "), "{case}: {shown}");
         stream.fail(Refusal::unavailable("the gateway stops")).await;
         drop(stream);
         let mut stream = gateway.stream().await;
@@ -230,6 +255,7 @@ async fn what_a_hostile_gateway_answers_is_kept_out_and_the_old_certificate_goes
         };
         answer(&stream, &renewed).await;
         assert_eq!(gateway.stream().await.leaf, renewed.chain[0], "{case}");
+        assert_eq!(device.view().refused().unwrap(), None, "{case}");
     }
 }
 

@@ -19,7 +19,7 @@ use node_agent::{
     journal::{Bounds, Counts, Journal},
     mediation::desk::Desk,
     state::{Folder, Identity, View, identity::Der, session::State},
-    upstream::{Upstream, Word},
+    upstream::{Upstream, Word, dial::Dialer},
 };
 use proto::node::{
     Cancel, Dispatch, Drain, FailureCode, Outcome, ResultAck, device_event::Event as FromDevice,
@@ -31,7 +31,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::gateway::{Authority, Gateway, Manners, StreamCall, soon};
+use crate::gateway::{Authority, Gateway, Manners, SEQUENCE, StreamCall, soon};
 
 /// What a capability did to the world, and what the journal said when it did.
 type Effects = Arc<Mutex<Vec<(String, Counts)>>>;
@@ -119,6 +119,7 @@ impl Device {
                     der(authority.der()),
                 ],
                 bundle: vec![der(authority.der())],
+                bundle_sequence: SEQUENCE,
                 paired_at: addresses[0].clone(),
                 gateways: addresses,
             })
@@ -192,6 +193,7 @@ impl Device {
         let (words, upstream) = mpsc::channel(32);
         let connecting = Upstream {
             folder: Arc::new(folder),
+            dialer: Dialer::default(),
             key,
             identity,
             platform: Facts::read().to_platform(),
@@ -760,7 +762,7 @@ async fn a_gateway_of_another_authority_hears_nothing() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_goes_names_the_moment_and_the_list_is_kept() {
+async fn a_gateway_that_goes_names_the_moment_and_the_next_one_is_remembered() {
     let authority = Authority::new("ours");
     let mut next = Gateway::start(&authority, Manners::default()).await;
     let manners = Manners {
@@ -781,9 +783,48 @@ async fn a_gateway_that_goes_names_the_moment_and_the_list_is_kept() {
     let mut stream = next.stream().await;
     assert_eq!(stream.result().await.uid, "u1");
     let identity = device.view().identity().unwrap().unwrap();
-    assert_eq!(identity.gateways, [next.address.to_string()]);
+    let reached = [&next, &first].map(|gateway| gateway.address.to_string());
+    assert_eq!(identity.gateways, reached);
     // The address that it was paired at stays known.
     assert_eq!(identity.paired_at, first.address.to_string());
+}
+
+#[tokio::test]
+async fn an_address_that_a_gateway_tells_survives_a_restart_only_once_a_gateway_proved_itself_there()
+ {
+    let authority = Authority::new("ours");
+    let foreign = Gateway::start(&Authority::new("theirs"), Manners::default()).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut next = Gateway::start(&authority, Manners::default()).await;
+    let told = [
+        foreign.address.to_string(),
+        silent.local_addr().unwrap().to_string(),
+        next.address.to_string(),
+    ];
+    let manners = Manners {
+        gateways: told.to_vec(),
+        ..Manners::default()
+    };
+    let mut first = Gateway::start(&authority, manners).await;
+    let device = Device::new(&authority, &[&first]);
+    let process = device.start().await;
+    let stream = first.stream().await;
+    let known = || device.view().identity().unwrap().unwrap().addresses();
+    assert_eq!(known(), [first.address.to_string()], "none was reached yet");
+    let reached = [&next, &first].map(|gateway| gateway.address.to_string());
+    drop((stream, first));
+    // In this run, it is where it was told.
+    let stream = next.stream().await;
+    soon(async {
+        while known() != reached {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop((process, stream));
+    let _process = device.start().await;
+    let _stream = next.stream().await;
+    assert_eq!(known(), reached);
 }
 
 #[tokio::test]

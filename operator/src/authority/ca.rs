@@ -3,11 +3,16 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use pairing::{key::KeyFingerprint, spiffe::SpiffeId};
+use pairing::{
+    bundle::{Bundle, NotAccepted, Signature, SignedBundle},
+    key::KeyFingerprint,
+    spiffe::SpiffeId,
+};
 use rand_core::{OsRng, RngCore as _};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SigningKey as _,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +28,6 @@ pub const GATEWAY_NAME: &str = "gateway.fairlead.internal";
 
 /// Ten years: rotation is staged and takes a person, so it must be rare.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
-const GATEWAY_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How far behind a device's clock may be.
 const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
@@ -38,8 +42,12 @@ pub enum Error {
     AnotherKey,
     #[error("the authority is of another trust domain: {0:?}")]
     AnotherTrustDomain(String),
+    #[error("the key is not of the kind ECDSA P-256")]
+    AnotherKindOfKey,
     #[error("the name cannot stand in a certificate")]
     Name(#[from] pairing::spiffe::ParseError),
+    #[error("make the signed trust bundle")]
+    Bundle(#[from] NotAccepted),
 }
 
 /// The authority: it signs what it is told to. Its key is never shown.
@@ -90,6 +98,9 @@ impl Authority {
     /// Reads an authority back, and checks that it is one and of this trust domain.
     pub fn from_pem(certificate: &str, key: &str, trust_domain: &str) -> Result<Self, Error> {
         let key = KeyPair::from_pem(key).map_err(|_| Error::AnotherKey)?;
+        if !key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
+            return Err(Error::AnotherKindOfKey);
+        }
         let root = chain::leaf(certificate).ok_or(Error::Certificate)?;
         if !root.is_authority {
             return Err(Error::Certificate);
@@ -120,6 +131,26 @@ impl Authority {
         &self.certificate
     }
 
+    /// PEM, for the Secret that the authority lives in and for nothing else.
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    pub(super) fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// Signs that devices trust this authority and no other.
+    pub fn sign_bundle(&self, sequence: u64) -> Result<SignedBundle, Error> {
+        let own = chain::der(&self.certificate).ok_or(Error::Certificate)?;
+        let bundle = Bundle::new(&self.trust_domain, sequence, vec![own])?;
+        let signature = Signature {
+            by: self.pin,
+            bytes: self.issuer.key().sign(&bundle.to_be_signed())?,
+        };
+        Ok(SignedBundle::new(bundle, vec![signature])?)
+    }
+
     /// Signs for a device. Of its request, only the key is used; its name is the Device's.
     pub fn sign_device(
         &self,
@@ -147,19 +178,14 @@ impl Authority {
         &self,
         key: &KeyPair,
         dns_names: &[String],
+        ttl: SignedDuration,
         now: Timestamp,
     ) -> Result<Issued, Error> {
         let names = std::iter::once(GATEWAY_NAME)
             .chain(dns_names.iter().map(String::as_str))
             .map(|name| Ok(SanType::DnsName(name.try_into()?)))
             .collect::<Result<_, rcgen::Error>>()?;
-        self.sign(
-            key,
-            names,
-            ExtendedKeyUsagePurpose::ServerAuth,
-            GATEWAY_LIFE,
-            now,
-        )
+        self.sign(key, names, ExtendedKeyUsagePurpose::ServerAuth, ttl, now)
     }
 
     fn sign(
@@ -235,6 +261,8 @@ mod tests {
         Authority::from_pem(&certificate, &key, DOMAIN).unwrap()
     }
 
+    const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
     fn device_key() -> DeviceKey {
         csr::tests::request(&new_key().unwrap()).1
     }
@@ -307,7 +335,7 @@ mod tests {
     fn a_gateways_certificate_is_for_servers() {
         let authority = authority();
         let issued = authority
-            .sign_gateway(&new_key().unwrap(), &["gw.example".to_owned()], now())
+            .sign_gateway(&new_key().unwrap(), &["gw.example".to_owned()], WEEK, now())
             .unwrap();
         let leaf = chain::leaf(&issued.chain).unwrap();
         assert_eq!(leaf.dns_names, [GATEWAY_NAME, "gw.example"]);
@@ -333,11 +361,38 @@ mod tests {
         ));
         let authority = authority();
         let leaf_key = new_key().unwrap();
-        let leaf = authority.sign_gateway(&leaf_key, &[], now()).unwrap();
+        let leaf = authority.sign_gateway(&leaf_key, &[], WEEK, now()).unwrap();
         assert!(matches!(
             Authority::from_pem(&leaf.chain, &leaf_key.serialize_pem(), DOMAIN),
             Err(Error::Certificate)
         ));
+    }
+
+    #[test]
+    fn an_authority_with_a_key_that_cannot_sign_bundles_is_not_read() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut params = params(now(), now() + AUTHORITY_LIFE);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name(DOMAIN));
+        let certificate = params.self_signed(&key).unwrap();
+        assert!(matches!(
+            Authority::from_pem(&certificate.pem(), &key.serialize_pem(), DOMAIN),
+            Err(Error::AnotherKindOfKey)
+        ));
+    }
+
+    #[test]
+    fn a_device_that_holds_the_authority_accepts_the_bundle_that_it_signs() {
+        let authority = authority();
+        let signed = authority.sign_bundle(3).unwrap();
+        let text = pairing::bundle::MAX_BYTES.div_ceil(3) * 4;
+        assert!(text <= 16_384, "the schema of the resources takes so much");
+        let bundle = signed.verify_pinned(authority.pin(), DOMAIN).unwrap();
+        assert_eq!(bundle.sequence(), 3);
+        let own = chain::der(authority.certificate()).unwrap();
+        assert_eq!(bundle.authorities(), [own]);
     }
 
     #[test]

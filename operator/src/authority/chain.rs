@@ -1,11 +1,13 @@
 //! What a certificate that was issued says.
 
 use jiff::Timestamp;
-use pairing::key::KeyFingerprint;
+use pairing::{bundle::CertificateDer, key::KeyFingerprint};
 use sha2::{Digest as _, Sha256};
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, parse_x509_certificate,
-    pem::parse_x509_pem,
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    parse_x509_certificate,
+    pem::{Pem, parse_x509_pem},
 };
 
 use super::moments::from_x509;
@@ -75,6 +77,27 @@ pub fn leaf(pem: &str) -> Option<Leaf> {
     })
 }
 
+/// Most certificates that are read of one text.
+const MOST: usize = 16;
+
+/// The keys of the authorities' certificates in a PEM text; empty where none can be read.
+pub fn authorities(pem: &str) -> Vec<KeyFingerprint> {
+    let ders = Pem::iter_from_buffer(pem.as_bytes()).take(MOST);
+    ders.filter_map(|pem| {
+        let pem = pem.ok().filter(|pem| pem.label == "CERTIFICATE")?;
+        let certificate = parse(&pem.contents)?;
+        certificate
+            .is_ca()
+            .then(|| KeyFingerprint::of_spki(certificate.public_key().raw))
+    })
+    .collect()
+}
+
+/// The first certificate of a PEM text, DER.
+pub fn der(pem: &str) -> Option<CertificateDer<'static>> {
+    first(pem).map(CertificateDer::from)
+}
+
 /// Whether the first certificate of `pem` was signed by that of `authority`.
 pub fn is_signed_by(pem: &str, authority: &str) -> bool {
     let (Some(leaf), Some(authority)) = (first(pem), first(authority)) else {
@@ -112,6 +135,7 @@ mod tests {
         ] {
             assert_eq!(leaf(wrong), None, "{wrong}");
             assert!(!is_signed_by(wrong, wrong), "{wrong}");
+            assert_eq!(authorities(wrong), [], "{wrong}");
         }
     }
 }

@@ -35,7 +35,7 @@ const MOST_STEPS: usize = 3;
 /// Sees to it that there are keys, and that they are not too old. Returns when to come back.
 pub async fn keep(store: &Store, report: &Report, now: Timestamp) -> anyhow::Result<Timestamp> {
     for _ in 0..MOST_STEPS {
-        let secret = store
+        let (secret, _) = store
             .get_or_create(CONSOLE_KEYS_SECRET, || Ok(fresh(store, now)))
             .await?;
         match plan::plan(&secret, now) {

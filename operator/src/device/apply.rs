@@ -55,14 +55,18 @@ async fn renew(
             now(),
         )
         .map_err(Error::Sign)?;
-    let status = renewed(device, &issued).map_err(Error::Sign)?;
+    let status = renewed(device, &issued, &context.signed_bundle).map_err(Error::Sign)?;
     write_status(devices, device, device.status.as_ref(), &status).await?;
     context.report.metrics.certificate("renewal");
     Ok(())
 }
 
-/// The status of a Device that asked for this certificate.
-pub fn renewed(device: &Device, issued: &Issued) -> Result<DeviceStatus, authority::Error> {
+/// The status of a Device that asked for this certificate. `signed_bundle`: base64.
+pub fn renewed(
+    device: &Device,
+    issued: &Issued,
+    signed_bundle: &str,
+) -> Result<DeviceStatus, authority::Error> {
     let before = device.status.clone().unwrap_or_default();
     let leaf = chain::leaf(&issued.chain).ok_or(authority::Error::Certificate)?;
     let generation = before
@@ -76,12 +80,16 @@ pub fn renewed(device: &Device, issued: &Issued) -> Result<DeviceStatus, authori
         generation,
         not_before: Time(issued.not_before),
         not_after: Time(issued.not_after),
+        authority: chain::authorities(&issued.chain)
+            .last()
+            .map(ToString::to_string),
     };
     Ok(DeviceStatus {
         renewal: Some(Renewal {
             csr: asked.csr,
             requested_at: asked.requested_at,
             chain: Some(issued.chain.clone()),
+            signed_bundle: Some(signed_bundle.to_owned()),
             generation: Some(generation),
             refused: None,
             secret_generation: None,

@@ -44,6 +44,7 @@ mod tests {
             generation,
             not_before: moment(generation),
             not_after: moment(generation + 1),
+            authority: None,
         }
     }
 

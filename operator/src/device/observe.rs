@@ -3,10 +3,11 @@
 use crds::{Device, presence::GatewayLease};
 use kube::ResourceExt as _;
 
-use super::plan::{Observed, not_handed_out};
+use super::plan::{Observed, is_due, not_handed_out};
 use crate::{
     context::{Context, now},
     pairing_request::{device_secret, owned_by, plan::SecretState},
+    policies::{Probe, plan::Standing},
     reconcile::Error,
 };
 
@@ -31,10 +32,20 @@ pub async fn observe(context: &Context, device: Device) -> Result<Observed, Erro
     } else {
         SecretState::NotRead
     };
-    Ok(Observed {
+    let mut observed = Observed {
         now: now(),
         device,
         lease,
         secret,
-    })
+        policies: Standing::NotChecked,
+    };
+    if is_due(&observed) {
+        let probes = [
+            Probe::device_status(&observed.device),
+            Probe::device_origin(),
+        ];
+        let namespace = observed.device.namespace().unwrap_or_default();
+        observed.policies = context.policies.check(&namespace, &probes).await?;
+    }
+    Ok(observed)
 }

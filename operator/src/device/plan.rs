@@ -16,9 +16,13 @@ use crds::{
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-pub use self::renewal::not_handed_out;
+pub use self::renewal::{is_due, not_handed_out};
 use crate::{
-    authority::csr::DeviceKey, pairing_request::plan::SecretState, reconcile::settle, report::Note,
+    authority::csr::DeviceKey,
+    pairing_request::plan::SecretState,
+    policies::plan::{AGAIN, Lack, Standing},
+    reconcile::settle,
+    report::Note,
 };
 
 /// Everything that the plan may depend on.
@@ -30,6 +34,8 @@ pub struct Observed {
     pub lease: GatewayLease,
     /// Of the device, where it may lack the newest certificate.
     pub secret: SecretState,
+    /// Of what a renewal rests on.
+    pub policies: Standing,
 }
 
 /// What must happen.
@@ -69,13 +75,20 @@ pub fn plan(observed: &Observed) -> Plan {
             ..Plan::default()
         };
     }
+    let mut lack = None;
     let refused = match renewal::asked(observed) {
-        // What is written brings the next pass.
-        Some(Ok(key)) => return renewed(&before, key),
+        Some(Ok(key)) => match observed.policies.in_force() {
+            // What is written brings the next pass.
+            Ok(_) => return renewed(&before, key),
+            Err(lacks) => {
+                lack = Some(lacks);
+                None
+            }
+        },
         Some(Err(refused)) => Some(refused),
         None => None,
     };
-    let trust = trust(observed, &before);
+    let mut trust = trust(observed, &before);
     let presence = presence_now(observed, &before);
     let mut status = before.clone();
     let mut changes = Vec::new();
@@ -87,6 +100,10 @@ pub fn plan(observed: &Observed) -> Plan {
             format!("the certificate is not renewed: {refused}"),
         ));
         renewal.refused = Some(refused);
+    }
+    if let Some(lack) = lack {
+        trust.withhold(observed.now, &lack);
+        notes.extend(renewal::withheld(&before, &trust.certificate));
     }
     if let Some(chain) = not_handed_out(&before) {
         match &observed.secret {
@@ -176,6 +193,16 @@ struct Trusted {
     ready: Finding,
     certificate: Finding,
     changes_at: Option<Timestamp>,
+}
+
+impl Trusted {
+    /// The certificate that is there stays good; another one is not signed yet.
+    fn withhold(&mut self, now: Timestamp, lack: &Lack) {
+        let (_, reason, message) = &mut self.certificate;
+        *reason = renewal::WITHHELD;
+        *message = format!("{message}, and is not renewed: {}", lack.message());
+        self.changes_at = earliest(self.changes_at, now.checked_add(AGAIN).ok());
+    }
 }
 
 fn trust(observed: &Observed, status: &DeviceStatus) -> Trusted {

@@ -2,13 +2,14 @@
 //! there, nobody answered in time, or the invocation cannot be read.
 //!
 //! [`backlog`] counts them, so that the newest of too many end; [`departed`] knows which devices were deleted while they
-//! held a stream; [`retention`] deletes what has ended.
+//! held a stream; [`retention`] deletes what has ended, and [`ends`] tells how it ended.
 //!
 //! A healthy invocation is none of this loop's business: it costs no request and no write.
 
 mod apply;
 pub mod backlog;
 pub mod departed;
+mod ends;
 mod observe;
 pub mod plan;
 pub mod retention;

@@ -7,9 +7,7 @@
 mod absent;
 
 use crds::{
-    CapabilityInvocation, Device, Invalid,
-    conditions::{self, READY, condition},
-    deadline,
+    CapabilityInvocation, Device, Invalid, deadline, end,
     excess::Excess,
     names,
     presence::{GatewayLease, presence},
@@ -353,16 +351,17 @@ fn ended(observed: &Observed, end: End) -> Plan {
     let invocation = &observed.invocation;
     let before = invocation.status.clone().unwrap_or_default();
     let generation = invocation.metadata.generation;
-    let ready = condition(observed.now, generation, READY, false, reason, &*message);
+    let error = InvocationError {
+        code,
+        message: message.clone(),
+    };
+    let (now, conditions) = (observed.now, before.conditions.clone());
     let status = CapabilityInvocationStatus {
         phase,
-        finished_at: Some(Time(observed.now)),
-        error: Some(InvocationError {
-            code,
-            message: message.clone(),
-        }),
+        finished_at: Some(Time(now)),
         observed_generation: generation,
-        conditions: conditions::set(before.conditions.clone(), ready),
+        conditions: end::conditions(conditions, now, generation, phase, reason, Some(&error)),
+        error: Some(error),
         ..before
     };
     Plan {
@@ -379,16 +378,20 @@ pub fn unreadable(now: Timestamp, invalid: &Invalid) -> CapabilityInvocationStat
         "the invocation is nested too deeply or not readable: {}",
         invalid.error
     );
-    let ready = condition(now, generation, READY, false, "InvalidInput", &*message);
-    CapabilityInvocationStatus {
-        phase: InvocationPhase::Failed,
-        finished_at: Some(Time(now)),
-        error: Some(InvocationError {
+    let (phase, error) = (
+        InvocationPhase::Failed,
+        InvocationError {
             code: ErrorCode::InvalidInput,
             message,
-        }),
+        },
+    );
+    let reason = "InvalidInput";
+    CapabilityInvocationStatus {
+        phase,
+        finished_at: Some(Time(now)),
         observed_generation: generation,
-        conditions: vec![ready],
+        conditions: end::conditions(Vec::new(), now, generation, phase, reason, Some(&error)),
+        error: Some(error),
         ..CapabilityInvocationStatus::default()
     }
 }

@@ -1,4 +1,4 @@
-//! Deletes invocations that have ended, `ttlSecondsAfterFinished` later.
+//! Deletes invocations that have ended, `ttlSecondsAfterFinished` later, and has it told how they ended.
 //!
 //! Nothing is asked for before the moment comes: a watch tells which have ended, and only their names and moments are
 //! kept. An invocation that was replaced by another one of its name stays, for the deletion names its uid.
@@ -22,32 +22,49 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::ends::{self, Budget};
 use crate::{
     context::now,
-    metrics::Metrics,
     reconcile::{Error, api, within},
+    report::Report,
     watch::Guard,
 };
 
 /// How long after a deletion that failed it is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
+/// How long the Event about an end may take. The status has said it already.
+const TELL: Duration = Duration::from_secs(2);
 /// How long one deletion may take.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long an invocation that cannot be read is kept after it was seen to have ended: nobody can tell what it asks for.
 const UNREADABLE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Runs until told to stop.
-pub async fn run(client: Client, metrics: Metrics, stop: CancellationToken) {
+pub async fn run(client: Client, report: Report, stop: CancellationToken) {
     let ended = Api::<Guard<CapabilityInvocation>>::all(client.clone());
     let events = watcher(ended, Config::default().fields(&has_ended())).default_backoff();
     let mut events = pin!(events.take_until(stop.clone().cancelled_owned()));
     let mut kept = Kept::default();
+    let mut budget = Budget::new(now());
     loop {
         let left = kept.next().map(|at| wait(at, now()));
         tokio::select! {
             event = events.next() => match event {
                 None => return,
-                Some(Ok(event)) => kept.see(&event, now()),
+                Some(Ok(event)) => {
+                    let at = now();
+                    let note = kept.news(&event).and_then(|ended| Some((ended, ends::note(ended, at)?)));
+                    if let Some((ended, note)) = note
+                        && budget.take(at)
+                    {
+                        let told = tokio::time::timeout(TELL, report.tell(ended, &[note])).await;
+                        if told.is_err() {
+                            // Deletions must not wait for a slow API server again and again.
+                            budget.empty();
+                        }
+                    }
+                    kept.see(&event, at);
+                }
                 Some(Err(error)) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "Watching invocations that have ended failed");
                 }
@@ -58,7 +75,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: CancellationToken) {
                         return;
                     };
                     match deleted {
-                        Ok(()) => metrics.transition(super::KIND, "Deleted"),
+                        Ok(()) => report.metrics.transition(super::KIND, "Deleted"),
                         Err(error) => {
                             tracing::warn!(
                                 error = &error as &dyn std::error::Error,
@@ -136,6 +153,19 @@ struct Kept {
 }
 
 impl Kept {
+    /// An invocation that has ended since the last event about it. What a list brings anew is not told again.
+    fn news<'a>(
+        &self,
+        event: &'a Event<Guard<CapabilityInvocation>>,
+    ) -> Option<&'a CapabilityInvocation> {
+        let Event::Apply(Guard { 0: Ok(invocation) }) = event else {
+            return None;
+        };
+        let known = self.by_place.get(&place(invocation));
+        let is_known = known.is_some_and(|(_, uid)| Some(uid) == invocation.uid().as_ref());
+        (!is_known).then_some(invocation)
+    }
+
     fn see(&mut self, event: &Event<Guard<CapabilityInvocation>>, now: Timestamp) {
         match event {
             Event::Apply(Guard { 0: Ok(invocation) })
@@ -255,6 +285,24 @@ mod tests {
         );
         assert_eq!(kept.due(at(500)), None);
         assert_eq!(kept.next(), None);
+    }
+
+    #[test]
+    fn an_end_is_news_once_and_what_a_list_brings_is_not() {
+        let mut kept = Kept::default();
+        let is_news = |kept: &mut Kept, event: Event<Guard<CapabilityInvocation>>| {
+            let is_news = kept.news(&event).is_some();
+            kept.see(&event, at(1));
+            is_news
+        };
+        assert!(!is_news(&mut kept, Event::InitApply(ended("a", 0, 100))));
+        assert!(
+            !is_news(&mut kept, Event::Apply(ended("a", 0, 100))),
+            "a late answer, say"
+        );
+        assert!(is_news(&mut kept, Event::Apply(ended("b", 0, 100))));
+        assert!(!is_news(&mut kept, Event::Apply(ended("b", 0, 100))));
+        assert!(!is_news(&mut kept, Event::Delete(ended("b", 0, 100))));
     }
 
     #[test]

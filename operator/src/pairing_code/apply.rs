@@ -20,6 +20,8 @@ use crate::{
     reconcile::{Error, api, within, write_status},
 };
 
+/// How often a code is drawn before it is left to the next try: a free id is found where one of twenty is free.
+const MOST_DRAWS: usize = 256;
 /// How long one code may keep the others from being activated. Shorter than a pass: who waits for it must not be given
 /// up with it.
 const ACTIVATION: Duration = Duration::from_secs(10);
@@ -45,10 +47,15 @@ pub async fn apply(context: &Context, code: &PairingCode, changes: &[Change]) ->
 }
 
 async fn draw(context: &Context, code: &PairingCode) -> Result<(), Error> {
-    let drawn = Drawn::draw(match code.spec.format {
+    let alphabet = match code.spec.format {
         CodeFormat::Alphanumeric => Alphabet::Alphanumeric,
         CodeFormat::Numeric => Alphabet::Numeric,
-    });
+    };
+    // An id that another code has would cost a Secret, a list and a deletion each time.
+    let drawn = std::iter::repeat_with(|| Drawn::draw(alphabet))
+        .take(MOST_DRAWS)
+        .find(|drawn| !context.places.has(drawn.id()))
+        .ok_or(Error::IdTaken)?;
     let secret = secret::build(
         code,
         &drawn,

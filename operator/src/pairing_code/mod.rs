@@ -6,6 +6,7 @@
 mod apply;
 mod observe;
 pub mod plan;
+pub mod room;
 mod secret;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 
 use super::{
-    plan::{CodeSecret, Observed, has_ended},
+    plan::{self, CodeSecret, Observed, Room, has_ended},
     secret,
 };
 use crate::{
@@ -20,6 +20,21 @@ pub async fn observe(context: &Context, code: &PairingCode) -> Result<Option<Obs
             now: now(),
             code: code.clone(),
             secret: CodeSecret::NotRead,
+            room: Room::Free,
+        }));
+    }
+    let room = if plan::waits_to_be_drawn(code, now()) {
+        context.places.room(code, &context.codes)
+    } else {
+        Room::Free
+    };
+    if room != Room::Free {
+        // Nothing depends on its Secret until its turn comes or its time is over.
+        return Ok(Some(Observed {
+            now: now(),
+            code: code.clone(),
+            secret: CodeSecret::NotRead,
+            room,
         }));
     }
     let (namespace, name) = (code.namespace().unwrap_or_default(), code.name_any());
@@ -36,5 +51,6 @@ pub async fn observe(context: &Context, code: &PairingCode) -> Result<Option<Obs
         now: now(),
         code,
         secret,
+        room,
     }))
 }

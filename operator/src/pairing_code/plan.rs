@@ -19,7 +19,29 @@ pub struct Observed {
     pub now: Timestamp,
     pub code: PairingCode,
     pub secret: CodeSecret,
+    /// Where the code is not drawn yet.
+    pub room: Room,
 }
+
+/// Whether there is room for one more code that can be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Room {
+    Free,
+    /// Older codes of the namespace fill its share.
+    NamespaceIsFull {
+        format: &'static str,
+        /// How many of the format a namespace may have.
+        most: usize,
+    },
+    /// Ids of the format run short in the cluster, and the namespace has some.
+    ClusterIsFull {
+        format: &'static str,
+        usable: usize,
+    },
+}
+
+/// How often a code is looked at again for which the cluster has no room: it is not seen when there is.
+const CLUSTER_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// The Secret that shows a code.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +101,22 @@ pub fn has_ended(code: &PairingCode) -> bool {
     })
 }
 
+/// Whether the code is still to be drawn, and in time.
+pub fn waits_to_be_drawn(code: &PairingCode, now: Timestamp) -> bool {
+    let status = code.status.as_ref();
+    let created = code.metadata.creation_timestamp.as_ref();
+    status.is_none_or(|status| status.phase.is_none())
+        && created.is_some_and(|created| now < expires_at(code, created.0))
+}
+
+fn expires_at(code: &PairingCode, created_at: Timestamp) -> Timestamp {
+    let ttl = SignedDuration::from_secs(code.spec.ttl_seconds.clamp(0, 86_400));
+    let status = code.status.as_ref();
+    status
+        .and_then(|status| status.expires_at.as_ref())
+        .map_or(created_at + ttl, |time| time.0)
+}
+
 /// Decides.
 pub fn plan(observed: &Observed) -> Plan {
     let Some(created_at) = observed
@@ -92,16 +130,51 @@ pub fn plan(observed: &Observed) -> Plan {
         return Plan::default();
     };
     let status = observed.code.status.clone().unwrap_or_default();
-    let ttl = SignedDuration::from_secs(observed.code.spec.ttl_seconds.clamp(0, 86_400));
-    let expires_at = status
-        .expires_at
-        .as_ref()
-        .map_or(created_at + ttl, |time| time.0);
+    let expires_at = expires_at(&observed.code, created_at);
     match status.phase {
         Some(CodePhase::Used | CodePhase::Expired | CodePhase::Locked) => wiped(observed, &status),
         Some(CodePhase::Active) => active(observed, &status, expires_at),
         None if observed.now >= expires_at => end(observed, &status, Ending::Expired),
-        None => undrawn(observed, &status, expires_at),
+        None => match no_room(observed) {
+            None => undrawn(observed, &status, expires_at),
+            Some((reason, message)) => {
+                let plan = blocked(observed, &status, expires_at, reason, &message);
+                let again = observed.now.checked_add(CLUSTER_AGAIN).ok();
+                let again = again.filter(|_| matches!(observed.room, Room::ClusterIsFull { .. }));
+                Plan {
+                    requeue_at: again.into_iter().chain(plan.requeue_at).min(),
+                    ..plan
+                }
+            }
+        },
+    }
+}
+
+/// Why the code waits to be drawn: a word for programs, and for people with what they can do.
+fn no_room(observed: &Observed) -> Option<(&'static str, String)> {
+    let instead = |format| match format {
+        "numeric" => ", or make one with format Alphanumeric",
+        _ => "",
+    };
+    match observed.room {
+        Room::Free => None,
+        Room::NamespaceIsFull { format, most } => Some((
+            "TooManyCodes",
+            format!(
+                "the namespace has {most} older {format} codes, as many as it may: this one is drawn when one of them has ended; \
+                 delete one{}",
+                instead(format)
+            ),
+        )),
+        // Without the number of them: a message that changes is a write.
+        Room::ClusterIsFull { format, .. } => Some((
+            "TooManyCodesInCluster",
+            format!(
+                "the ids of {format} codes run short in the cluster: this one is drawn when others have ended; delete codes that \
+                 nobody needs{}",
+                instead(format)
+            ),
+        )),
     }
 }
 

@@ -168,6 +168,7 @@ async fn issue(
     let status = PairingRequestStatus {
         certificate: Some(certificate),
         ca_bundle: Some(context.authority.certificate().to_owned()),
+        signed_bundle: Some(context.signed_bundle.clone()),
         ..status.clone()
     };
     write_status(

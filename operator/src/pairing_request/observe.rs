@@ -6,15 +6,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, api::ListParams, runtime::reflector::ObjectRef};
 
 use super::plan::{
-    Code, Devices, Observed, Stage, WANTED_BY, candidates, kept_in, recorded, stage,
+    Code, Devices, Observed, Signed, Stage, WANTED_BY, approves_itself, candidates, kept_in,
+    recorded, stage,
 };
 use crate::{
     authority::{
+        chain,
         csr::DeviceKey,
         store::{MANAGED_BY, read},
     },
     context::{Context, now},
     pairing_request::plan::SecretState,
+    policies::{Probe, plan::Standing},
     reconcile::{Error, api},
     watch::readable,
 };
@@ -32,6 +35,8 @@ pub async fn observe(
         devices: Devices::NotRead,
         secret: SecretState::NotRead,
         operator: context.user.clone(),
+        policies: Standing::NotChecked,
+        signed: Signed::NotRead,
     };
     match stage(&observed.request) {
         Stage::Settled => {}
@@ -39,6 +44,9 @@ pub async fn observe(
             if let Some(ObjectReference { name }) = &observed.request.spec.pairing_code_ref {
                 observed.code =
                     readable(&context.codes, name, &namespace).map_or(Code::Absent, Code::known);
+            }
+            if approves_itself(&observed).is_some() {
+                observed.policies = guarded(context, &observed.request, &namespace).await?;
             }
         }
         Stage::Decided => return decided(context, observed, &namespace).await,
@@ -63,6 +71,7 @@ pub async fn observe(
             };
             if let Some(device) = device {
                 if !recorded(&observed.request, &device) {
+                    observed.signed = signed(&observed.request, context.authority.certificate());
                     observed.secret = secret(context, &namespace, &name, |secret| {
                         owned_by(secret, &device)
                     })
@@ -73,6 +82,20 @@ pub async fn observe(
         }
     }
     Ok(Some(observed))
+}
+
+/// Whether a certificate, and the bundle beside it, is that of the authority: both would go to pods that mount them.
+fn signed(request: &PairingRequest, authority: &str) -> Signed {
+    let status = request.status.as_ref();
+    let chain = status.and_then(|status| status.certificate.as_ref());
+    let bundle = status.and_then(|status| status.ca_bundle.as_deref());
+    let is_ours = bundle == Some(authority)
+        && chain.is_some_and(|certificate| chain::is_signed_by(&certificate.chain, authority));
+    if is_ours {
+        Signed::Here
+    } else {
+        Signed::Elsewhere
+    }
 }
 
 /// Everything anew: this is what is signed for.
@@ -120,7 +143,9 @@ async fn decided(
         }
     };
     let read = async { futures::try_join!(requests.get_opt(&request_name), code, known) };
-    let (read, secret) = futures::join!(read, kept);
+    let (read, secret, policies) =
+        futures::join!(read, kept, guarded(context, &observed.request, namespace));
+    let policies = policies?;
     let (request, code, known) = read.map_err(api(
         "get the PairingRequest, its PairingCode and its Device",
     ))?;
@@ -132,8 +157,29 @@ async fn decided(
             code,
             devices: Devices::Known(known),
             secret,
+            policies,
             ..observed
         }))
+}
+
+/// Whether what the decision, the request and the code are worth is guarded now.
+async fn guarded(
+    context: &Context,
+    request: &PairingRequest,
+    namespace: &str,
+) -> Result<Standing, Error> {
+    let mut probes = vec![
+        Probe::decision(request),
+        Probe::request_origin(),
+        Probe::device_origin(),
+    ];
+    if let Some(ObjectReference { name }) = &request.spec.pairing_code_ref {
+        probes.push(Probe::code_approval());
+        // One that is not seen yet, or gone, lets nobody in.
+        let code: Option<PairingCode> = readable(&context.codes, name, namespace);
+        probes.extend(code.as_ref().map(Probe::code_status));
+    }
+    context.policies.check(namespace, &probes).await
 }
 
 /// What the Secret of a device is, if it has one.

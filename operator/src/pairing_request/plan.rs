@@ -2,6 +2,7 @@
 
 mod approved;
 mod checks;
+mod guarded;
 mod issued;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,11 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use self::checks::{Failure, ON_SIGHT, first};
-use crate::{authority::csr::DeviceKey, reconcile::settle, report::Note};
+use self::{
+    checks::{Failure, ON_SIGHT, first},
+    guarded::ByCode,
+};
+use crate::{authority::csr::DeviceKey, policies::plan::Standing, reconcile::settle, report::Note};
 
 /// Annotation of a Secret with a key that the operator made: the uid of the request that it is for.
 pub const WANTED_BY: &str = "fairlead.dev/pairing-request-uid";
@@ -37,6 +41,21 @@ pub struct Observed {
     pub secret: SecretState,
     /// The operator's own user name, where it is known.
     pub operator: Option<String>,
+    /// Of what a signature, or an approval by the code, rests on.
+    pub policies: Standing,
+    /// Who signed the certificate in the status.
+    pub signed: Signed,
+}
+
+/// Who signed the certificate in the status of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signed {
+    /// Nobody looked, for nothing depends on it.
+    NotRead,
+    /// This operator's authority, and the bundle beside it is that authority.
+    Here,
+    /// Whoever wrote it past the policies.
+    Elsewhere,
 }
 
 /// The code that the request names.
@@ -221,9 +240,9 @@ pub fn plan(observed: &Observed) -> Plan {
     match stage(&observed.request) {
         Stage::Settled => Plan::default(),
         Stage::Waiting => waiting(observed),
-        Stage::Decided => {
-            approved::decided(observed).unwrap_or_else(|failure| failed(observed, failure))
-        }
+        Stage::Decided => guarded::not_signed(observed)
+            .unwrap_or_else(|| approved::decided(observed))
+            .unwrap_or_else(|failure| failed(observed, failure)),
         Stage::Issued => issued::issued(observed),
     }
 }
@@ -257,10 +276,17 @@ fn waiting(observed: &Observed) -> Plan {
         );
         return concluded(observed, RequestPhase::Expired, "Expired", note);
     }
-    if let Some(code) = approves_itself(observed) {
-        return approved_by_code(observed, code);
+    let by_itself = approves_itself(observed).map(|code| (code, guarded::by_code(observed, code)));
+    let not_by_itself = match by_itself {
+        None => None,
+        Some((code, ByCode::Yes)) => return approved_by_code(observed, code),
+        Some((_, ByCode::NotNow(plan))) => return *plan,
+        Some((_, ByCode::Person(why))) => Some(why),
+    };
+    let mut message = format!("waits for a decision: {}", approving(&observed.request));
+    if let Some(why) = not_by_itself {
+        message = format!("{why}; {message}");
     }
-    let message = format!("waits for a decision: {}", approving(&observed.request));
     let status = with_ready(observed, false, "AwaitingApproval", &message);
     let change = settle(observed.request.status.as_ref(), status).map(Change::WriteStatus);
     let wants = format!(
@@ -293,7 +319,7 @@ fn approving(request: &PairingRequest) -> String {
 
 /// The code, if the request needs nobody's decision: it is the one that the code names for a key that proved it.
 /// A request that somebody else wrote and that merely mentions the code does not pass.
-fn approves_itself(observed: &Observed) -> Option<&PairingCode> {
+pub fn approves_itself(observed: &Observed) -> Option<&PairingCode> {
     let code = observed
         .code
         .get()

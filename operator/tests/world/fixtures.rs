@@ -177,6 +177,7 @@ impl World {
                 generation: 1,
                 not_before: Time(at(since)),
                 not_after: Time(at(since + 86_400)),
+                authority: None,
             }),
             ..DeviceStatus::default()
         };

@@ -18,6 +18,7 @@ use kube::{Resource, ResourceExt};
 use operator::{
     authority::{Authority, chain::leaf, csr::DeviceKey},
     device, pairing_code, pairing_request,
+    policies::plan::{Since, Standing},
 };
 use pairing::code::PairingCode as Drawn;
 
@@ -160,6 +161,7 @@ impl World {
                     device: device.clone(),
                     lease: GatewayLease::Absent,
                     secret: self.observe_secret(&device),
+                    policies: Standing::InForce(Since::default()),
                 };
                 let plan = device::plan::plan(&observed);
                 plan.changes
@@ -183,7 +185,7 @@ impl World {
     }
 
     fn observe_code(&self, code: &PairingCode) -> pairing_code::plan::Observed {
-        use pairing_code::plan::{CodeSecret, Observed, has_ended};
+        use pairing_code::plan::{CodeSecret, Observed, Room, has_ended};
 
         let secret = match self.code_secrets.get(&code.name_any()) {
             _ if has_ended(code) => CodeSecret::NotRead,
@@ -197,12 +199,13 @@ impl World {
             now: self.now,
             code: code.clone(),
             secret,
+            room: Room::Free,
         }
     }
 
     fn observe_request(&self, request: &PairingRequest) -> pairing_request::plan::Observed {
         use pairing_request::plan::{
-            Code, Devices, Observed, SecretState, Stage, candidates, kept_in, stage,
+            Code, Devices, Observed, SecretState, Signed, Stage, candidates, kept_in, stage,
         };
 
         let code = match &request.spec.pairing_code_ref {
@@ -249,6 +252,8 @@ impl World {
             devices: Devices::Known(devices.cloned().collect()),
             secret,
             operator: Some("operator".to_owned()),
+            policies: Standing::InForce(Since::default()),
+            signed: Signed::Here,
         }
     }
 
@@ -400,7 +405,7 @@ impl World {
                     .sign_device(key, "kitchen", &device.name_any(), ttl, self.now)
                     .unwrap();
                 self.signed += 1;
-                self.write_device(device, device::renewed(device, &issued).unwrap())?;
+                self.write_device(device, device::renewed(device, &issued, "BUNDLE").unwrap())?;
                 self.signed_into_a_status += 1;
                 Ok(())
             }

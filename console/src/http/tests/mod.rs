@@ -1,7 +1,7 @@
 //! Every route against a fake API server: who is let in, and who is not. The table says which routes there are and what
 //! they take, so a new one is covered by being in it.
 
-mod fake;
+pub mod fake;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,7 +100,9 @@ fn session(user: &str, begun: jiff::Timestamp) -> Sealed {
         SessionId::from_bytes([7; 16]),
         Token::new(user).unwrap(),
         begun,
+        None,
     )
+    .unwrap()
 }
 
 fn cookie(scene: &Scene, session: &Sealed) -> String {
@@ -321,7 +323,7 @@ async fn a_forged_cookie_is_no_session() {
     let cookie = cookie(&scene, &session("ada", now()));
     for forged in [
         cookie[..cookie.len() - 1].to_owned(),
-        format!("{SESSION_COOKIE}=v1.AAAA"),
+        format!("{SESSION_COOKIE}=v2.AAAA"),
         format!("{SESSION_COOKIE}="),
     ] {
         let request = request(RouteId::Session, "kitchen").header(header::COOKIE, forged);
@@ -368,6 +370,62 @@ async fn a_login_gives_a_cookie_and_a_csrf_token_that_work_until_the_logout() {
     let response = ask(&scene, ask_session(), Body::empty()).await;
     assert_eq!(problem(response).await.code, ProblemCode::SessionExpired);
     assert_eq!(scene.server.logouts(), 1);
+}
+
+#[tokio::test]
+async fn a_logout_ends_all_sessions_of_the_user_and_the_next_login_works_at_once() {
+    let scene = scene().await;
+    let another = |id: u8, user: &str| Sealed {
+        id: SessionId::from_bytes([id; 16]),
+        ..session(user, now())
+    };
+    let (here, elsewhere, of_bob) = (another(1, "ada"), another(2, "ada"), another(3, "bob"));
+    let with = |id: RouteId, session: &Sealed| {
+        request(id, "kitchen")
+            .header(header::COOKIE, cookie(&scene, session))
+            .header(CSRF_HEADER, csrf::token(&session.id))
+    };
+    let ended = ask(&scene, with(RouteId::Logout, &here), Body::empty()).await;
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    for session in [&here, &elsewhere] {
+        let response = ask(&scene, with(RouteId::Session, session), Body::empty()).await;
+        assert_eq!(problem(response).await.code, ProblemCode::SessionExpired);
+    }
+    let response = ask(&scene, with(RouteId::Session, &of_bob), Body::empty()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let login = request(RouteId::Login, "kitchen");
+    let response = ask(&scene, login, body(RouteId::Login, "kitchen")).await;
+    let set = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    let fresh = set.split(';').next().unwrap();
+    let shown = request(RouteId::Session, "kitchen").header(header::COOKIE, fresh);
+    assert_eq!(
+        ask(&scene, shown, Body::empty()).await.status(),
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn who_logs_out_too_often_does_not_keep_another_from_it() {
+    let scene = scene().await;
+    let mut later = now();
+    let mut log_out = async |user: &str| {
+        later += jiff::SignedDuration::from_millis(1);
+        let session = Sealed {
+            issued_at: later + jiff::SignedDuration::from_secs(61),
+            ..session(user, now())
+        };
+        let logout = request(RouteId::Logout, "kitchen")
+            .header(header::COOKIE, cookie(&scene, &session))
+            .header(CSRF_HEADER, csrf::token(&session.id));
+        ask(&scene, logout, Body::empty()).await.status()
+    };
+    let mut last = StatusCode::NO_CONTENT;
+    for _ in 0..30 {
+        last = log_out("ada").await;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(log_out("bob").await, StatusCode::NO_CONTENT);
+    assert_eq!(scene.server.logouts(), 2);
 }
 
 #[tokio::test]
@@ -640,7 +698,12 @@ async fn a_stream_ends_with_its_session() {
     let follow =
         request(RouteId::Events, "kitchen").header(header::COOKIE, cookie(&scene, &session));
     let response = ask(&scene, follow, Body::empty()).await;
-    scene.console.logouts.add(&session, now()).await.unwrap();
+    scene
+        .console
+        .logouts
+        .end("ada", &session, now())
+        .await
+        .unwrap();
     let said = read_to_end(response).await;
     assert!(
         said.starts_with("event: hello") && !said.contains("denied"),
@@ -708,4 +771,70 @@ async fn an_artefact_is_sent_whole_or_in_part_with_its_digest() {
         problem(ask(&scene, other, Body::empty()).await).await.code,
         ProblemCode::Forbidden
     );
+}
+
+#[tokio::test]
+async fn one_viewer_with_many_waits_leaves_room_for_others_and_for_requests_that_do_not_wait() {
+    let few = crate::Limits {
+        waits: 16,
+        ..crate::Limits::default()
+    };
+    let scene = scene_with(few, None).await;
+    scene.server.put(
+        "/apis/fairlead.dev/v1alpha1/namespaces/kitchen/capabilityinvocations/thing",
+        json!({
+            "metadata": { "name": "thing", "namespace": "kitchen" },
+            "spec": { "deviceRef": { "name": "lamp" }, "capability": "echo" },
+            "status": { "phase": "Dispatched" },
+        }),
+    );
+    let wait = |user: &str, seconds: u32| {
+        let path = console_api::routes::INVOCATION.replace("{id}", "kitchen.thing");
+        let path = format!("{path}?wait={seconds}");
+        ask(
+            &scene,
+            bearer(Request::builder().uri(path), user),
+            Body::empty(),
+        )
+    };
+    // The share of one user.
+    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(wait("ada", 60))).collect();
+    for waiting in &mut waiting {
+        for _ in 0..1000 {
+            let polled = futures::poll!(waiting.as_mut());
+            assert!(polled.is_pending(), "{polled:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+    let refused = problem(wait("ada", 60).await).await;
+    assert_eq!(refused.code, ProblemCode::TooManyRequests);
+    assert_eq!(wait("ada", 0).await.status(), StatusCode::OK);
+    // He has no right to it, which is looked at once he has his place.
+    assert_eq!(
+        problem(wait("bob", 60).await).await.code,
+        ProblemCode::Forbidden
+    );
+    drop(waiting);
+    let mut again = Box::pin(wait("ada", 60));
+    assert!(futures::poll!(again.as_mut()).is_pending());
+}
+
+#[tokio::test]
+async fn bodies_of_one_user_take_a_part_of_the_memory_for_all() {
+    let scene = scene().await;
+    let ada = crate::guard::party::Party {
+        address: None,
+        user: Some("ada".to_owned()),
+    };
+    let mut held = scene.console.places.bodies.open(&ada);
+    while held.grow(64 * 1024).is_ok() {}
+    let large = || Body::from(format!("{{\"namespace\":\"{}\"}}", "k".repeat(100 * 1024)));
+    let create = |user: &str| bearer(request(RouteId::CodeCreate, "kitchen"), user);
+    let refused = problem(ask(&scene, create("ada"), large()).await).await;
+    assert_eq!(refused.code, ProblemCode::TooManyRequests);
+    let taken = problem(ask(&scene, create("bob"), large()).await).await;
+    assert_eq!(taken.code, ProblemCode::InvalidRequest);
+    drop(held);
+    let taken = problem(ask(&scene, create("ada"), large()).await).await;
+    assert_eq!(taken.code, ProblemCode::InvalidRequest);
 }

@@ -44,6 +44,7 @@ fn ended(phase: InvocationPhase, code: Option<ErrorCode>, effect: Effect) -> Cas
             code,
             message: "in words".to_owned(),
         }),
+        conditions: crds::end::conditions(Vec::new(), at(60), Some(1), phase, "Reason", None),
         ..CapabilityInvocationStatus::default()
     });
     Case {
@@ -314,4 +315,22 @@ fn whose_own_effect_is_known_is_judged_by_that() {
     let gave_up = answered_late(silent(NOTHING), "TimedOut");
     assert!(are_honest(&[ran, gave_up]), "it waited for the first");
     assert_eq!(verdicts(&[silent(DONE)]), [Verdict::Untold]);
+}
+
+#[test]
+fn every_end_is_finished_and_nothing_else_is() {
+    let verdict = |case: Case| judge_all(&[case]).remove(0).1;
+    let done = ended(InvocationPhase::Succeeded, None, DONE);
+    assert_eq!(verdict(done.clone()), Verdict::True);
+    let mut silent = done.clone();
+    status(&mut silent).conditions.clear();
+    assert!(matches!(verdict(silent), Verdict::Untrue(_)));
+    let mut other = done.clone();
+    status(&mut other).phase = InvocationPhase::Failed;
+    assert!(matches!(verdict(other), Verdict::Untrue(_)));
+    let mut open = done;
+    status(&mut open).phase = InvocationPhase::Dispatched;
+    assert!(matches!(verdict(open.clone()), Verdict::Untrue(_)));
+    status(&mut open).conditions.clear();
+    assert_eq!(verdict(open), Verdict::Stuck);
 }

@@ -8,8 +8,8 @@ use crds::names::{ADVERTISE_ANNOTATION, GATEWAY_LEASE_SECONDS};
 use futures::{FutureExt as _, Stream as _};
 use gateway::domain::device::{DeviceKey, KnownDevice};
 use gateway::domain::invocation::OpenInvocation;
+use gateway::index::Changed;
 use gateway::index::invocations::Listed;
-use gateway::index::{Changed, gateways};
 use gateway::node::Settings;
 use gateway::node::played::{CHOICES, Gateway, Turned};
 use proto::node::GatewayEvent;
@@ -304,13 +304,13 @@ impl World {
 
     /// The gateway sees its own renewal.
     pub(super) fn see_lease(&mut self, number: usize, life: u32, lease: Value) {
+        let now = self.skewed(number);
         let host = &mut self.hosts[number];
         if host.life == life
             && let Some(running) = &mut host.running
         {
-            let lease = serde_json::from_value(lease).ok();
-            if let Some(gateway) = lease.and_then(gateways::Gateway::read) {
-                running.gateway.index().gateways.insert(gateway);
+            if let Ok(lease) = serde_json::from_value(lease) {
+                running.gateway.index().gateways.insert(lease, now);
             }
         }
     }

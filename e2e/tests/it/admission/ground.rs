@@ -10,8 +10,9 @@ use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::install::install;
 use e2e::wait::until;
 use http::{Method, Request};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use kube::config::Kubeconfig;
+use runtime::kubeconfig::{self, Choice};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -121,14 +122,12 @@ impl Drop for Plane {
 
 impl Plane {
     /// A client that speaks as that user. `admin` is the administrator, the others are impersonated by him.
-    pub async fn client(&self, who: Who) -> anyhow::Result<Client> {
+    pub fn client(&self, who: Who) -> anyhow::Result<Client> {
         let known = self.clients().get(&who).cloned();
         if let Some(client) = known {
             return Ok(client);
         }
-        let mut config =
-            Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default())
-                .await?;
+        let mut config = kubeconfig::of(self.kubeconfig.clone(), &Choice::default())?;
         config.auth_info.impersonate = Some(who.0.to_owned());
         let client = Client::try_from(config)?;
         self.clients().insert(who, client.clone());
@@ -161,7 +160,7 @@ impl Plane {
             speaker = ADMIN;
         }
         let request = request.body(serde_json::to_vec(body)?)?;
-        Ok(self.client(speaker).await?.request(request).await)
+        Ok(self.client(speaker)?.request(request).await)
     }
 
     pub async fn make(&self, path: &str, object: &Value) -> anyhow::Result<()> {
@@ -186,7 +185,7 @@ impl Plane {
     }
 
     async fn furnish(&self) -> anyhow::Result<()> {
-        let installed = install(&self.client(ADMIN).await?).await?;
+        let installed = install(&self.client(ADMIN)?).await?;
         for role in objects::roles() {
             self.make(&format!("{RBAC}/clusterroles"), &role).await?;
         }

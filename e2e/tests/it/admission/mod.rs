@@ -14,6 +14,7 @@ mod numbers;
 mod objects;
 mod pairing_codes;
 mod pairing_requests;
+mod probe;
 mod programs;
 mod roles;
 mod step;
@@ -38,6 +39,7 @@ pub fn trials(fixture: &Arc<Fixture>) -> Vec<Trial> {
         metadata::rules(),
         numbers::rules(),
         counters::rules(),
+        probe::rules(),
     ];
     let mut trials: Vec<Trial> = rules
         .into_iter()

@@ -14,6 +14,8 @@ use super::person::Person;
 use crate::fixture::Scene;
 
 const SOON: Duration = Duration::from_secs(30);
+/// A Lease ends, and is looked at twice.
+const LEASE_ENDS: Duration = Duration::from_secs(90);
 const BINDING: &str = "gateway-limits.fairlead.dev";
 
 pub async fn finds(scene: Scene) -> anyhow::Result<()> {
@@ -104,7 +106,9 @@ async fn unreachable_gateway(scene: &Scene, admin: &Person) -> anyhow::Result<()
     let address = gateway.address().to_owned();
     gateway.service().kill().await?;
     let said = admin.says(&["doctor", "-o", "json"]).await;
+    let ended = lease_ended(admin).await;
     gateway.service().start_again().await?;
+    ended?;
     let report = said?.with(0, &[])?.json()?;
     let found = findings(&report)?;
     ensure!(
@@ -121,4 +125,31 @@ async fn unreachable_gateway(scene: &Scene, admin: &Person) -> anyhow::Result<()
     })
     .await
     .map(drop)
+}
+
+/// Once the Lease of the dead gateway has ended, that one has failed, the other one is well, and no clock is blamed.
+async fn lease_ended(admin: &Person) -> anyhow::Result<()> {
+    let report = until("the Lease has ended", LEASE_ENDS, async || {
+        let report = admin.says(&["doctor", "-o", "json"]).await?.json()?;
+        let has_failed = findings(&report)?
+            .iter()
+            .any(|check| check["result"] == "Failed");
+        Ok(has_failed.then_some(report))
+    })
+    .await?;
+    let found = findings(&report)?;
+    let failed: Vec<_> = found
+        .iter()
+        .filter(|check| check["name"] == "gateway")
+        .collect();
+    ensure!(
+        found.len() == 2
+            && failed.len() == 1
+            && failed[0]["found"]
+                .as_str()
+                .is_some_and(|found| found.starts_with("gateway-1, renewed ")),
+        "{report}"
+    );
+    ensure!(!report.to_string().contains("clock"), "{report}");
+    Ok(())
 }

@@ -10,6 +10,7 @@ use e2e::capabilities::declare;
 use e2e::private;
 use e2e::stack::Agent;
 use e2e::wait::until;
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -33,6 +34,8 @@ pub async fn invokes(scene: Scene) -> anyhow::Result<()> {
     takes_inputs(&scene, &ada).await?;
     shows_what_was_made(&scene, &ada).await?;
     fails(&scene, &ada).await?;
+    mistypes(&scene, &ada).await?;
+    on_several(&ada).await?;
     waits_for_a_person(&agent, &ada).await?;
     is_cancelled(&scene, &ada).await?;
     fetches(&scene, &ada).await?;
@@ -155,13 +158,134 @@ async fn fails(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     let said = ada.says(&["invoke", "lamp", "lamp.fail"]).await?;
     let said = said.with(3, &["Failed", "CapabilityFailed", "the bulb is gone"])?;
     ensure!(said.out.is_empty(), "{said:?}");
-    ada.says(&["invoke", "nobody", "echo"])
-        .await?
-        .with(3, &["DeviceNotFound"])?;
+    // kubectl waits for any end, and no longer.
+    let name = name_of(&said)?;
+    let finished = ["wait", "--for=condition=Finished", "--timeout=20s", "-n"];
+    let inv = format!("inv/{name}");
+    let waits = [finished.as_slice(), &[scene.namespace.as_str(), &inv]].concat();
+    scene.fixture.cluster().run_kubectl(&waits).await?;
+    is_told(scene, &name).await?;
     let described = ada.gets(&["describe", "lamp"]).await?;
     ensure!(
         described.contains("CapabilityFailed") && described.contains(&scene.namespace),
         "{described}"
+    );
+    Ok(())
+}
+
+/// An end that is no success has an Event, and one alone.
+async fn is_told(scene: &Scene, name: &str) -> anyhow::Result<()> {
+    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let about = ListParams::default().fields(&format!("regarding.name={name}"));
+    let told = until("the end is told", SOON, async || {
+        let told = events.list(&about).await?.items;
+        Ok((!told.is_empty()).then_some(told))
+    })
+    .await?;
+    let [event] = told.as_slice() else {
+        anyhow::bail!("{} events: {told:?}", told.len())
+    };
+    let note = event.note.as_deref().unwrap_or_default();
+    ensure!(
+        event.reason.as_deref() == Some("Failed") && note.starts_with("CapabilityFailed: "),
+        "{event:?}"
+    );
+    Ok(())
+}
+
+/// What does not exist is an error before anything is made, with the name that is meant.
+async fn mistypes(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
+    let number = async || {
+        let all = invocation::all(scene).list(&ListParams::default()).await;
+        anyhow::Ok(all?.items.len())
+    };
+    let before = number().await?;
+    ada.says(&["invoke", "lmap", "echo"])
+        .await?
+        .with(1, &["no device lmap in namespace", "did you mean lamp?"])?;
+    ada.says(&["invoke", "lamp", "ehco"])
+        .await?
+        .with(1, &["lamp does not declare ehco; did you mean echo?"])?;
+    ada.says(&["describe", "lmap"])
+        .await?
+        .with(1, &["did you mean lamp?"])?;
+    ada.says(&["invoke", "lamp"])
+        .await?
+        .with(2, &["CAPABILITY"])?;
+    ensure!(number().await? == before, "one was made");
+    // The gateway says the same to everybody else: what is not declared is not a matter of grants.
+    let said = ada
+        .says(&["invoke", "lamp", "ehco", "--queue", "60"])
+        .await?;
+    said.with(3, &["CapabilityNotDeclared", "did you mean echo?"])?;
+
+    // Health and no more, as the policies know and RBAC alone does not.
+    let healer = Person::account(scene, "healer", &["fairlead-health-invoker"]).await?;
+    let said = healer.says(&["invoke", "lamp", "echo"]).await?;
+    said.with(
+        1,
+        &[
+            "run echo on lamp",
+            "verbs: [invoke]",
+            "resourceNames: [echo]",
+        ],
+    )?;
+    Ok(())
+}
+
+/// A line for each device, and the code of the worst.
+async fn on_several(ada: &Person) -> anyhow::Result<()> {
+    let both = ["invoke", "lamp,oven", "echo", "--input", "{\"c\":3}"];
+    let said = ada.says(&both).await?.with(1, &[])?;
+    let lines: Vec<&str> = said.out()?.lines().collect();
+    ensure!(
+        lines.len() == 2
+            && lines
+                .iter()
+                .any(|line| line.starts_with("lamp   Succeeded   inv-")
+                    && line.ends_with("   {\"c\":3}"))
+            && lines
+                .iter()
+                .any(|line| line.starts_with("oven   NotMade     -")
+                    && line.contains("no device oven")),
+        "{said:?}"
+    );
+    let said = ada.says(&["invoke", "lamp,", "lamp.fail", "-o", "json"]);
+    let said = said.await?.with(3, &["CapabilityFailed"])?;
+    let list = said.json()?;
+    ensure!(
+        list["kind"] == "List" && list["items"][0]["status"]["phase"] == "Failed",
+        "{list}"
+    );
+    ada.says(&["invoke", "lamp,oven", "echo", "-o", "raw"])
+        .await?
+        .with(2, &["-o raw"])?;
+
+    // They are listed, and what runs can be stopped by another process.
+    let mut waiting = ada.start(&["invoke", "lamp", "lamp.wait", "--timeout", "120"])?;
+    waiting.says("40% warming up").await?;
+    let open = ada.gets(&["invocations", "lamp", "--open"]).await?;
+    ensure!(
+        open.lines().count() == 2 && open.contains("lamp.wait") && open.contains("40%"),
+        "{open}"
+    );
+    let said = ada
+        .says(&["cancel", "--device", "lamp"])
+        .await?
+        .with(0, &[])?;
+    ensure!(said.out()?.contains(" Cancelled"), "{said:?}");
+    let said = waiting.ends().await?.with(6, &["Cancelled"])?;
+    let again = ada.gets(&["cancel", &name_of(&said)?]).await?;
+    ensure!(again.contains("had ended before: Cancelled"), "{again}");
+    let all = ada.gets(&["invocations"]).await?;
+    ensure!(
+        all.contains("CapabilityFailed") && all.contains("Succeeded"),
+        "{all}"
+    );
+    let version = ada.gets(&["version"]).await?;
+    ensure!(
+        version.contains("fairlead.dev/v1alpha1") && version.contains("on 1 devices"),
+        "{version}"
     );
     Ok(())
 }
@@ -214,6 +338,10 @@ async fn is_cancelled(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
 
 /// The console that the Leases name, for who may see them; in a file that is whole or not there, or to the next program.
 async fn fetches(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
+    // Nothing on standard output must not look like an answer.
+    ada.says(&["invoke", "lamp", "lamp.large", "-o", "raw"])
+        .await?
+        .with(1, &["could not be fetched", "leases"])?;
     let said = ada.says(&["invoke", "lamp", "lamp.large"]).await?;
     let said = said.with(0, &["artifact get"])?;
     let name = name_of(&said)?;
@@ -244,6 +372,38 @@ async fn fetches(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     let piped = ["artifact", "get", &name, "--to", "-", "--console-ca", ca];
     let said = ada.says(&piped).await?.with(0, &[])?;
     ensure!(said.out == written, "{} bytes", said.out.len());
+
+    // A link stays a link.
+    let link = scene.folder.join("link");
+    std::os::unix::fs::symlink(&path, &link)?;
+    std::fs::write(&path, "old")?;
+    let through = link.to_str().context("a path that is text")?;
+    let linked = [
+        "artifact",
+        "get",
+        &name,
+        "--to",
+        through,
+        "--console-ca",
+        ca,
+    ];
+    ada.says(&linked).await?.with(0, &[])?;
+    ensure!(std::fs::symlink_metadata(&link)?.is_symlink() && std::fs::read(&path)? == written);
+    let raw = [
+        "invoke",
+        "lamp",
+        "lamp.large",
+        "-o",
+        "raw",
+        "--console-ca",
+        ca,
+    ];
+    let said = ada.says(&raw).await?.with(0, &["Succeeded"])?;
+    ensure!(
+        said.out == std::fs::read(copy(scene))?,
+        "{} bytes",
+        said.out.len()
+    );
 
     let none = name_of(&ada.says(&["invoke", "lamp", "echo"]).await?)?;
     ada.says(&["artifact", "get", &none, "--to", to, "--console-ca", ca])

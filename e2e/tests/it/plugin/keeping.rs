@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use crds::Device;
 use crds::v1alpha1::device::TrustDecision;
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::Value;
 
 use super::person::Person;
@@ -18,6 +19,8 @@ pub async fn keeps(scene: Scene) -> anyhow::Result<()> {
     for_programs(&scene, &ada).await?;
     for_people(&scene, &ada).await?;
     through_kubectl(&scene, &ada).await?;
+    is_completed_by_kubectl(&scene, &ada).await?;
+    by_labels(&scene, &ada).await?;
     is_decided_about(&scene, &ada).await
 }
 
@@ -39,6 +42,10 @@ async fn for_programs(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
         device["kind"] == "Device" && device["status"]["presence"] == "Online",
         "{yaml}"
     );
+    ensure!(!yaml.contains("managedFields"), "{yaml}");
+    let whole = ["describe", "lamp", "-o", "yaml", "--show-managed-fields"];
+    let whole = ada.gets(&whole).await?;
+    ensure!(whole.contains("managedFields"), "{whole}");
     // As kubectl says it, so that one can be put in the place of the other.
     let namespace = scene.namespace.as_str();
     let same = ["-n", namespace, "get", "dev", "-o", "name"];
@@ -108,6 +115,66 @@ async fn through_kubectl(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// kubectl asks the program beside the plugin, and that one asks the cluster.
+async fn is_completed_by_kubectl(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
+    let folder = scene.folder.join("bin");
+    std::fs::create_dir_all(&folder)?;
+    let to = folder.to_str().context("a path that is text")?;
+    ada.gets(&["completions", "kubectl", "--to", to]).await?;
+    let programs = scene.fixture.programs();
+    let path = format!("{to}:{}:/usr/bin:/bin", programs.path("").display());
+    for (words, expected) in [
+        (["describe", "la"], "lamp\n:4"),
+        (["invoke", "l"], "lamp\n:4"),
+    ] {
+        let output = tokio::process::Command::new(scene.fixture.cluster().kubectl())
+            .args(["__complete", "fairlead", "-n", &scene.namespace])
+            .args(words)
+            .env("KUBECONFIG", ada.kubeconfig())
+            .env("PATH", &path)
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("run kubectl")?;
+        let completed = String::from_utf8_lossy(&output.stdout);
+        ensure!(completed.trim() == expected, "{words:?}: {output:?}");
+    }
+    Ok(())
+}
+
+/// Several devices at once: those that are named, and those with a label.
+async fn by_labels(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
+    let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let label = serde_json::json!({ "metadata": { "labels": { "site": "harbour" } } });
+    devices
+        .patch("lamp", &PatchParams::default(), &Patch::Merge(&label))
+        .await?;
+    let named = ada.gets(&["devices", "-l", "site=harbour", "-o", "name"]);
+    ensure!(named.await? == "device.fairlead.dev/lamp\n");
+    let none = ada.gets(&["devices", "-l", "site=hill", "-o", "name"]);
+    ensure!(none.await?.is_empty());
+    let said = ada
+        .says(&["grant", "-l", "site=harbour", "echo"])
+        .await?
+        .with(0, &[])?;
+    ensure!(said.out()?.starts_with("lamp may run "), "{said:?}");
+    let said = ada
+        .says(&["grant", "lamp,lmap", "echo"])
+        .await?
+        .with(1, &[])?;
+    let out = said.out()?;
+    ensure!(
+        out.contains("lamp may run ")
+            && out.contains("lmap not granted: no device lmap in namespace"),
+        "{said:?}"
+    );
+    ada.says(&["grant", "-l", "site=hill", "echo"])
+        .await?
+        .with(1, &["no device in namespace", "site=hill"])?;
+    Ok(())
+}
+
 async fn is_decided_about(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let mut watch = ada.start(&["devices", "--watch"])?;
@@ -116,6 +183,12 @@ async fn is_decided_about(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     ada.says(&["suspend", "lamp"])
         .await?
         .with(0, &["Suspended"])?;
+    let managers = devices.get("lamp").await?.metadata.managed_fields;
+    let by_us = managers
+        .unwrap_or_default()
+        .into_iter()
+        .any(|entry| entry.manager.as_deref() == Some("kubectl-fairlead"));
+    ensure!(by_us, "no field is managed by kubectl-fairlead");
     watch.shows("suspended").await?;
     ada.says(&["resume", "lamp"]).await?.with(0, &["Active"])?;
 

@@ -51,7 +51,7 @@ impl fmt::Debug for Said {
 
 /// What may stand in the message of a failure: nothing up to the end of a code that was shown.
 fn without_code(shown: &str) -> &str {
-    let after = shown.rsplit_once("At the device: fairlead-agent pair");
+    let after = shown.rsplit_once("fairlead-agent pair");
     after.map_or(shown, |(_, after)| after)
 }
 

@@ -19,6 +19,7 @@ pub async fn refused(scene: Scene) -> anyhow::Result<()> {
     without_one_right(&scene).await?;
     who_can(&scene).await?;
     with_a_token_that_is_none(&scene).await?;
+    without_a_cluster(&scene).await?;
     completes(&scene).await
 }
 
@@ -86,21 +87,16 @@ async fn without_one_right(scene: &Scene) -> anyhow::Result<()> {
     let codes: Api<PairingCode> = Api::namespaced(scene.client.clone(), &scene.namespace);
     ensure!(codes.list(&ListParams::default()).await?.items.is_empty());
 
-    // Health and no more, as the policies know and RBAC alone does not.
+    // A device that does not exist is reported before an invocation is made.
     let healer = Person::account(scene, "healer", &["fairlead-health-invoker"]).await?;
-    let said = healer.says(&["invoke", "lamp", "echo"]).await?;
-    said.with(
-        1,
-        &[
-            "run echo on lamp",
-            "verbs: [invoke]",
-            "resourceNames: [echo]",
-        ],
-    )?;
     healer
         .says(&["invoke", "nothing", "system.health"])
         .await?
-        .with(3, &["DeviceNotFound"])?;
+        .with(1, &["no device nothing in namespace"])?;
+    let made = crate::invocation::all(scene)
+        .list(&ListParams::default())
+        .await?;
+    ensure!(made.items.is_empty(), "one was made");
     Ok(())
 }
 
@@ -147,6 +143,31 @@ async fn with_a_token_that_is_none(scene: &Scene) -> anyhow::Result<()> {
         .says(&["devices"])
         .await?
         .with(1, &["kubeconfig", "/nowhere"])?;
+    Ok(())
+}
+
+/// An API server that is not there is named with its address.
+async fn without_a_cluster(scene: &Scene) -> anyhow::Result<()> {
+    let runner = scene.folder.join("runner.kubeconfig");
+    let text = std::fs::read_to_string(&runner)?;
+    let kubeconfig: Value = serde_saphyr::from_str(&text)?;
+    let server = kubeconfig["clusters"][0]["cluster"]["server"].as_str();
+    let server = server.context("no server in the kubeconfig")?;
+    let path = scene.folder.join("gone.kubeconfig");
+    let gone = "https://127.0.0.1:1";
+    private::write(&path, text.replace(server, gone).as_bytes())?;
+    let lost = Person::new(scene, "lost", &path)?;
+    lost.says(&["devices"]).await?.with(
+        1,
+        &[
+            "cannot reach the API server at https://127.0.0.1:1: ",
+            "refused",
+        ],
+    )?;
+    // What is known without a cluster is shown all the same.
+    let said = lost.says(&["version"]).await?.with(1, &[gone])?;
+    ensure!(said.out()?.starts_with("Client:"), "{said:?}");
+    lost.says(&["version", "--client"]).await?.with(0, &[])?;
     Ok(())
 }
 

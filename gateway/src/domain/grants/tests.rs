@@ -2,6 +2,7 @@ use std::slice::from_ref;
 
 use crds::v1alpha1::device::DeviceGrants;
 use serde_json::{Value, json};
+use surface::digest;
 
 use super::*;
 
@@ -41,16 +42,25 @@ struct Life {
     status: DeviceStatus,
 }
 
+fn fits(permit: &Permit, input: &Value) -> bool {
+    let mut schemas = permit.accepted.iter().chain(&permit.declared);
+    schemas.all(|schema| schema.check(input).is_ok())
+}
+
 impl Life {
     fn declares(&mut self, declared: &[DeclaredCapability], spec: &DeviceSpec) -> &mut Self {
         let available: Vec<_> = declared
             .iter()
             .map(|one| (one.clone(), Availability::Available))
             .collect();
-        let shown_now = shown(&available, spec, &self.status);
+        let shown_now = shown(&available, spec, &self.status, &Known::default());
         self.status.capabilities = shown_now.capabilities.clone();
         self.status.undeclared = shown_now.undeclared.clone();
-        assert_eq!(shown(&available, spec, &self.status), shown_now, "twice");
+        assert_eq!(
+            shown(&available, spec, &self.status, &Known::default()),
+            shown_now,
+            "twice"
+        );
         self
     }
 
@@ -79,11 +89,7 @@ impl Life {
             ..Declared::default()
         };
         match standing("grow", &declared, spec, &self.status) {
-            Standing::Permitted(permit)
-                if permit.is_granted(input).is_ok() && permit.is_taken(input).is_ok() =>
-            {
-                Some(permit.mediate)
-            }
+            Standing::Permitted(permit) if fits(&permit, input) => Some(permit.mediate),
             Standing::Permitted(_) | Standing::Pending | Standing::NotGranted => None,
         }
     }
@@ -250,7 +256,7 @@ fn what_a_device_begins_to_declare_waits_for_a_decision() {
             capabilities,
             counts,
             ..
-        } = shown(&declared, &granted(grants), &before);
+        } = shown(&declared, &granted(grants), &before, &Known::default());
         let decided: Vec<_> = capabilities
             .iter()
             .map(|one| (&*one.name, one.granted))

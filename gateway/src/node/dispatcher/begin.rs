@@ -7,15 +7,12 @@ use jiff::Timestamp;
 use proto::node::gateway_event::Event;
 use tokio::time::Instant;
 
-use super::{
-    Dispatcher, MARK_AFTER, MAX_FLIGHTS, MAX_STANDINGS, RESERVED_ROOM, cancel, dispatch_of, heard,
-};
+use super::{Dispatcher, MARK_AFTER, MAX_FLIGHTS, RESERVED_ROOM, cancel, dispatch_of, heard};
 use crate::{
     clock,
     domain::{
         device::KnownDevice,
         dispatch::{self, Decision, Push},
-        grants::{self, Standing},
         invocation::{OpenInvocation, after},
         register::Declared,
     },
@@ -88,7 +85,7 @@ impl Dispatcher {
         self.carry_out(decision, entry, outbox, now)
     }
 
-    /// Returns when to look again.
+    /// Sends it or ends it. Returns when to look again, and whether it is not judged yet: then what comes after it waits.
     pub(super) fn begin(
         &mut self,
         entry: &Entry,
@@ -96,17 +93,25 @@ impl Dispatcher {
         declared: &Declared,
         outbox: &Outbox,
         now: Timestamp,
-    ) -> Option<Timestamp> {
+    ) -> (Option<Timestamp>, bool) {
         let invocation = &entry.invocation;
-        let standing = self.standing(&invocation.spec().capability, device, declared);
+        let capability = &invocation.spec().capability;
+        let Some(standing) = self.standing(capability, device, declared) else {
+            self.hold(entry, outbox, now);
+            return (Some(now), true);
+        };
+        let Some(fit) = self.fit(entry, &standing) else {
+            return (self.hold(entry, outbox, now), true);
+        };
         let stream = dispatch::Stream {
             declared,
             standing: &standing,
+            fit: &fit,
             since: self.since,
             shown: self.shown.as_ref(),
         };
         let decision = dispatch::decide(invocation, device, stream, now);
-        self.carry_out(decision, entry, outbox, now)
+        (self.carry_out(decision, entry, outbox, now), false)
     }
 
     /// Returns when to look again.
@@ -209,24 +214,5 @@ impl Dispatcher {
             heard::asks(&mut flight);
         }
         self.flights.insert(invocation.uid.clone(), flight);
-    }
-
-    fn standing(
-        &mut self,
-        capability: &str,
-        device: &KnownDevice,
-        declared: &Declared,
-    ) -> Arc<Standing> {
-        if let Some(known) = self.standings.get(capability) {
-            return Arc::clone(known);
-        }
-        let found = grants::standing(capability, declared, &device.spec, &device.status);
-        let found = Arc::new(found);
-        if self.standings.len() >= MAX_STANDINGS {
-            self.standings.clear();
-        }
-        self.standings
-            .insert(capability.to_owned(), Arc::clone(&found));
-        found
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Dispatcher;
 use crate::{
     clock,
-    domain::{device::DeviceKey, invocation::OpenInvocation},
+    domain::{device::DeviceKey, fit::Fit, invocation::OpenInvocation},
     node::{
         api,
         flight::{Again, Flight, State},
@@ -46,6 +46,8 @@ pub enum Done {
         uid: String,
         outcome: Result<Finish, (Answer, api::Error)>,
     },
+    /// Whether an input fits; `None`: the check was not made.
+    Judged(Option<Fit>),
 }
 
 impl Dispatcher {
@@ -170,6 +172,7 @@ impl Dispatcher {
                 outcome,
             } => self.marked(uid, progress, only_progress, outcome),
             Done::Finished { uid, outcome } => self.finished(uid, outcome),
+            Done::Judged(fit) => self.judging.note(fit),
         }
     }
 

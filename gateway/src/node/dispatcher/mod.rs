@@ -2,7 +2,7 @@
 //! reported once that is there.
 //!
 //! - here: what is open is compared with what is under way;
-//! - [`begin`]: what is not under way yet, and [`places`]: how much may be;
+//! - [`begin`]: what is not under way yet, [`judging`]: whether it may be sent, and [`places`]: how much may be;
 //! - [`heard`]: what the device says;
 //! - [`done`]: what is due, and what was written.
 //!
@@ -12,6 +12,7 @@
 mod begin;
 mod done;
 mod heard;
+mod judging;
 mod places;
 
 use std::{
@@ -28,7 +29,10 @@ use jiff::Timestamp;
 use proto::node::{self, gateway_event::Event};
 use tokio::time::Instant;
 
-use self::done::Done;
+use self::{
+    done::Done,
+    judging::{Allowance, Judging},
+};
 use super::{
     Shared,
     flight::{Again, Flight, State},
@@ -75,6 +79,8 @@ pub struct Dispatcher {
     /// What was found out about capabilities that were asked for, until the device or its Device says something else.
     /// Their schemas are read once, and not for each invocation.
     standings: BTreeMap<String, Arc<Standing>>,
+    judging: Judging,
+    allowance: Allowance,
     work: FuturesUnordered<Work>,
     acks: VecDeque<String>,
     look_at: Option<Instant>,
@@ -117,6 +123,8 @@ impl Dispatcher {
             flights: BTreeMap::new(),
             asking: BTreeSet::new(),
             standings: BTreeMap::new(),
+            judging: Judging::default(),
+            allowance: Allowance::default(),
             work: FuturesUnordered::new(),
             acks: VecDeque::new(),
             look_at: None,
@@ -128,6 +136,7 @@ impl Dispatcher {
     /// What the device declares, or its Device, has changed.
     pub fn changed(&mut self) {
         self.standings = BTreeMap::new();
+        self.judging.outdate();
     }
 
     /// The Device shows the session since then. Not since the version that the index has: that one lags, and what was
@@ -146,6 +155,7 @@ impl Dispatcher {
     ) {
         let now = now();
         self.wants_room = false;
+        self.allowance = Allowance::default();
         self.flush(outbox);
         let open = self.shared.index.invocations.of(&self.device);
         self.forget(&open.entries, outbox);
@@ -170,7 +180,9 @@ impl Dispatcher {
                 if held_up || is_behind || self.is_taken(&entry.invocation, declared) {
                     self.hold(entry, outbox, now)
                 } else {
-                    self.begin(entry, device, declared, outbox, now)
+                    let (wait, is_unjudged) = self.begin(entry, device, declared, outbox, now);
+                    held_up |= is_unjudged;
+                    wait
                 }
             };
             look_at = [look_at, wait].into_iter().flatten().min();
@@ -185,7 +197,7 @@ impl Dispatcher {
 
     /// Drops what has left the index: it ended or was deleted, and whoever runs it need not go on.
     fn forget(&mut self, open: &[Arc<Entry>], outbox: &Outbox) {
-        if self.flights.is_empty() && self.asking.is_empty() {
+        if self.flights.is_empty() && self.asking.is_empty() && self.judging.is_empty() {
             return;
         }
         let open: BTreeSet<&str> = open
@@ -193,6 +205,7 @@ impl Dispatcher {
             .map(|entry| entry.invocation.uid.as_str())
             .collect();
         self.asking.retain(|uid| open.contains(uid.as_str()));
+        self.judging.retain(|uid| open.contains(uid));
         let wants_room = &mut self.wants_room;
         self.flights.retain(|uid, flight| {
             if open.contains(uid.as_str()) {

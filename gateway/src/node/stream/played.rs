@@ -15,16 +15,14 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use proto::node::DeviceEvent;
 use runtime::shutdown::Supervisor;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::Caller;
 use super::{Arrival, CAPACITY, End, Stream};
 use crate::{
-    domain::{device::admit, register::Declared},
+    domain::{device::admit, grants::Known, register::Declared},
+    heavy::Heavy,
     index::{Changed, Index, watch::Synced},
     node::{
         RESULT_MEMORY, Settings, Shared,
@@ -33,6 +31,7 @@ use crate::{
         metrics::Metrics,
         orphans,
         outbox::{self, Outgoing},
+        pace::Pace,
         registrations::Registrations,
     },
     renewal::Renewals,
@@ -72,18 +71,20 @@ impl Gateway {
     pub fn new(client: Client, settings: Settings) -> Self {
         let supervisor = Supervisor::new();
         let metrics = Metrics::register(&mut Registry::default());
-        let (_, material) = watch::channel(None);
         let shared = Arc::new(Shared {
             requests: Requests::new(client.clone(), &settings.gateway, metrics.clone()),
-            renewals: Renewals::new(client, material),
+            renewals: Renewals::new(client),
             index: Arc::new(Index::default()),
             live: Arc::new(Live::new(settings.max_streams)),
             settings,
             registrations: Registrations::default(),
+            pace: Pace::default(),
             metrics,
             result_memory: Arc::new(Semaphore::new(RESULT_MEMORY)),
             synced: Synced::already(),
             tasks: supervisor.tasks(),
+            known: Known::default(),
+            heavy: Heavy::new(supervisor.tasks()),
             streams: TaskTracker::new(),
             stop: CancellationToken::new(),
         });

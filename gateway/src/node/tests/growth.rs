@@ -109,3 +109,48 @@ async fn a_capability_that_is_taken_holds_up_its_own_and_no_other() {
     device.ack().await;
     assert_eq!(device.dispatch().await.name, "b", "in order");
 }
+
+/// As [`asks`], of a capability.
+fn asks_for(world: &World, name: &str, capability: &str, input: &str) {
+    let mut asked = invocation(name, "lamp-1");
+    asked.spec.capability = capability.to_owned();
+    asked.spec.input = Some(json!(input));
+    world.cluster.add_invocation(&asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_to_read_or_to_check_holds_up_what_comes_after_it_and_nothing_else() {
+    let world = World::new().await;
+    world.cluster.edit("devices", "lamp-1", |device| {
+        device["spec"]["grants"]["capabilities"] = json!(["echo", "other"]);
+    });
+    let mut device = world.welcomed("lamp-1").await;
+    // Too long to be read where it arises, and a pattern that takes its time for each character.
+    let title = "x".repeat(3000);
+    let slow = json!({"pattern": "[a-z]{1,253}[0-9]", "title": title}).to_string();
+    let long = json!({"title": title, "type": "string"}).to_string();
+    declares(&mut device, &[("echo", &slow, 0), ("other", &long, 0)]).await;
+    device.heartbeat().await;
+    let schemas = |cluster: &crate::node::tests::cluster::Cluster| {
+        let shown = &cluster.device("lamp-1")["status"]["capabilities"];
+        [0, 1].map(|place| shown[place]["inputSchema"].clone())
+    };
+    let is_shown = |cluster: &_| schemas(cluster) == [json!(slow), json!(long)];
+    world.cluster.until("both schemas", is_shown).await;
+
+    asks_for(&world, "a", "echo", &format!("{}1", "a".repeat(250)));
+    asks_for(&world, "b", "other", "b");
+    asks_for(&world, "c", "echo", &"c".repeat(250));
+    asks_for(&world, "d", "other", "d");
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(device.dispatch().await.name);
+    }
+    assert_eq!(names, ["a", "b", "d"], "in order");
+    let misfit = world.cluster.until_phase("c", "Failed").await;
+    assert_eq!(misfit["status"]["error"]["code"], "InvalidInput");
+    asks_for(&world, "e", "echo", &"e".repeat(30_000));
+    let costly = world.cluster.until_phase("e", "Failed").await;
+    let message = costly["status"]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("cannot be checked"), "{message}");
+}

@@ -5,6 +5,7 @@ mod artefacts;
 mod cluster;
 mod growth;
 mod noise;
+mod pace;
 mod schedules;
 mod truth;
 mod underway;
@@ -286,7 +287,8 @@ async fn what_may_not_run_is_refused_without_the_device() {
     not_granted.spec.capability = "door.open".to_owned();
     world.cluster.add_invocation(&not_granted);
     let status = world.cluster.until_phase("say-hi", "Failed").await["status"].clone();
-    assert_eq!(status["error"]["code"], "CapabilityNotGranted");
+    assert_eq!(status["error"]["code"], "CapabilityNotDeclared");
+    assert_eq!(status["conditions"][1]["type"], "Finished");
     assert_eq!(world.cluster.log_of("capabilityinvocations"), [WRITE]);
     device.heartbeat().await;
 }

@@ -81,10 +81,8 @@ pub fn settings() -> Settings {
     Settings::new(GATEWAY, "fairlead-system", "gateway-a.example:7443")
 }
 
-/// Where nothing is mounted.
 pub fn renewals(cluster: &Cluster) -> Renewals {
-    let (_, material) = tokio::sync::watch::channel(None);
-    Renewals::new(cluster.client(), material)
+    Renewals::new(cluster.client())
 }
 
 impl World {

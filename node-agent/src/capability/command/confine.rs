@@ -44,9 +44,13 @@ pub struct Confinement {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::Args)]
 #[group(skip)]
 pub struct Limits {
+    /// Bound on the private memory that each process may write to. Unlike the address space, it leaves out what a program
+    /// reserves and does not use, of which Go, Node.js and Java reserve gigabytes.
+    #[arg(long, value_name = "BYTES")]
+    pub data_bytes: Option<u64>,
     /// Bound on the address space of each process.
     #[arg(long, value_name = "BYTES")]
-    pub memory_bytes: Option<u64>,
+    pub address_space_bytes: Option<u64>,
     /// Bound on the files that each process has open.
     #[arg(long, value_name = "COUNT")]
     pub max_open_files: Option<u64>,
@@ -60,15 +64,17 @@ pub struct Limits {
 
 impl Limits {
     /// With the option that says each, and what the kernel calls it.
-    fn all(&self) -> [(&'static str, Resource, Option<u64>); 4] {
+    fn all(&self) -> [(&'static str, Resource, Option<u64>); 5] {
         let Self {
-            memory_bytes,
+            data_bytes,
+            address_space_bytes,
             max_open_files,
             max_file_bytes,
             max_processes,
         } = *self;
         [
-            ("memory-bytes", Resource::As, memory_bytes),
+            ("data-bytes", Resource::Data, data_bytes),
+            ("address-space-bytes", Resource::As, address_space_bytes),
             ("max-open-files", Resource::Nofile, max_open_files),
             ("max-file-bytes", Resource::Fsize, max_file_bytes),
             ("max-processes", Resource::Nproc, max_processes),
@@ -167,7 +173,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let some = Limits {
-            memory_bytes: Some(1 << 24),
+            data_bytes: Some(1 << 23),
+            address_space_bytes: Some(1 << 24),
             max_open_files: Some(16),
             max_file_bytes: Some(0),
             max_processes: Some(u64::MAX),

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     agent::order::MAX_OUTPUT_BYTES,
     capability::terms::{MAX_VERSION_BYTES, Terms},
-    config::document::{Document, Problem},
+    config::document::{Document, Place, Problem},
 };
 
 /// Names and first words of names that belong to the agent.
@@ -53,6 +53,8 @@ pub struct Declaration {
     pub description: String,
     /// Absolute.
     pub program: PathBuf,
+    /// Where that is written, for what turns out to be wrong later.
+    pub program_at: Place,
     pub arguments: Vec<Argument>,
     /// `None`: that of the agent.
     pub account: Option<Account>,
@@ -64,9 +66,11 @@ pub struct Declaration {
     pub timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL; four seconds past the invocation's deadline it ends all the same.
     pub grace: Duration,
-    /// Bound on the address space of each of its processes, and on the memory of all of them where there are control
-    /// groups.
+    /// Bound on the memory of all of its processes together where there are control groups, and else on the private
+    /// memory that each of them may write to.
     pub memory_bytes: Option<u64>,
+    /// Bound on the address space of each of its processes.
+    pub address_space_bytes: Option<u64>,
     /// Processes and threads at once: of its user, where it has one of its own; of a run, where there are control groups.
     pub max_processes: Option<u64>,
     /// Files that each of its processes has open.
@@ -118,6 +122,7 @@ struct WrittenCapability {
     timeout_seconds: Option<Spanned<i64>>,
     grace_seconds: Option<Spanned<i64>>,
     memory_bytes: Option<Spanned<i64>>,
+    address_space_bytes: Option<Spanned<i64>>,
     max_processes: Option<Spanned<i64>>,
     max_open_files: Option<Spanned<i64>>,
     max_file_bytes: Option<Spanned<i64>>,
@@ -189,6 +194,7 @@ impl Reader<'_> {
             timeout_seconds,
             grace_seconds,
             memory_bytes,
+            address_space_bytes,
             max_processes,
             max_open_files,
             max_file_bytes,
@@ -237,6 +243,12 @@ impl Reader<'_> {
             grace: at_most("grace_seconds", grace_seconds, 0, MAX_GRACE_SECONDS)?
                 .map_or(DEFAULT_GRACE, seconds),
             memory_bytes: at_most("memory_bytes", memory_bytes, MIN_MEMORY_BYTES, i64::MAX)?,
+            address_space_bytes: at_most(
+                "address_space_bytes",
+                address_space_bytes,
+                MIN_MEMORY_BYTES,
+                i64::MAX,
+            )?,
             max_processes: at_most("max_processes", max_processes, 1, MAX_PROCESSES)?,
             max_open_files: at_most(
                 "max_open_files",
@@ -254,6 +266,7 @@ impl Reader<'_> {
                 .unwrap_or(1),
             name: name.into_inner(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
+            program_at: self.0.place(&command.span()),
             program: command.into_inner(),
             working_directory: working_directory
                 .map_or_else(|| PathBuf::from("/"), Spanned::into_inner),
@@ -452,6 +465,10 @@ pub(super) mod tests {
                 name: "disk.usage".to_owned(),
                 description: String::new(),
                 program: PathBuf::from("/bin/df"),
+                program_at: Place {
+                    path: PathBuf::from("a.toml"),
+                    line: 3,
+                },
                 arguments: Vec::new(),
                 account: None,
                 environment: Vec::new(),
@@ -459,6 +476,7 @@ pub(super) mod tests {
                 timeout: None,
                 grace: Duration::from_secs(3),
                 memory_bytes: None,
+                address_space_bytes: None,
                 max_processes: None,
                 max_open_files: 1024,
                 max_file_bytes: 4 << 30,

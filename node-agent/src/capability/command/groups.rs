@@ -17,6 +17,8 @@ use std::{
 
 use rustix::{fs::getxattr, process::Pid};
 
+use crate::app::init;
+
 /// Where the agent itself is: a group that has groups below it may have no process of its own.
 const OWN: &str = "agent";
 const RUN_PREFIX: &str = "run-";
@@ -80,8 +82,11 @@ impl Groups {
         clear(&folder).map_err(io)?;
         let own = folder.join(OWN);
         make(&own).map_err(io)?;
-        // All of this process.
+        // All of this process; and the one that reaps for it, for a group that is divided has no process of its own.
         fs::write(own.join("cgroup.procs"), "0").map_err(io)?;
+        if init::is_parent() {
+            fs::write(own.join("cgroup.procs"), "1").map_err(io)?;
+        }
         let enable = |name: &str| {
             // Fails where this host has it elsewhere, or somebody else is in the group.
             fs::write(folder.join("cgroup.subtree_control"), format!("+{name}")).is_ok()
@@ -150,6 +155,11 @@ impl Group<'_> {
     /// Puts a process into it, and whatever that starts from then on.
     pub(super) fn take_in(&self, process: Pid) -> io::Result<()> {
         self.write("cgroup.procs", &process.as_raw_nonzero().to_string())
+    }
+
+    /// Whether memory is bounded over all processes in it.
+    pub(super) fn bounds_memory(&self) -> bool {
+        self.groups.controllers.memory
     }
 
     /// Whether the kernel ended it because it took more memory than it may.

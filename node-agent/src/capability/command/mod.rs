@@ -17,7 +17,7 @@ pub mod groups;
 pub(crate) mod process;
 mod stderr;
 
-use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
+use std::{env, fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 
 use proto::node::{Availability, Execution, FailureCode};
 use serde_json::Value;
@@ -29,7 +29,7 @@ use self::{
     process::Job,
 };
 use super::{Call, Capability, Failure, Running, terms::Terms};
-use crate::config::document::check_writers;
+use crate::config::document::{Problem, check_writers};
 
 /// On top of a command's own grace: for SIGKILL to be seen, and for its last output.
 const KILL_TIME: Duration = Duration::from_secs(2);
@@ -48,42 +48,50 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Fails nothing where its program cannot be run: then it is declared, and not available, and the text says why.
+    /// Does not fail where its program cannot be run: then it is declared as not available, and the problem says why.
     /// `groups` is where its runs have control groups, if they have.
     pub fn new(
         declaration: Declaration,
         launcher: Arc<Path>,
         groups: Option<Arc<Groups>>,
-    ) -> (Self, Option<String>) {
-        let objection = judge_program(&declaration).err();
+    ) -> (Self, Option<Problem>) {
+        let problem = unusable_program(&declaration);
         let declared = Self {
             declaration: Arc::new(declaration),
             launcher,
             groups,
-            availability: match objection {
+            availability: match problem {
                 None => Availability::Available,
                 Some(_) => Availability::Unavailable,
             },
         };
-        (declared, objection)
+        (declared, problem)
     }
 }
 
-fn judge_program(declaration: &Declaration) -> Result<(), String> {
+fn unusable_program(declaration: &Declaration) -> Option<Problem> {
     let Declaration {
         name,
         program,
+        program_at,
         account,
         ..
     } = declaration;
     let own = account.map(|account| account.uid);
-    check_program(program, own.as_slice())
-        .map_err(|why| format!("{name} is not available: {}: {why}", program.display()))
+    let why = check_program(program, own.as_slice()).err()?;
+    let message = format!("{name} is not available: {}: {why}", program.display());
+    Some(program_at.problem("command", message))
 }
 
 /// Whether it is a program that nobody but root, this process's own user and `trusted` can have written.
 pub(crate) fn check_program(program: &Path, trusted: &[u32]) -> Result<(), String> {
-    let metadata = fs::metadata(program).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(program).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            "there is no such program: install it, or give another path".to_owned()
+        } else {
+            error.to_string()
+        }
+    })?;
     if !metadata.is_file() || metadata.mode() & 0o111 == 0 {
         return Err("it is no program: give another path, or `chmod +x` it".to_owned());
     }
@@ -173,7 +181,9 @@ fn job(declaration: &Declaration, groups: Option<Arc<Groups>>, call: Call) -> Re
 
 fn limits(declaration: &Declaration) -> Limits {
     Limits {
-        memory_bytes: declaration.memory_bytes,
+        // Of a whole run where it has a control group; else process::attempt sets it.
+        data_bytes: None,
+        address_space_bytes: declaration.address_space_bytes,
         max_open_files: Some(declaration.max_open_files),
         max_file_bytes: Some(declaration.max_file_bytes),
         // The kernel counts what a user has, whoever started it: for the agent's own that would be the agent, too.

@@ -168,9 +168,7 @@ async fn attempt(
     };
     // Listened for before there is a child: one may end at once.
     let ends = signal(SignalKind::child()).map_err(cannot)?;
-    let mut child = command(launcher, job, control.is_some())
-        .spawn()
-        .map_err(cannot)?;
+    let mut child = command(launcher, job, control).spawn().map_err(cannot)?;
     let mut group = ProcessGroup::of(&child).map_err(cannot)?;
     let mut leader = Leader {
         pid: group.leader,
@@ -179,6 +177,15 @@ async fn attempt(
     if let Some(control) = control {
         leader.has_stopped().await;
         if let Err(error) = control.take_in(leader.pid) {
+            if job.bounds != Bounds::default() {
+                // Dropping the child and its group ends it, before its first instruction.
+                return Err(Failure::new(
+                    FailureCode::Unavailable,
+                    format!(
+                        "the command cannot be put into a control group, and so not be bounded: {error}"
+                    ),
+                ));
+            }
             tracing::warn!(%error, "The command runs without a control group");
         }
         group.signal(Signal::CONT);
@@ -237,13 +244,22 @@ fn of_memory(failure: Failure, starved: bool) -> Failure {
     Failure::new(failure.code, message)
 }
 
-fn command(launcher: &Path, job: &Job, wait: bool) -> Command {
+/// Bounds of each process, for a run that has this control group, if any.
+fn limits(job: &Job, control: Option<&Group<'_>>) -> Limits {
+    let is_bounded = control.is_some_and(Group::bounds_memory);
+    Limits {
+        data_bytes: job.bounds.memory_bytes.filter(|_| !is_bounded),
+        ..job.limits
+    }
+}
+
+fn command(launcher: &Path, job: &Job, control: Option<&Group<'_>>) -> Command {
     let program = job.program.clone().into_os_string();
     let arguments = job.arguments.iter().map(OsString::from);
     let confinement = Confinement {
         parent: Some(std::process::id()),
-        wait,
-        limits: job.limits,
+        wait: control.is_some(),
+        limits: limits(job, control),
         command: [program].into_iter().chain(arguments).collect(),
     };
     let mut command = Command::new(launcher);

@@ -1,13 +1,19 @@
 //! Whether a device that asks for another certificate gets one, and whether pods that mount it have the newest.
 
-use crds::v1alpha1::{
-    DeviceStatus,
-    device::{DeviceCertificate, Renewal, TrustDecision},
+use crds::{
+    conditions::{self, CERTIFICATE_VALID},
+    v1alpha1::{
+        DeviceStatus,
+        device::{DeviceCertificate, Renewal, TrustDecision},
+    },
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::Observed;
-use crate::authority::csr::{self, DeviceKey};
+use super::{Finding, Observed};
+use crate::{
+    authority::csr::{self, DeviceKey},
+    report::Note,
+};
 
 /// The key to sign for, or why nothing is signed, for people. `None` where nobody asks, or where the answer is there.
 pub(super) fn asked(observed: &Observed) -> Option<Result<DeviceKey, String>> {
@@ -15,6 +21,22 @@ pub(super) fn asked(observed: &Observed) -> Option<Result<DeviceKey, String>> {
     let renewal = status.renewal.as_ref()?;
     let is_open = renewal.chain.is_none() && renewal.refused.is_none();
     is_open.then(|| check(observed, status.certificate.as_ref(), renewal))
+}
+
+/// Whether another certificate is to be signed now.
+pub fn is_due(observed: &Observed) -> bool {
+    matches!(asked(observed), Some(Ok(_)))
+}
+
+/// Reason of the condition CertificateValid of a device whose renewal waits for the policies that it rests on.
+pub(super) const WITHHELD: &str = "RenewalWithheld";
+
+/// Reported when it begins, and when it is for another reason.
+pub(super) fn withheld(before: &DeviceStatus, found: &Finding) -> Option<Note> {
+    let (_, reason, message) = found;
+    let known = conditions::find(&before.conditions, CERTIFICATE_VALID);
+    let is_known = known.is_some_and(|known| known.reason == *reason && known.message == *message);
+    (!is_known).then(|| Note::warning(WITHHELD, "Renewing", message.clone()))
 }
 
 fn check(

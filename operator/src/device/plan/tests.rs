@@ -5,6 +5,7 @@ use crds::v1alpha1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
+use crate::policies::plan::Since;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -21,6 +22,7 @@ fn minimal() -> Device {
             generation: 1,
             not_before: Time(at(-300)),
             not_after: Time(at(86_400)),
+            authority: None,
         }),
         ..DeviceStatus::default()
     });
@@ -44,6 +46,7 @@ fn decide(now: i64, device: &Device, lease: GatewayLease) -> Plan {
         device: device.clone(),
         lease,
         secret: SecretState::NotRead,
+        policies: Standing::InForce(Since::default()),
     })
 }
 

@@ -38,6 +38,7 @@ fn active() -> PairingCode {
         now: at(1),
         code: code.clone(),
         secret: ours(),
+        room: Room::Free,
     });
     let Change::Activate { status, .. } = &plan.changes[0] else {
         panic!("{plan:?}")
@@ -59,6 +60,7 @@ fn decide(now: i64, code: PairingCode, secret: CodeSecret) -> Plan {
         now: at(now),
         code,
         secret,
+        room: Room::Free,
     })
 }
 
@@ -262,4 +264,56 @@ fn a_code_that_somebody_else_ended_keeps_no_password_file() {
     let plan = decide(5, code, ours());
     assert_eq!(plan.changes.len(), 2);
     assert_eq!(written(&plan).password_file, None);
+}
+
+#[test]
+fn a_code_for_which_there_is_no_room_is_not_drawn_and_does_not_look_active() {
+    for (room, reason, again) in [
+        (
+            Room::NamespaceIsFull {
+                format: "numeric",
+                most: 100,
+            },
+            "TooManyCodes",
+            at(600),
+        ),
+        (
+            Room::ClusterIsFull {
+                format: "numeric",
+                usable: 9500,
+            },
+            "TooManyCodesInCluster",
+            at(31),
+        ),
+    ] {
+        let mut observed = Observed {
+            now: at(1),
+            code: minimal(),
+            secret: CodeSecret::NotRead,
+            room,
+        };
+        let first = plan(&observed);
+        let status = written(&first);
+        assert_eq!((status.phase, &status.code_id), (None, &None));
+        assert_eq!(ready(status), ("False", reason));
+        assert_eq!(
+            (reasons(&first), first.requeue_at),
+            (vec![reason], Some(again))
+        );
+        observed.code.status = Some(status.clone());
+        let second = plan(&observed);
+        assert_eq!(
+            (second.changes, second.notes),
+            (vec![], vec![]),
+            "said once"
+        );
+        // There is room now.
+        observed.room = Room::Free;
+        observed.secret = CodeSecret::Absent;
+        assert_eq!(plan(&observed).changes, [Change::Draw]);
+        // Nobody made room in time.
+        observed.room = room;
+        observed.now = at(600);
+        assert_eq!(written(&plan(&observed)).phase, Some(CodePhase::Expired));
+    }
 }

@@ -3,7 +3,7 @@
 use crds::{names, v1alpha1::device::DeviceCertificate};
 use kube::ResourceExt as _;
 
-use super::{Change, Observed, Plan, SecretState, recorded};
+use super::{Change, Observed, Plan, SecretState, Signed, recorded};
 use crate::{authority::chain, report::Note};
 
 /// The certificate is in the status: what is left is to hand it out.
@@ -23,6 +23,14 @@ pub(super) fn issued(observed: &Observed) -> Plan {
     // Deleted, and another one of that name was made.
     if device.spec.public_key_sha256 != leaf.key.to_string() || recorded(request, device) {
         return Plan::default();
+    }
+    if observed.signed != Signed::Here {
+        let message = "the certificate or the bundle in the status is not of this authority, and is not handed out: delete the request, \
+                       and pair again";
+        return Plan {
+            notes: vec![Note::warning("ForeignCertificate", "Issuing", message)],
+            ..Plan::default()
+        };
     }
     let mut changes = Vec::new();
     let mut notes = Vec::new();
@@ -53,6 +61,9 @@ pub(super) fn issued(observed: &Observed) -> Plan {
             generation: before.map_or(1, |before| before.generation.saturating_add(1)),
             not_before: certificate.not_before.clone(),
             not_after: certificate.not_after.clone(),
+            authority: chain::authorities(&certificate.chain)
+                .last()
+                .map(ToString::to_string),
         },
     });
     Plan {

@@ -11,7 +11,10 @@ use crds::v1alpha1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
-use crate::authority::{chain, csr::tests::request as csr_of, new_key};
+use crate::{
+    authority::{chain, csr::tests::request as csr_of, new_key},
+    policies::plan::{Lack, Policy, Since, Why},
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -121,6 +124,8 @@ fn minimal(request: PairingRequest) -> Observed {
         devices: Devices::Known(Vec::new()),
         secret: SecretState::NotRead,
         operator: Some("operator".to_owned()),
+        policies: Standing::InForce(Since::default()),
+        signed: Signed::Here,
     }
 }
 
@@ -861,4 +866,177 @@ fn an_end_is_an_end() {
             "{phase:?}"
         );
     }
+}
+
+/// With a decision that was written at that time.
+fn decided_at(mut request: PairingRequest, second: i64) -> PairingRequest {
+    let entry = json!([{
+        "manager": "kubectl", "operation": "Update", "subresource": "status", "time": at(second),
+        "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:approval": { "f:decision": {} } } },
+    }]);
+    request.metadata.managed_fields = serde_json::from_value(entry).unwrap();
+    request
+}
+
+fn lacking(policy: Policy, why: Why) -> Standing {
+    Standing::Lacking(Lack { policy, why })
+}
+
+fn since(policy: Policy, second: i64) -> Standing {
+    Standing::InForce(Since([(policy, at(second))].into()))
+}
+
+#[test]
+fn nothing_is_signed_while_a_policy_is_not_in_force_and_it_is_said_once() {
+    let approved = decided_at(approved(of(spec()), |_| {}), 5);
+    for (policies, reason) in [
+        (
+            lacking(Policy::DeviceOrigin, Why::NotRefused),
+            "PoliciesNotInForce",
+        ),
+        (
+            lacking(Policy::RequestOrigin, Why::NotEnforced("gone".to_owned())),
+            "PoliciesNotInForce",
+        ),
+        (
+            lacking(Policy::Decision, Why::CannotTell("no".to_owned())),
+            "PoliciesUnverified",
+        ),
+        (Standing::NotChecked, "PoliciesUnverified"),
+    ] {
+        let mut observed = Observed {
+            policies,
+            ..minimal(approved.clone())
+        };
+        let first = plan(&observed);
+        assert_eq!(outcome(&first), (RequestPhase::Pending, reason));
+        assert_eq!(reasons(&first), [reason]);
+        assert_eq!(first.requeue_at, Some(at(15)));
+        assert!(matches!(first.changes[..], [Change::WriteStatus(_)]));
+        observed.request.status = Some(written(&first).clone());
+        observed.now = at(15);
+        let again = plan(&observed);
+        assert_eq!((again.changes.len(), again.notes.len()), (0, 0));
+        assert_eq!(again.requeue_at, Some(at(20)));
+        // Once it is in force, the same request is signed.
+        observed.policies = since(Policy::Decision, 0);
+        assert_eq!(outcome(&plan(&observed)), (RequestPhase::Issued, "Issued"));
+    }
+}
+
+#[test]
+fn a_decision_that_may_have_been_made_without_its_policy_is_never_signed() {
+    let request = |second| decided_at(approved(of(spec()), |_| {}), second);
+    for why in [Why::NotRefused, Why::NotEnforced("gone".to_owned())] {
+        let plan = plan(&Observed {
+            policies: lacking(Policy::Decision, why),
+            ..minimal(request(5))
+        });
+        let expected = (RequestPhase::Failed, "DecidedWithoutPolicies");
+        assert_eq!(outcome(&plan), expected);
+        assert_eq!(reasons(&plan), ["DecidedWithoutPolicies"]);
+    }
+    // Restored before this operator looked.
+    for (decided, restored, expected) in [
+        (5, 6, RequestPhase::Failed),
+        (8, 6, RequestPhase::Failed),
+        (9, 6, RequestPhase::Issued),
+    ] {
+        let plan = plan(&Observed {
+            policies: since(Policy::Decision, restored),
+            ..minimal(request(decided))
+        });
+        assert_eq!(outcome(&plan).0, expected, "{decided} {restored}");
+    }
+    // Under the operator's name, whose later writes would make it look younger.
+    let by_the_operator = |approval| {
+        let mut request = request(9);
+        let entries = request.metadata.managed_fields.as_mut().unwrap();
+        entries[0].manager = Some(names::OPERATOR.to_owned());
+        let mut code = door(&request);
+        code.spec.approval = approval;
+        plan(&Observed {
+            code: Code::known(code),
+            policies: since(Policy::Decision, 6),
+            ..minimal(request)
+        })
+    };
+    let automatic = by_the_operator(Approval::Automatic);
+    assert_eq!(outcome(&automatic).0, RequestPhase::Issued);
+    let forged = by_the_operator(Approval::Manual);
+    assert_eq!(outcome(&forged).1, "DecidedWithoutPolicies");
+    let plan = plan(&Observed {
+        policies: since(Policy::Decision, 0),
+        ..minimal(approved(of(spec()), |_| {}))
+    });
+    assert_eq!(
+        outcome(&plan),
+        (RequestPhase::Failed, "DecidedWithoutPolicies"),
+        "nobody can say when it was decided"
+    );
+}
+
+#[test]
+fn a_code_approves_by_itself_only_under_the_policies_that_it_was_made_under() {
+    let made = |second| Some(Time(at(second)));
+    let of_code = |policies, created: i64| {
+        let mut request = of(spec());
+        request.metadata.creation_timestamp = made(created);
+        let mut code = door(&request);
+        code.spec.approval = Approval::Automatic;
+        code.metadata.creation_timestamp = made(created);
+        Observed {
+            now: at(100),
+            code: Code::known(code),
+            policies,
+            ..minimal(request)
+        }
+    };
+    let plan_of = |policies, created| plan(&of_code(policies, created));
+    let approves = |plan: &Plan| written(plan).approval.is_some();
+    assert!(approves(&plan_of(since(Policy::CodeApproval, 10), 13)));
+    for policy in [
+        Policy::CodeApproval,
+        Policy::CodeStatus,
+        Policy::RequestOrigin,
+    ] {
+        let by_a_person = plan_of(since(policy, 10), 12);
+        assert!(!approves(&by_a_person));
+        let expected = (RequestPhase::Pending, "AwaitingApproval");
+        assert_eq!(outcome(&by_a_person), expected);
+        let held = plan_of(lacking(policy, Why::NotRefused), 50);
+        assert!(!approves(&held));
+        assert_eq!(outcome(&held).1, "PoliciesNotInForce");
+    }
+    // What is approved while a policy settles could not be signed.
+    let waits = plan_of(since(Policy::Decision, 98), 50);
+    assert_eq!((waits.changes.len(), waits.requeue_at), (0, Some(at(101))));
+    assert!(!approves(&plan_of(Standing::NotChecked, 50)));
+}
+
+#[test]
+fn a_certificate_that_somebody_wrote_past_the_policies_is_not_handed_out() {
+    let ours = after_issue(
+        issued(10),
+        Some(device_named("lamp", &identity().1)),
+        SecretState::Absent,
+    );
+    assert!(
+        matches!(
+            ours.changes[..],
+            [Change::WriteSecret { .. }, Change::Record { .. }]
+        ),
+        "{ours:?}"
+    );
+    let observed = Observed {
+        devices: Devices::Known(vec![device_named("lamp", &identity().1)]),
+        secret: SecretState::Absent,
+        signed: Signed::Elsewhere,
+        ..minimal(issued(10))
+    };
+    let plan = plan(&observed);
+    assert_eq!(
+        (plan.changes.len(), reasons(&plan)),
+        (0, vec!["ForeignCertificate"])
+    );
 }

@@ -2,7 +2,10 @@ use crds::{Device, presence::GatewayLease, v1alpha1::DeviceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{super::*, *};
-use crate::authority::{csr::tests::request as csr_of, new_key};
+use crate::{
+    authority::{csr::tests::request as csr_of, new_key},
+    policies::plan::{Policy, Since, Why},
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -29,6 +32,7 @@ fn asking() -> Observed {
             generation: 3,
             not_before: Time(at(0)),
             not_after: Time(at(9000)),
+            authority: None,
         }),
         renewal: Some(Renewal {
             csr: csr.clone(),
@@ -42,6 +46,7 @@ fn asking() -> Observed {
         device,
         lease: GatewayLease::Live,
         secret: SecretState::NotRead,
+        policies: Standing::InForce(Since::default()),
     }
 }
 
@@ -172,4 +177,38 @@ fn a_certificate_that_came_by_pairing_is_not_overwritten_in_the_secret() {
             .iter()
             .any(|change| matches!(change, Change::WriteSecret { .. }))
     );
+}
+
+#[test]
+fn nothing_is_renewed_while_a_policy_is_not_in_force_and_the_certificate_stays_good() {
+    let lack = Lack {
+        policy: Policy::DeviceStatus,
+        why: Why::NotRefused,
+    };
+    let mut observed = with(|it| it.policies = Standing::Lacking(lack));
+    let first = plan(&observed);
+    let [Change::WriteStatus(status)] = first.changes.as_slice() else {
+        panic!("{first:?}")
+    };
+    let valid = conditions::find(&status.conditions, CERTIFICATE_VALID).unwrap();
+    assert_eq!(
+        (&*valid.status, &*valid.reason),
+        ("True", "RenewalWithheld")
+    );
+    assert!(valid.message.contains(Policy::DeviceStatus.name()));
+    assert_eq!(status.trust, Some(crds::v1alpha1::device::Trust::Trusted));
+    assert_eq!(status.renewal.as_ref().unwrap().refused, None);
+    assert!(reasons(&first).contains(&"RenewalWithheld"));
+    assert_eq!(first.requeue_at, Some(at(6005)));
+    observed.device.status = Some((**status).clone());
+    let again = plan(&observed);
+    assert_eq!((again.changes.len(), again.notes.len()), (0, 0));
+    // Restored: signed without another question of the device.
+    observed.policies = Standing::InForce(Since::default());
+    assert!(matches!(
+        plan(&observed).changes[..],
+        [Change::Renew { .. }]
+    ));
+    let not_checked = with(|it| it.policies = Standing::NotChecked);
+    assert!(!reasons(&plan(&not_checked)).contains(&"CertificateRenewed"));
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crds::names::{
-    CLOCKS_DIFFER_SECONDS, COMPONENT_GATEWAY, COMPONENT_LABEL, GATEWAY, GATEWAY_LEASE_SECONDS,
-    OPERATOR, OPERATOR_LEASE, TRUST_BUNDLE,
+    CLOCKS_DIFFER_SECONDS, COMPONENT_GATEWAY, COMPONENT_LABEL, CONSOLE_LOGOUTS, GATEWAY,
+    GATEWAY_LEASE_SECONDS, OPERATOR, OPERATOR_LEASE, TRUST_BUNDLE,
 };
 
 /// The text up to the next quote.
@@ -84,5 +84,10 @@ fn events_and_config_maps_have_the_names_that_programs_give_them() {
         .split("variables.name.startsWith('")
         .nth(1)
         .map(quoted);
+    let names = CONSOLE_LOGOUTS
+        .iter()
+        .filter_map(|name| name.strip_suffix(|last: char| last.is_ascii_digit()));
+    let in_policy = names.filter(|name| config_maps.contains(&format!("'^{name}[0-9]$'")));
+    assert_eq!(in_policy.count(), CONSOLE_LOGOUTS.len());
     assert!(prefix.is_some_and(|prefix| !prefix.is_empty() && TRUST_BUNDLE.starts_with(prefix)));
 }

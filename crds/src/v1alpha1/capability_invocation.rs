@@ -289,7 +289,7 @@ pub enum ErrorCode {
     CapabilityUnavailable,
     /// The input is larger than 32 KiB.
     InputTooLarge,
-    /// The capability does not accept the input, or the input is nested too deeply to be read.
+    /// The capability does not accept the input, or the input is nested too deeply, or it takes too long to be checked.
     InvalidInput,
     /// The output is larger than `maxOutputBytes`, and larger than what the gateways store.
     OutputTooLarge,

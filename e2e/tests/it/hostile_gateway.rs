@@ -87,7 +87,7 @@ async fn forged_by_token(scene: Scene) -> anyhow::Result<()> {
     let devices: Api<Device> = Api::namespaced(gateway.clone(), &scene.namespace);
     for renewal in [
         json!({ "csr": "CSR", "requestedAt": now(), "signedBundle": "AAAA" }),
-        json!({ "csr": "CSR", "signedBundle": "AAAA", "chain": "CHAIN", "generation": 2 }),
+        json!({ "csr": "CSR", "signedBundle": "AAAA", "chain": "CHAIN", "generation": 1 }),
     ] {
         let written = devices
             .patch_status(

@@ -15,9 +15,9 @@ use e2e::stack::{Agent, Place, Stack};
 use e2e::wait::until;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -142,7 +142,17 @@ async fn takes_over(scene: Scene) -> anyhow::Result<()> {
 async fn leads_all_the_same(scene: Scene) -> anyhow::Result<()> {
     let plane = ControlPlane::start(&Binaries::find()?, &scene.folder.join("own")).await?;
     let client = plane.client();
-    install(&client).await?;
+    // Before there are policies: the policy of the election lets nobody but the operator make it.
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(SYSTEM_NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let held: Lease = serde_json::from_value(json!({
         "metadata": { "name": names::OPERATOR_LEASE, "labels": { names::COMPONENT_LABEL: names::COMPONENT_GATEWAY } },
@@ -154,6 +164,7 @@ async fn leads_all_the_same(scene: Scene) -> anyhow::Result<()> {
         },
     }))?;
     leases.create(&PostParams::default(), &held).await?;
+    install(&client).await?;
 
     let mut stack = start_one(&scene, &plane, &scene.folder.join("stack")).await?;
     let desk = FrontDesk::open(client.clone(), NAMESPACE, 1).await?;

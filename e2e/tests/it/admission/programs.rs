@@ -157,9 +157,9 @@ fn lease_of_a_pod() -> Rule {
 }
 
 fn config_maps() -> Vec<Rule> {
-    let refusal = "a gateway writes the ConfigMaps fairlead-console-logouts of fairlead-system, and no others";
+    let refusal = "a gateway changes the ConfigMaps fairlead-console-logouts-0 to -9 of fairlead-system, and no others";
     let system = "fairlead-system";
-    let logouts = "configmaps/fairlead-console-logouts";
+    let logouts = "configmaps/fairlead-console-logouts-0";
     vec![
         Rule::new(
             "programs::a_gateway_writes_the_logouts_and_no_other_config_map",
@@ -175,12 +175,8 @@ fn config_maps() -> Vec<Rule> {
                     .applies(config_map(system, "fairlead-console-logouts-more"))
                     .refused(refusal),
                 GATEWAY
-                    .creates(with(
-                        config_map(system, "fairlead-console-logouts"),
-                        &json!({ "immutable": true }),
-                    ))
-                    .refused("leave out immutable"),
-                GATEWAY.creates(config_map(system, "fairlead-console-logouts")),
+                    .creates(config_map(system, "fairlead-console-logouts-9"))
+                    .refused(refusal),
                 GATEWAY
                     .patches(logouts, json!({ "immutable": true }))
                     .refused("leave out immutable"),
@@ -191,9 +187,9 @@ fn config_maps() -> Vec<Rule> {
                     )
                     .refused("leave out immutable, ownerReferences and finalizers"),
                 GATEWAY.patches(logouts, json!({ "data": { "a": null, "c": "d" } })),
+                GATEWAY.patches(logouts, json!({ "data": { "c": null } })),
                 GATEWAY.deletes(logouts).refused(refusal),
                 ADMIN.creates(config_map("home", "mine")),
-                ADMIN.deletes(logouts),
             ],
         ),
         Rule::new(

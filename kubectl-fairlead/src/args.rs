@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 use crate::{
@@ -162,6 +162,11 @@ pub struct Completions {
     /// Write it into this folder instead, under the name that the shell looks for.
     #[arg(long, value_name = "FOLDER")]
     pub to: Option<PathBuf>,
+}
+
+/// An error of usage that the argument parser cannot see. Ends the process with 2, as its own errors do.
+pub fn usage(kind: ErrorKind, words: impl std::fmt::Display) -> clap::Error {
+    Args::command().error(kind, words)
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use super::{
     invoke::follow::{Followed, cancel, follow},
 };
 use crate::{
+    args::usage,
     cluster::{Cluster, Select, list_trimmed, told},
     exit::Exit,
     show::{note, out},
     terminal::{Interrupts, Presses},
-    usage,
 };
 
 /// How long the ends are waited for. A device that is there stops within seconds.
@@ -32,7 +32,7 @@ pub struct Cancel {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// All open invocations with these labels.
-    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = crate::fleet::selector)]
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = crate::commands::fleet::selector)]
     selector: Option<String>,
     /// Wait for the ends.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]

@@ -16,8 +16,8 @@ use crate::{
     attention,
     clock::now,
     cluster::{Cluster, Listed, Select, is_missing, list, list_trimmed, told},
+    commands::fleet,
     exit::Exit,
-    fleet,
     show::{
         Many, Shown, age, harmless, out,
         table::{Table, Tone},

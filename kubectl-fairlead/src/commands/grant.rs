@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cluster::{Cluster, patching, told},
+    commands::fleet::{self, FleetArgs, Member, Seen, Target},
     exit::Exit,
-    fleet::{self, FleetArgs, Member, Seen, Target},
     grants::{self, Change, Undeclared},
     show::{harmless, note, out},
 };

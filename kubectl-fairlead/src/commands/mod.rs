@@ -1,10 +1,11 @@
-//! One file per command: what it takes, what it asks, what it shows.
+//! One file per command: what it takes, what it asks, what it shows. [`fleet`]: several devices at once.
 
 pub mod artifact;
 pub mod cancel;
 pub mod decide;
 pub mod describe;
 pub mod devices;
+pub mod fleet;
 pub mod grant;
 pub mod invocations;
 pub mod invoke;

@@ -9,19 +9,24 @@ pub const RESOURCES: [&str; 4] = [
 ];
 
 /// ValidatingAdmissionPolicies, each with a binding of the same name.
-pub const VALIDATING: [&str; 12] = [
+pub const VALIDATING: [&str; 17] = [
+    "configmaps.fairlead.dev",
     "device-origin.fairlead.dev",
     "device-status.fairlead.dev",
+    "election-lease.fairlead.dev",
+    "events.fairlead.dev",
     "gateway-leases.fairlead.dev",
     "gateway-limits.fairlead.dev",
     "invocation-change.fairlead.dev",
     "invocation-rights.fairlead.dev",
     "invocation-status.fairlead.dev",
+    "object-metadata.fairlead.dev",
     "pairing-code-approval.fairlead.dev",
     "pairing-code-status.fairlead.dev",
     "pairing-decision.fairlead.dev",
     "pairing-request-origin.fairlead.dev",
     "probe-limits.fairlead.dev",
+    "secrets.fairlead.dev",
 ];
 
 /// MutatingAdmissionPolicies, each with a binding of the same name.

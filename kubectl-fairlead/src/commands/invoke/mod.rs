@@ -27,12 +27,12 @@ use tokio::time::timeout;
 use self::follow::{Followed, follow};
 use super::artifact::Console;
 use crate::{
+    args::usage,
     cluster::{Cluster, posting, told},
+    commands::fleet::{self, FleetArgs, Seen, Target},
     exit::Exit,
-    fleet::{self, FleetArgs, Seen, Target},
     show::{Format, Many, Shown, note, out},
     terminal::{Interrupts, Presses},
-    usage,
 };
 
 /// How long the API server may take to make an invocation.

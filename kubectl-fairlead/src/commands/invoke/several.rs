@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
+    commands::fleet::Member,
     exit::Exit,
-    fleet::Member,
     show::{Many, Shown, harmless, note, out},
     terminal::Presses,
 };

@@ -12,8 +12,8 @@ use kube::Api;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    cluster::patience::{Waiting, not_true},
     cluster::{Cluster, is_forbidden, is_missing, told},
-    patience::{Waiting, not_true},
     show::{note, out},
 };
 

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     attention,
     clock::now,
+    cluster::patience::{Waiting, not_true},
     cluster::{Cluster, forbids_watch, told},
-    patience::{Waiting, not_true},
     show::note,
 };
 

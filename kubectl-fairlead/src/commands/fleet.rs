@@ -9,8 +9,8 @@ use futures::{StreamExt as _, stream};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::{
+    args::usage,
     cluster::{Cluster, Select, is_forbidden, is_missing, list, told},
-    usage,
 };
 
 /// Most devices of one command. A larger fleet takes several commands, each with a narrower selector.

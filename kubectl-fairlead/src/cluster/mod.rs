@@ -1,5 +1,7 @@
 //! The cluster, with the rights of the caller's kubeconfig and none beside them.
 
+pub mod patience;
+
 use std::{error::Error, fmt::Debug, iter::successors, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
@@ -14,7 +16,7 @@ use kube::{
 use runtime::kubeconfig::{self, Choice};
 use serde::de::DeserializeOwned;
 
-use crate::patience::{Unreachable, patient};
+use patience::{Unreachable, patient};
 
 /// Field manager of every write: `kubectl get --show-managed-fields` shows which fields this program set.
 pub const FIELD_MANAGER: &str = "kubectl-fairlead";

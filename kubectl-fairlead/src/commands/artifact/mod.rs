@@ -3,6 +3,8 @@
 //! Which consoles there are is on the Leases of the gateways, and whom to believe is in the trust bundle: both of the
 //! system namespace. Who may not read them gives `--console` and `--console-ca`.
 
+mod destination;
+
 use std::{io, path::PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -12,9 +14,10 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use tokio::io::AsyncWriteExt as _;
 
+use destination::Destination;
+
 use crate::{
     cluster::{Cluster, SYSTEM_NAMESPACE, told},
-    destination::Destination,
     exit::Exit,
     show::note,
 };

@@ -33,6 +33,13 @@ pub struct Invalid {
     pub error: String,
 }
 
+impl<K> Guarded<K> {
+    /// The object, if it can be read as its kind.
+    pub fn readable(self) -> Option<K> {
+        self.0.ok()
+    }
+}
+
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;

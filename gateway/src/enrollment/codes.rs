@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use crds::{PairingCode, names::GATEWAY, v1alpha1::pairing_code::AdmittedKey};
+use crds::{Guarded, PairingCode, names::GATEWAY, v1alpha1::pairing_code::AdmittedKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, Client, ResourceExt as _,
@@ -72,10 +72,13 @@ impl Codes {
         let by_id = ListParams::default()
             .fields(&format!("status.codeId={id}"))
             .limit(PAGE);
-        let all: Api<PairingCode> = Api::all(self.client.clone());
+        // Tenants share this list: a code that one of them made unreadable must not hide those of others.
+        let all: Api<Guarded<PairingCode>> = Api::all(self.client.clone());
         let mut patience = Patience::new();
         loop {
-            let Some(code) = decide::live(call(all.list(&by_id)).await?.items) else {
+            let found = call(all.list(&by_id)).await?.items;
+            let readable = found.into_iter().filter_map(Guarded::readable).collect();
+            let Some(code) = decide::live(readable) else {
                 return Ok(None);
             };
             let now = clock::now();
@@ -179,7 +182,8 @@ impl Codes {
 
     /// All codes that admitted the key. Reads every code there is, page by page.
     pub async fn that_admitted(&self, key: &str) -> Result<Vec<PairingCode>, Error> {
-        let all: Api<PairingCode> = Api::all(self.client.clone());
+        // As in count_attempt.
+        let all: Api<Guarded<PairingCode>> = Api::all(self.client.clone());
         // Never closed.
         let _turn = self.readers.acquire().await;
         let mut page = ListParams::default().limit(PAGE);
@@ -190,6 +194,7 @@ impl Codes {
                 codes
                     .items
                     .into_iter()
+                    .filter_map(Guarded::readable)
                     .filter(|code| decide::has_admitted(code, key)),
             );
             match codes.metadata.continue_ {

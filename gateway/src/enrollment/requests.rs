@@ -1,6 +1,6 @@
 //! Makes pairing requests, finds those of a key, and watches one until it has ended.
 
-use crds::{PairingRequest, digest, names::GATEWAY, v1alpha1::PairingRequestSpec};
+use crds::{Guarded, PairingRequest, digest, names::GATEWAY, v1alpha1::PairingRequestSpec};
 use futures::{Stream, StreamExt as _};
 use kube::{
     Api, Client,
@@ -72,8 +72,9 @@ impl Requests {
 
     /// The requests that gateways made for the key: in that namespace, or in all.
     pub async fn of_key(&self, key: &str, namespace: Option<&str>) -> Result<Found, Error> {
-        let api = match namespace {
-            Some(namespace) => self.namespaced(namespace),
+        // Any tenant may make a request for any key: one that cannot be read must not hide the device's own.
+        let api: Api<Guarded<PairingRequest>> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
         // Never closed.
@@ -84,7 +85,7 @@ impl Requests {
         let mut found = Found::default();
         for _ in 0..MOST_PAGES {
             let requests = call(api.list(&page)).await?;
-            let made = requests.items.into_iter();
+            let made = requests.items.into_iter().filter_map(Guarded::readable);
             found
                 .requests
                 .extend(made.filter(|request| decide::is_made_for(request, key)));

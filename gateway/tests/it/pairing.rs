@@ -283,6 +283,38 @@ async fn requests_that_others_make_for_its_key_do_not_keep_a_device_from_its_own
     }
 }
 
+/// Another tenant makes objects for this device's key, and with this code's id, that no program can read.
+#[tokio::test]
+async fn unreadable_objects_of_another_tenant_do_not_keep_a_device_from_pairing() {
+    let hub = Hub::start().await;
+    let code = hub.add_code(5, 2);
+    let key = DeviceKey::generate();
+    hub.api.put(
+        "pairingcodes",
+        json!({
+            "apiVersion": "fairlead.dev/v1alpha1", "kind": "PairingCode",
+            "metadata": { "namespace": "attic", "name": "trap" },
+            "spec": { "ttlSeconds": "no number" },
+            "status": hub.code_status(),
+        }),
+    );
+    hub.api.put(
+        "pairingrequests",
+        json!({
+            "apiVersion": "fairlead.dev/v1alpha1", "kind": "PairingRequest",
+            "metadata": { "namespace": "attic", "name": "trap" },
+            "spec": { "publicKeySha256": key.fingerprint().to_string(), "expiresAt": "no moment" },
+        }),
+    );
+    let (first, request) = ask(&hub, &code, &key).await;
+    drop(first);
+    let mut second = Enrolling::start(hub.address, &key).await.unwrap();
+    let Answer::Pending(pending) = second.resume().await.unwrap() else {
+        panic!("not pending");
+    };
+    assert_eq!(pending.request, request);
+}
+
 #[tokio::test]
 async fn a_request_that_was_deleted_is_not_waited_for() {
     let hub = Hub::start().await;

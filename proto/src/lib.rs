@@ -46,6 +46,8 @@ pub const STREAM_WINDOW: u32 = 65_535;
 /// An idle connection costs nothing of it: a window is credit. A hostile peer of a gateway can have the window's bytes
 /// held and half as much overhead.
 pub const CONNECTION_WINDOW: u32 = 640 * 1024;
+/// Longest time that an invocation may take once it was sent, in seconds: the bound of `timeoutSeconds` in the resource.
+pub const MAX_TIMEOUT_SECONDS: u32 = 3600;
 /// Trailer that says, in milliseconds, when to try again.
 pub const RETRY_AFTER: &str = "retry-after-ms";
 

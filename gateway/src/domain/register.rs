@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crds::v1alpha1::{DeclaredCapability, Execution, Platform, device::Availability};
-use proto::node;
+use proto::{MAX_TIMEOUT_SECONDS, node};
 use surface::{MAX_DEVICE_PATTERN_BYTES, Schema};
 
 use super::words::is_one_line;
@@ -17,7 +17,6 @@ const MAX_VERSION: usize = 32;
 const MAX_DESCRIPTION: usize = 256;
 /// Most bytes of all schemas of a device: what its Device holds, and every watch of it.
 pub const MAX_SCHEMAS: usize = 64 * 1024;
-const MAX_TIMEOUT_SECONDS: u32 = 3600;
 /// Most invocations of a device at once.
 pub const MAX_CONCURRENCY: usize = 64;
 /// Where a device does not say.

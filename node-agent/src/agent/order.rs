@@ -1,6 +1,11 @@
 //! What the agent is asked to do, read from the wire once; and how it ends.
 
-use proto::node::{self, FailureCode, Outcome, gateway_event::Event as FromGateway};
+use std::time::Duration;
+
+use proto::{
+    MAX_TIMEOUT_SECONDS,
+    node::{self, FailureCode, Outcome, gateway_event::Event as FromGateway},
+};
 use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 
@@ -15,6 +20,8 @@ use crate::{
     terminal::{cut, printable},
 };
 
+/// Longest time until a deadline, whatever a gateway sends: none keeps a place of the agent for longer.
+const MAX_TIME: Duration = Duration::from_secs(MAX_TIMEOUT_SECONDS as u64);
 /// Largest input, in bytes, whatever a gateway sends.
 pub const MAX_INPUT_BYTES: usize = 32 * 1024;
 /// Largest output, in bytes, whatever is asked for: what a gateway reads.
@@ -194,6 +201,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         0 => DEFAULT_OUTPUT_BYTES,
         bytes => bytes.min(MAX_OUTPUT_BYTES),
     };
+    let remaining = Duration::from_millis(remaining_ms.into());
     let fits = |text: &str| (1..=MAX_NAME_BYTES).contains(&text.len());
     // A result without a name is never recorded, for it could not be told of whom it is.
     let fits = fits(&name) && fits(&capability);
@@ -203,7 +211,7 @@ fn order(dispatch: node::Dispatch, received_at: Moment) -> Option<Order> {
         name,
         capability,
         input,
-        deadline: received_at.after(std::time::Duration::from_millis(remaining_ms.into())),
+        deadline: received_at.after(remaining.min(MAX_TIME)),
         max_output_bytes,
         requested_by,
         mediate,
@@ -311,6 +319,11 @@ mod tests {
     fn time_counts_from_the_receipt_and_sizes_are_bounded() {
         let order = read(dispatch()).unwrap();
         assert_eq!(order.deadline, Moment::from_millis(6_000));
+        let endless = node::Dispatch {
+            remaining_ms: u32::MAX,
+            ..dispatch()
+        };
+        assert_eq!(read(endless).unwrap().deadline, NOW.after(MAX_TIME));
         for (asked, expected) in [
             (0, DEFAULT_OUTPUT_BYTES),
             (10, 10),

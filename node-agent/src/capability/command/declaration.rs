@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use proto::node::Execution;
+use proto::{MAX_TIMEOUT_SECONDS, node::Execution};
 use serde::Deserialize;
 use serde_json::Value;
 use surface::{Schema, is_deceptive};
@@ -30,7 +30,6 @@ const MAX_ARGUMENTS: usize = 128;
 const MAX_VARIABLES: usize = 64;
 /// The dynamic linker of a bigger program does not start in less.
 const MIN_MEMORY_BYTES: i64 = 16 * 1024 * 1024;
-const MAX_TIMEOUT_SECONDS: i64 = 3600;
 const MAX_GRACE_SECONDS: i64 = 30;
 /// Less than what a command has at an invocation's deadline, whatever its grace: one that is left alone has all of it then.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3);
@@ -215,13 +214,18 @@ impl Reader<'_> {
         }
         let at_most = |key, value, min, max| self.number(key, value, min, max);
         let seconds = |number: u64| Duration::from_secs(number);
-        let timeout = at_most("timeout_seconds", timeout_seconds, 1, MAX_TIMEOUT_SECONDS)?;
+        let timeout = at_most(
+            "timeout_seconds",
+            timeout_seconds,
+            1,
+            MAX_TIMEOUT_SECONDS.into(),
+        )?;
         let default_timeout = default_timeout_seconds;
         let default_timeout = at_most(
             "default_timeout_seconds",
             default_timeout,
             1,
-            MAX_TIMEOUT_SECONDS,
+            MAX_TIMEOUT_SECONDS.into(),
         )?;
         let whole = |seconds: Option<u64>| {
             seconds

@@ -3,7 +3,7 @@
 //! What is stored says only part of it: a binding may be narrowed to other namespaces, and an API server takes a change
 //! in a second after it was stored. Whether a policy refuses is shown by a request that it must refuse.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -21,6 +21,10 @@ pub const PAIRING_CODE_STATUS: &str = "pairing-code-status.fairlead.dev";
 pub const DEVICE_ORIGIN: &str = "device-origin.fairlead.dev";
 /// Who writes the certificate of a Device, and asks for its renewal.
 pub const DEVICE_STATUS: &str = "device-status.fairlead.dev";
+
+/// How long after its last change a policy may not be in force yet: an API server takes a change in within a second or
+/// so, and both times are of whole seconds.
+pub const SETTLES: SignedDuration = SignedDuration::from_secs(3);
 
 /// Why the policy of that name refuses nothing, or not always, as it is stored. `bindings`: all that there are.
 pub fn not_enforced<'a>(

@@ -9,8 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use crds::policies::{self, PAIRING_DECISION};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope, pinned_kind};
 use kube::{Api, Client, ResourceExt as _};
@@ -81,6 +86,7 @@ pub async fn apply_all(client: &Client, objects: Vec<Value>) -> anyhow::Result<I
         }
     }
     policies_in_force(&mut cluster).await?;
+    decisions_count(client).await?;
     for kind in &served {
         accepts_objects(client, kind).await?;
     }
@@ -329,6 +335,27 @@ async fn policies_in_force(cluster: &mut Applier) -> anyhow::Result<()> {
             .with_context(|| format!("remove {}", title(canary)))?;
     }
     Ok(())
+}
+
+/// Waits until the operator signs what is decided from now on: a decision that is hardly younger than the policy may have
+/// been made without it.
+async fn decisions_count(client: &Client) -> anyhow::Result<()> {
+    let all = ListParams::default();
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone())
+        .list(&all)
+        .await
+        .context("list the bindings of policies")?;
+    let policy = Api::<ValidatingAdmissionPolicy>::all(client.clone())
+        .get(PAIRING_DECISION)
+        .await
+        .with_context(|| format!("get the policy {PAIRING_DECISION}"))?;
+    let changed = policies::last_changed(PAIRING_DECISION, &policy, &bindings.items);
+    // Times of the API server are whole seconds.
+    let from = changed + policies::SETTLES + SignedDuration::from_secs(1);
+    until("decisions count", IN_FORCE_WITHIN, async || {
+        Ok((Timestamp::now() >= from).then_some(()))
+    })
+    .await
 }
 
 const CANARY_SEEN: &str = "the canary was seen";

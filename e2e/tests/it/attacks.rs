@@ -3,6 +3,7 @@
 //! together, as they are installed, against real tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use crds::names::{GATEWAY as GATEWAY_ACCOUNT, OPERATOR as OPERATOR_ACCOUNT};
@@ -10,6 +11,7 @@ use crds::{CapabilityInvocation, Device, PairingCode, PairingRequest};
 use e2e::cluster::Cluster;
 use e2e::install::SYSTEM_NAMESPACE;
 use e2e::stranger::Stranger;
+use e2e::wait::until;
 use http::{Method, Request};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
 use kube::api::{ObjectMeta, PostParams};
@@ -23,6 +25,7 @@ use crate::door::make_code;
 use crate::fixture::{Fixture, Scene};
 use crate::invocation;
 
+const SOON: Duration = Duration::from_secs(30);
 const FAIRLEAD: &str = "/apis/fairlead.dev/v1alpha1/namespaces";
 const MERGE: &str = "application/merge-patch+json";
 
@@ -58,6 +61,16 @@ impl Target {
     async fn new(scene: &Scene) -> anyhow::Result<(Self, impl Send)> {
         let held_device = device(scene, "target", &["echo"]).await?;
         let device = held_device.1.clone();
+        let devices: Api<Device> = Api::namespaced(scene.client.clone(), &scene.namespace);
+        until(
+            "the operator has written trust and certificate",
+            SOON,
+            async || {
+                let status = devices.get(&device).await?.status.unwrap_or_default();
+                Ok((status.trust.is_some() && status.certificate.is_some()).then_some(()))
+            },
+        )
+        .await?;
         let spec =
             json!({ "deviceRef": { "name": device }, "capability": "echo", "timeoutSeconds": 600 });
         invocation::make(scene, INVOCATION, spec).await?;

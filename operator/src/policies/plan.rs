@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crds::policies;
+use crds::policies::{self, SETTLES};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::Value;
 
-/// How long after its last change a policy may not be in force yet: an API server takes a change in within a second or
-/// so, and both times are of whole seconds.
-pub const SETTLES: SignedDuration = SignedDuration::from_secs(3);
 /// How often a signature that is withheld is tried again.
 pub const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// Longest answer of the API server that is repeated.

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use crds::policies::SETTLES;
 use tokio::time::Instant;
 
-use super::plan::{Answer, Policy, SETTLES};
+use super::plan::{Answer, Policy};
 
 /// How long a refusal counts. Bounds what signatures cost: one dry run for each policy, namespace and set of labels in
 /// this time.

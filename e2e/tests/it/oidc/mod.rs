@@ -246,6 +246,11 @@ async fn may_what_roles_say(desk: &Desk) -> anyhow::Result<()> {
     let inventory = format!("inventory?namespace={NAMESPACE}");
     let ada = desk.token("ada@example.test", &["others", COOKS])?;
     let cookie = cookie(&desk.log_in(&ada).await?)?;
+    until("the gateway knows all devices", SOON, async || {
+        let shown = desk.get(&ada, &inventory).await?;
+        Ok((shown.status() != StatusCode::SERVICE_UNAVAILABLE).then_some(()))
+    })
+    .await?;
     for allowed in [
         desk.get(&ada, &inventory).await?,
         desk.get_in(&cookie, &inventory).await?,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use crds::policies::{self, PAIRING_DECISION};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -21,7 +21,7 @@ use kube::discovery::{ApiCapabilities, ApiResource, Scope, pinned_kind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::wait::until;
+use crate::wait::{now, until};
 
 /// The namespace of operator and gateways, as `crds/rbac` names it.
 pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
@@ -353,7 +353,7 @@ async fn decisions_count(client: &Client) -> anyhow::Result<()> {
     // Times of the API server are whole seconds.
     let from = changed + policies::SETTLES + SignedDuration::from_secs(1);
     until("decisions count", IN_FORCE_WITHIN, async || {
-        Ok((Timestamp::now() >= from).then_some(()))
+        Ok((now() >= from).then_some(()))
     })
     .await
 }

@@ -4,8 +4,19 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The time of this machine, on which the API server, the agents and the providers of a trial run as well.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "resources have moments of the same clock"
+)]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
 
 /// How long something took.
 #[derive(Clone, Copy, Debug)]

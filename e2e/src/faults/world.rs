@@ -25,7 +25,7 @@ use crate::capabilities;
 use crate::controlplane::ControlPlane;
 use crate::private;
 use crate::stack::{Agent, Place, Programs, Stack};
-use crate::wait::{Stopwatch, until};
+use crate::wait::{Stopwatch, now, until};
 
 const NAMESPACE: &str = "faults";
 const CAPABILITY: &str = "trial.effect";
@@ -497,14 +497,6 @@ fn device(number: usize) -> String {
 /// When the end was written, as who wrote it says.
 fn written(invocation: &CapabilityInvocation) -> Option<Timestamp> {
     Some(invocation.status.as_ref()?.finished_at.as_ref()?.0)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "resources have moments of the same clock"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 fn status_of(invocation: &CapabilityInvocation) -> CapabilityInvocationStatus {

@@ -190,7 +190,7 @@ impl Attempt {
         }
     }
 
-    fn as_user(self, user: String) -> Self {
+    fn by_user(self, user: String) -> Self {
         Self {
             impersonate: Some(user),
             ..self
@@ -205,9 +205,10 @@ impl Attempt {
         if let Some(user) = self.impersonate {
             request = request.header("Impersonate-User", user);
         }
-        let body = match self.body {
-            Value::Null => Vec::new(),
-            body => serde_json::to_vec(&body)?,
+        let body = if self.body.is_null() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(&self.body)?
         };
         Ok(attacker.request(request.body(body)?).await)
     }
@@ -247,7 +248,7 @@ fn beyond_its_work(target: &Target) -> Vec<Attempt> {
             format!("{system}/serviceaccounts/{OPERATOR_ACCOUNT}/token"),
             json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} }),
         ),
-        Attempt::get(format!("{system}/pods")).as_user(operator),
+        Attempt::get(format!("{system}/pods")).by_user(operator),
         Attempt::get(format!("{own}/configmaps")),
         Attempt::patch(
             format!("{system}/configmaps/{}", crds::names::TRUST_BUNDLE),

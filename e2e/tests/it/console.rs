@@ -23,9 +23,9 @@ use crds::names::CONSOLE_LOGOUTS;
 use e2e::cluster::service_account_token;
 use e2e::install::SYSTEM_NAMESPACE;
 use e2e::stack::{Agent, Stack};
-use e2e::wait::until;
+use e2e::wait::{now, until};
 use futures::{StreamExt as _, TryStreamExt as _};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
@@ -584,7 +584,7 @@ async fn logouts(scene: Scene) -> anyhow::Result<()> {
     // Users of one namespace have their marks in one ConfigMap.
     let flood = format!("system:serviceaccount:{}:flood", scene.namespace);
     let logouts = Logouts::new(&scene.client, SYSTEM_NAMESPACE);
-    let begun = Timestamp::now();
+    let begun = now();
     let end = async |number: i64| {
         let token = Token::new("not-used")?;
         let mut session =

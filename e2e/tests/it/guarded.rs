@@ -10,8 +10,8 @@ use crds::v1alpha1::pairing_request::RequestPhase;
 use crds::v1alpha1::{DeviceSpec, PairingRequestStatus};
 use crds::{Device, PairingRequest, conditions, policies};
 use e2e::stranger::{Exchange, Stranger};
-use e2e::wait::until;
-use jiff::{SignedDuration, Timestamp};
+use e2e::wait::{now, until};
+use jiff::SignedDuration;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding as Binding;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -107,14 +107,6 @@ async fn restore(scene: &Scene, before: &Binding) -> anyhow::Result<()> {
         Ok((now() > made_at + SETTLED).then_some(()))
     })
     .await
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the time of the API server's machine"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 /// A device that waits for a decision.

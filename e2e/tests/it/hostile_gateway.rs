@@ -12,7 +12,8 @@ use e2e::cluster::Cluster;
 use e2e::install::SYSTEM_NAMESPACE;
 use e2e::private;
 use e2e::stack::{Agent, TRUST_DOMAIN};
-use jiff::{SignedDuration, Timestamp};
+use e2e::wait::now;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -381,12 +382,4 @@ async fn stolen(scene: &Scene) -> anyhow::Result<ServerConfig> {
         .with_single_cert(chain, PrivateKeyDer::from_pem_slice(pem("tls.key")?)?)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent asks by the clock of this machine"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }

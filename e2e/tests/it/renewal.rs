@@ -14,7 +14,7 @@ use e2e::install::SYSTEM_NAMESPACE;
 use e2e::process::{Process, Program};
 use e2e::stack::{Agent, TRUST_DOMAIN, loopback};
 use e2e::stranger::{DeviceStream, Shown, Stranger};
-use e2e::wait::until;
+use e2e::wait::{now, until};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -248,12 +248,4 @@ async fn has(devices: &Api<Device>, agent: &Agent, generation: i64) -> anyhow::R
         Ok(session.ended_at.is_none().then_some(()))
     })
     .await
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent renews by the clock of this machine"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }

@@ -39,7 +39,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Both identities that a peer can have at this port.
-async fn peers(hub: &Hub) -> [Identity; 2] {
+fn peers(hub: &Hub) -> [Identity; 2] {
     [
         DeviceKey::generate().self_signed(),
         hub.authority.device("flooder"),
@@ -87,7 +87,7 @@ enum Then {
 /// Floods as each kind of peer. Another device is served meanwhile, and again afterwards.
 async fn flooded(then: Then, batch: impl Fn(u32) -> Vec<u8> + Copy) {
     let hub = Hub::start().await;
-    for identity in peers(&hub).await {
+    for identity in peers(&hub) {
         let (reader, writer) = split(connect(hub.address, identity).await);
         let (flooded, ()) = tokio::join!(
             timeout(SOON, flood(writer, reader, batch, then)),

@@ -15,7 +15,7 @@ use e2e::cluster::Cluster;
 use e2e::controlplane::{Binaries, ControlPlane};
 use e2e::install::install;
 use e2e::stack::Stack;
-use e2e::wait::until;
+use e2e::wait::{now, until};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -453,12 +453,4 @@ async fn ends_with_the_token(desk: &Desk) -> anyhow::Result<()> {
         Ok((answer.status() == StatusCode::UNAUTHORIZED).then_some(()))
     })
     .await
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the provider's clock, which is the machine's"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }

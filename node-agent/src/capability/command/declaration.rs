@@ -214,19 +214,10 @@ impl Reader<'_> {
         }
         let at_most = |key, value, min, max| self.number(key, value, min, max);
         let seconds = |number: u64| Duration::from_secs(number);
-        let timeout = at_most(
-            "timeout_seconds",
-            timeout_seconds,
-            1,
-            MAX_TIMEOUT_SECONDS.into(),
-        )?;
+        let longest = MAX_TIMEOUT_SECONDS.into();
+        let timeout = at_most("timeout_seconds", timeout_seconds, 1, longest)?;
         let default_timeout = default_timeout_seconds;
-        let default_timeout = at_most(
-            "default_timeout_seconds",
-            default_timeout,
-            1,
-            MAX_TIMEOUT_SECONDS.into(),
-        )?;
+        let default_timeout = at_most("default_timeout_seconds", default_timeout, 1, longest)?;
         let whole = |seconds: Option<u64>| {
             seconds
                 .and_then(|seconds| u32::try_from(seconds).ok())

@@ -27,7 +27,7 @@ pub struct Args {
     /// What the device's administrator says [default: /etc/fairlead/agent.toml, where there is one].
     #[arg(long, env = "FAIRLEAD_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Proxy on the way to the gateways, http://[USER:PASSWORD@]HOST:PORT, or "direct" for none [default: `proxy` of
+    /// Proxy on the way to the gateways, `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`, or "direct" for none [default: `proxy` of
     /// the configuration, else HTTPS_PROXY]. Other users of this machine can see a password that is given here.
     #[arg(
         long,

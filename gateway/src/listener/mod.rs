@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A connection that waits for its peer is a member of a [`Pool`], which ends a random one of the source that holds most
-//! when it is full, so that silence keeps nobody out. Only computing needs one of the few slots, and [`Turns`] gives them
-//! to all sources alike.
+//! when it is full, so that silence keeps nobody out. Only computing needs one of the few slots, and
+//! [`Turns`](crate::turns::Turns) gives them to all sources alike.
 
 mod gate;
 mod hello;

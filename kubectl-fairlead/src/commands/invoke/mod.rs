@@ -2,7 +2,7 @@
 //!
 //! - [`input`]: what the capability is given;
 //! - [`check`]: what is wrong before anything is made;
-//! - [`follow`]: until the end, and Ctrl-C;
+//! - [`mod@follow`]: until the end, and Ctrl-C;
 //! - [`outcome`]: what is shown of the end;
 //! - [`several`]: the same for several devices at once, each in a line.
 

@@ -33,10 +33,12 @@ pub struct Args {
     /// HOST:PORT under which devices reach this gateway.
     #[arg(long, env = "FAIRLEAD_ADVERTISE", value_parser = host_and_port)]
     pub advertise: String,
-    /// Folder with tls.crt, tls.key and ca.crt. May be filled after the start and replaced at any time.
+    /// Folder where the Secret fairlead-gateway-tls is mounted: tls.crt, tls.key and ca.crt. The operator makes the Secret.
+    /// May be filled after the start and replaced at any time.
     #[arg(long, env = "FAIRLEAD_TLS_DIR")]
     pub tls_dir: PathBuf,
-    /// Folder with opaque-setup. May be filled after the start and replaced at any time.
+    /// Folder where the Secret fairlead-pairing-setup is mounted: opaque-setup. The operator makes the Secret. May be
+    /// filled after the start and replaced at any time.
     #[arg(long, env = "FAIRLEAD_PAIRING_SETUP_DIR")]
     pub pairing_setup_dir: PathBuf,
     /// Trust domain of the devices' names.
@@ -65,8 +67,8 @@ pub struct Args {
     /// TLS handshakes begun per second, devices and strangers together.
     #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND", default_value_t = Limits::default().handshakes_per_second, value_parser = clap::value_parser!(u32).range(1..))]
     pub handshakes_per_second: u32,
-    /// The same from one address, at most; half of all where it is not given. Raise it where many devices come from
-    /// behind one address.
+    /// Most TLS handshakes begun per second from one address [default: half of --handshakes-per-second]. Raise it where
+    /// many devices come from behind one address.
     #[arg(long, env = "FAIRLEAD_HANDSHAKES_PER_SECOND_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
     pub handshakes_per_second_per_address: Option<u32>,
     /// Most connections of enrollees that have not proved a code. When there are more, an idle one is closed.

@@ -107,9 +107,8 @@ pub fn of_progress(progress: &Progress<'_>) -> String {
             pinned: false,
             authority,
         } => format!(
-            "Whoever answers at {gateway} knows your code, and nobody is between you and them.\n\
-             Nothing else vouches for them: a typed code names no authority. The authority they showed is kept, and\n\
-             only gateways of that one are believed from now on:\n{}",
+            "The gateway at {gateway} proved that it knows your code.\n\
+             A PIN cannot verify its certificate, so this authority is trusted from now on:\n{}",
             indented(&grouped(*authority))
         ),
         Progress::Pending {
@@ -190,7 +189,7 @@ mod tests {
         };
         assert!(proved(true).contains("verified"));
         assert!(!proved(false).contains("verified"));
-        assert!(proved(false).contains("Nothing else vouches"));
+        assert!(proved(false).contains("A PIN cannot verify"));
     }
 
     #[test]

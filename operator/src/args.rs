@@ -36,7 +36,7 @@ pub struct Args {
     )]
     pub gateway_dns_names: Vec<String>,
     /// Life of the gateways' serving certificate, in seconds: an hour to 30 days. It is replaced at two thirds of its life.
-    /// For so long can anybody pose as a gateway who stole its key.
+    /// A thief of the key can pose as a gateway for that long.
     #[arg(
         long,
         env = "FAIRLEAD_GATEWAY_CERTIFICATE_TTL_SECONDS",

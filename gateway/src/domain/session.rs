@@ -165,13 +165,13 @@ fn connected(device: &KnownDevice, session: &Session, now: Timestamp) -> Conditi
         (
             true,
             "Connected",
-            format!("It holds a stream to {}", session.gateway),
+            format!("the device holds a stream to {}", session.gateway),
         )
     } else {
         (
             false,
             "SessionEnded",
-            format!("Its stream to {} ended", session.gateway),
+            format!("the device's stream to {} ended", session.gateway),
         )
     };
     conditions::condition(

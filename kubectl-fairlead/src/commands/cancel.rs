@@ -43,7 +43,7 @@ impl Cancel {
     pub async fn run(self, cluster: &Cluster) -> anyhow::Result<Exit> {
         let names = self.names(cluster).await?;
         if names.is_empty() {
-            note("nothing to cancel: no open invocation is meant");
+            note("nothing to cancel: no open invocation matches");
             return Ok(Exit::Done);
         }
         let interrupts = Interrupts::listen()?;

@@ -96,8 +96,8 @@ impl Approve {
         note(&request::shown(&request, now()));
         if !self.yes && !agrees("The same words at the device? Approve?").await? {
             note(&format!(
-                "not approved; to deny it: kubectl fairlead deny {}",
-                self.request
+                "not approved; to deny it: kubectl fairlead deny -n {} {}",
+                cluster.namespace, self.request
             ));
             return Ok(Exit::NotApproved);
         }

@@ -479,18 +479,27 @@ fn tls(visit: &Visit) -> Check {
     match &visit.tls {
         None => skipped(Name::Tls, "it cannot be reached"),
         Some(Tls::NotPaired) => skipped(Name::Tls, "this device has no certificate to show yet"),
-        Some(Tls::Untrusted(why)) => check(Name::Tls, Verdict::Failed, why)
-            .with("see that the clock is right and that nobody is between you and the gateway; if it is, pair again"),
-        Some(Tls::Broken(why)) => check(Name::Tls, Verdict::Failed, why)
-            .with("see that a gateway listens there, and that nothing on the way changes what is sent"),
-        Some(Tls::Refused(why)) => {
-            check(Name::Tls, Verdict::Failed, format!("it refused this device's certificate: {why}"))
-                .with("ask your administrator whether this Device was suspended, revoked or deleted")
-        }
+        Some(Tls::Untrusted(why)) => check(Name::Tls, Verdict::Failed, why).with(
+            "see that the clock is right and that nobody is between you and the gateway; if so, \
+             run `fairlead-agent unpair`, then pair again",
+        ),
+        Some(Tls::Broken(why)) => check(Name::Tls, Verdict::Failed, why).with(
+            "see that a gateway listens there, and that nothing on the way changes what is sent",
+        ),
+        Some(Tls::Refused(why)) => check(
+            Name::Tls,
+            Verdict::Failed,
+            format!("it refused this device's certificate: {why}"),
+        )
+        .with("ask your administrator whether this Device was suspended, revoked or deleted"),
         Some(Tls::Fine { life, .. }) => {
-            let until = life.map(|life| format!(", whose certificate ends at {}", at(life.not_after)));
+            let until =
+                life.map(|life| format!(", whose certificate ends at {}", at(life.not_after)));
             let until = until.unwrap_or_default();
-            ok(Name::Tls, format!("a gateway of the authority that this device believes{until}"))
+            ok(
+                Name::Tls,
+                format!("a gateway of the authority that this device believes{until}"),
+            )
         }
     }
 }

@@ -248,7 +248,7 @@ async fn a_uri_and_a_typed_code_both_lead_to_an_identity() {
         assert_eq!(Some(&identity), world.identity().as_ref());
         assert_eq!(world.pairing(), None);
         assert_eq!(world.folder().key().unwrap().fingerprint(), key);
-        assert_eq!(world.told("Nothing else vouches"), !by_uri);
+        assert_eq!(world.told("A PIN cannot verify"), !by_uri);
         assert!(world.told("kubectl -n kitchen patch preq preq-1"));
     }
 }

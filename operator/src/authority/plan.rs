@@ -81,14 +81,14 @@ pub enum Standing {
 pub enum Refusal {
     #[error(
         "the Secret {secret} is missing, and the authority {known} was in use: another one would lock every device out, so \
-         nothing is signed; restore the Secret from a backup, or give the old authority up with --replace-authority \
+         the operator signs nothing; restore the Secret from a backup, or give the old authority up with --replace-authority \
          {known} and pair every device again (docs/authority.md)",
         secret = names::CA_SECRET
     )]
     Missing { known: Replaced },
     #[error(
         "the Secret {secret} holds the authority {found}, and the authority {known} is in use: the other one would lock every \
-         device out, so it signs nothing; restore the Secret from a backup, or give the old authority up with \
+         device out, so the operator does not use it; restore the Secret from a backup, or give the old authority up with \
          --replace-authority {known} and pair every device again (docs/authority.md)",
         secret = names::CA_SECRET
     )]
@@ -97,7 +97,7 @@ pub enum Refusal {
         known: Replaced,
     },
     #[error(
-        "the Secret {secret} cannot be used ({why}), so nothing is signed; restore it from a backup (docs/authority.md)",
+        "the Secret {secret} is damaged: {why}, so the operator does not use it; restore it from a backup (docs/authority.md)",
         secret = names::CA_SECRET
     )]
     Damaged { why: String },

@@ -24,7 +24,7 @@ pub fn read(argument: Option<&str>, file: Option<&Path>) -> anyhow::Result<Optio
             bounded(file).with_context(|| format!("read {}", path.display()))?
         }
     };
-    let value: Value = serde_json::from_str(&text).context("the input is no JSON")?;
+    let value: Value = serde_json::from_str(&text).context("the input is not valid JSON")?;
     let bytes = serde_json::to_vec(&value)?.len();
     if bytes > MAX_INPUT_BYTES {
         bail!(

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use crds::{PairingCode, names::code_secret};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use pairing::uri::PairingUri;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -89,15 +90,20 @@ fn shown_code(secret: &Secret, layout: Layout) -> Option<String> {
     };
     let (pin, uri, qr) = (part("pin")?, part("uri")?, part("qr.txt")?);
     let qr = qr.trim_end();
+    // A PIN does not name a gateway.
+    let gateway = uri.parse::<PairingUri>().ok().map(|uri| uri.gateway);
+    let flag = gateway.map_or_else(String::new, |gateway| format!(" --gateway {gateway}"));
     Some(match layout {
         Layout::Lines => {
-            format!("{qr}\n\nPIN  {pin}\nURI  {uri}\n\nAt the device: fairlead-agent pair\n")
+            format!("{qr}\n\nPIN  {pin}\nURI  {uri}\n\nAt the device: fairlead-agent pair{flag}\n")
         }
         Layout::Screen => {
             let rows = qr.lines().enumerate().map(|(row, line)| match row {
                 PIN_ROW => format!("{line}   PIN  {pin}\n"),
                 row if row == PIN_ROW + 2 => format!("{line}   At the device:\n"),
                 row if row == PIN_ROW + 3 => format!("{line}   fairlead-agent pair\n"),
+                // A line of its own: a terminal of 80 columns has little room beside the code.
+                row if row == PIN_ROW + 4 && !flag.is_empty() => format!("{line}    {flag}\n"),
                 _ => format!("{line}\n"),
             });
             format!("URI  {uri}\n{}", rows.collect::<String>())
@@ -128,6 +134,38 @@ mod tests {
         assert!(
             text.starts_with("QR-TEXT\n\nPIN  PIN-TEXT\nURI  URI-TEXT\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn the_command_for_a_pin_names_the_gateway() {
+        let uri = format!(
+            "fairlead://gateway.example:7443/?ns=kitchen&ca={}#0101-ABCDEF",
+            pairing::key::KeyFingerprint::of_spki(b"authority")
+        );
+        let part = |text: &str| ByteString(text.as_bytes().to_vec());
+        let rows = ["ROW"; 22].join("\n");
+        let secret = Secret {
+            data: Some(
+                [
+                    ("pin".to_owned(), part("PIN-TEXT")),
+                    ("uri".to_owned(), part(&uri)),
+                    ("qr.txt".to_owned(), part(&rows)),
+                ]
+                .into(),
+            ),
+            ..Secret::default()
+        };
+        let lines = shown_code(&secret, Layout::Lines).unwrap();
+        assert!(
+            lines.ends_with("fairlead-agent pair --gateway gateway.example:7443\n"),
+            "{lines}"
+        );
+        let screen = shown_code(&secret, Layout::Screen).unwrap();
+        assert_eq!(screen.lines().count(), 23);
+        assert!(
+            screen.contains("fairlead-agent pair\nROW     --gateway gateway.example:7443\n"),
+            "{screen}"
         );
     }
 

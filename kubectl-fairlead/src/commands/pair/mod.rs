@@ -73,9 +73,12 @@ impl Pair {
         let mut interrupts = Interrupts::listen()?;
         let code = timeout(MAKE, codes.create(&posting(), &self.code()))
             .await
-            .context(
-                "the API server has not answered: look for a code with kubectl get pairingcodes",
-            )?
+            .with_context(|| {
+                format!(
+                    "the API server has not answered: look for a code with kubectl get pairingcodes -n {}",
+                    cluster.namespace
+                )
+            })?
             .map_err(told)
             .context("make a pairing code")?
             .name_any();
@@ -109,7 +112,8 @@ impl Pair {
         };
         if !answer {
             note(&format!(
-                "not approved; it waits. To deny it: kubectl fairlead deny {name}"
+                "not approved; it waits. To deny it: kubectl fairlead deny -n {} {name}",
+                cluster.namespace
             ));
             return Ok(otherwise);
         }

@@ -90,7 +90,8 @@ pub async fn wait_for_device(cluster: &Cluster, request: &str) -> anyhow::Result
         if Instant::now() >= end {
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             bail!(
-                "{request} is approved, and no certificate was issued{why}; see kubectl fairlead doctor, and kubectl describe pairingrequest {request}"
+                "{request} is approved, and no certificate was issued{why}; see kubectl fairlead doctor, and kubectl describe pairingrequest -n {} {request}",
+                cluster.namespace
             );
         }
         if waiting.is_long() {

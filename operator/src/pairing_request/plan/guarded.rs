@@ -56,7 +56,8 @@ fn decided_without(why: &str) -> Failure {
     failure(
         "DecidedWithoutPolicies",
         format!(
-            "{why}: nobody can say whether the one who decided may; make another code, pair again and decide again"
+            "not signed: {why}, so the right of the approver cannot be verified; run kubectl apply -f crds/policies, then \
+             make another code, pair again and decide again"
         ),
     )
 }

@@ -201,7 +201,19 @@ fn others() -> Vec<Rule> {
                     RUN,
                     &json!({ "phase": "Dispatched", "dispatchedAt": MOMENT }),
                 ),
+                GATEWAY
+                    .writes_status(RUN, &json!({ "conditions": [with(condition("Ready", "True"), &json!({ "lastTransitionTime": FUTURE }))] }))
+                    .refused(late),
                 GATEWAY.writes_status(RUN, &json!({ "phase": "Succeeded", "finishedAt": LATER })),
+                GATEWAY
+                    .writes_status(RUN, &json!({ "conditions": [with(condition("AnsweredLate", "True"), &json!({ "lastTransitionTime": FUTURE }))] }))
+                    .refused(late),
+                GATEWAY.writes_status(RUN, &json!({ "conditions": [condition("AnsweredLate", "True")] })),
+                // A time that the operator wrote before stays.
+                OPERATOR.writes_status(RUN, &json!({ "conditions": [with(condition("AnsweredLate", "True"), &json!({ "lastTransitionTime": FUTURE }))] })),
+                GATEWAY.writes_status(RUN, &json!({ "conditions": [
+                    with(condition("AnsweredLate", "True"), &json!({ "lastTransitionTime": FUTURE })), condition("Ready", "True"),
+                ] })),
             ],
         ),
         Rule::new(

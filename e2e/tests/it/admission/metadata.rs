@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::objects::{MOMENT, code, device, invocation, request, with};
+use super::objects::{FUTURE, MOMENT, code, device, drawn, invocation, request, with};
 use super::step::{ADA, COLLECTOR, DORA, IVAN, OLGA, OPERATOR, PAUL, Rule, Step, Who};
 
 const KINDS: [&str; 4] = [
@@ -16,6 +16,7 @@ pub fn rules() -> Vec<Rule> {
     let mut rules = life();
     rules.extend(names());
     rules.extend(free());
+    rules.extend(dates());
     rules
 }
 
@@ -234,4 +235,112 @@ fn free() -> Vec<Rule> {
             DORA.patches("devices/kiosk", managed(json!({}))),
         ],
     )]
+}
+
+/// The times of the writes of the status.
+fn dates() -> Vec<Rule> {
+    let dates =
+        "the entries of metadata.managedFields for the status cannot be set: leave managedFields";
+    let entry = |time: &str, change: &Value| {
+        let entry = json!({
+            "manager": "trial", "operation": "Update", "apiVersion": "fairlead.dev/v1alpha1", "time": time,
+            "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:approval": {} } },
+        });
+        metadata(json!({ "managedFields": [with(entry, change)] }))
+    };
+    let status = |object: &str| match object {
+        "devices/kiosk" => json!({ "presence": "Offline" }),
+        "pairingrequests/one" => json!({ "approval": { "decision": "Denied" } }),
+        "pairingcodes/lobby" => drawn(),
+        _ => json!({ "phase": "Dispatched", "dispatchedAt": MOMENT }),
+    };
+    let new = |who: Who, object: Value| {
+        [
+            entry(FUTURE, &json!({})),
+            entry(MOMENT, &json!({ "subresource": null })),
+        ]
+        .map(|change| who.creates(with(object.clone(), &change)).refused(dates))
+    };
+    vec![
+        Rule::new(
+            "metadata::a_writer_of_the_object_does_not_date_its_status",
+            for_each(|object| {
+                let writer = if object == "pairingrequests/one" {
+                    ADA
+                } else {
+                    OPERATOR
+                };
+                let first = "/metadata/managedFields";
+                vec![
+                    PAUL.patches(object, entry(FUTURE, &json!({})))
+                        .refused(dates),
+                    writer.writes_status(object, &status(object)),
+                    OLGA.patches(object, entry(FUTURE, &json!({})))
+                        .refused(dates),
+                    PAUL.patches(object, entry(MOMENT, &json!({ "subresource": null })))
+                        .refused(dates),
+                    PAUL.replaces(object, entry(FUTURE, &json!({})))
+                        .refused(dates),
+                    PAUL.does_at(object, "replace", first, &json!([{}]))
+                        .refused(dates),
+                    OPERATOR
+                        .patches(object, entry(MOMENT, &json!({})))
+                        .refused(dates),
+                    PAUL.adds(
+                        object,
+                        &format!("{first}/-"),
+                        &entry(FUTURE, &json!({}))["metadata"]["managedFields"][0],
+                    )
+                    .refused(dates),
+                    // Other writes keep the entries.
+                    PAUL.patches(object, metadata(json!({ "labels": { "a": "b" } }))),
+                    PAUL.adds(object, "/metadata/labels/c", &json!("d")),
+                    PAUL.replaces(object, metadata(json!({ "labels": { "a": "c" } }))),
+                    // As a person replaces an object from a file, which has no such entries and no status.
+                    PAUL.replaces(
+                        object,
+                        with(
+                            metadata(json!({ "managedFields": null, "labels": { "a": "d" } })),
+                            &json!({ "status": null }),
+                        ),
+                    ),
+                ]
+            }),
+        ),
+        Rule::new(
+            "metadata::a_writer_applies_what_has_a_status",
+            [
+                OLGA.applies(code("lobby", &json!({}))),
+                OPERATOR.writes_status("pairingcodes/lobby", &drawn()),
+                OLGA.applies(with(
+                    code("lobby", &json!({})),
+                    &metadata(json!({ "labels": { "a": "b" } })),
+                )),
+                OLGA.applies(code("lobby", &json!({})))
+                    .reads("/metadata/labels", Value::Null)
+                    .reads("/status/phase", "Active"),
+            ],
+        ),
+        Rule::new(
+            "metadata::the_entries_of_an_object_without_status_can_be_reset",
+            [
+                OLGA.creates(code("lobby", &json!({}))),
+                PAUL.patches(
+                    "pairingcodes/lobby",
+                    metadata(json!({ "managedFields": [{}] })),
+                ),
+            ],
+        ),
+        Rule::new(
+            "metadata::a_new_object_has_no_date_of_a_status",
+            [
+                new(IVAN, invocation("run", "kiosk", "echo")),
+                new(DORA, code("lobby", &json!({}))),
+                new(DORA, request("one")),
+                new(OPERATOR, device("kiosk", &json!({}))),
+            ]
+            .into_iter()
+            .flatten(),
+        ),
+    ]
 }

@@ -1,15 +1,21 @@
 //! What gateways and the operator write beside the four kinds, whatever roles they were given: Leases, ConfigMaps, Secrets
 //! and events.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::objects::{config_map, event, lease, secret, with};
+use super::objects::{FUTURE, MOMENT, config_map, event, lease, secret, with};
 use super::step::{ADMIN, GATEWAY, OPERATOR, PAUL, Rule};
 
 pub fn rules() -> Vec<Rule> {
-    let mut rules = vec![election(), own_lease(), lease_of_a_pod()];
+    let mut rules = vec![
+        election(),
+        own_lease(),
+        dates_of_a_lease(),
+        lease_of_a_pod(),
+    ];
     rules.extend(config_maps());
     rules.push(events());
+    rules.push(contents_of_events());
     rules
 }
 
@@ -87,7 +93,7 @@ fn own_lease() -> Rule {
                     lease("mine", &label),
                     &json!({ "spec": { "renewTime": "2900-01-01T00:00:00.000000Z" } }),
                 ))
-                .refused("spec.renewTime cannot be in the future: set the clock of the gateway"),
+                .refused("spec.renewTime and spec.acquireTime cannot be in the future: set the clock of the gateway"),
             GATEWAY
                 .creates(with(
                     lease("mine", &label),
@@ -119,13 +125,102 @@ fn own_lease() -> Rule {
                     lease("mine", &label),
                     &json!({ "spec": { "renewTime": "2900-01-01T00:00:00.000000Z" } }),
                 ))
-                .refused("spec.renewTime cannot be in the future: set the clock of the gateway"),
+                .refused("spec.renewTime and spec.acquireTime cannot be in the future: set the clock of the gateway"),
             GATEWAY
                 .patches("leases/mine", json!({ "metadata": { "labels": null } }))
                 .refused(refusal),
             GATEWAY.deletes("leases/mine"),
         ],
     )
+}
+
+/// An entry of managedFields as a writer makes it up.
+fn dated(api: &str, time: &str, fields: &Value) -> Value {
+    json!({ "metadata": { "managedFields": [{
+        "manager": "zz", "operation": "Update", "apiVersion": api, "time": time,
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    }] } })
+}
+
+/// A field that nobody writes: the API server takes a field that somebody writes out of the entries of others.
+fn unwritten() -> Value {
+    json!({ "f:metadata": { "f:labels": { "f:example.org/a": {} } } })
+}
+
+/// A year that programs cannot read.
+const UNREADABLE: &str = "9999-12-31T23:59:59Z";
+const LEASES: &str = "coordination.k8s.io/v1";
+const TOO_LATE: &str = "metadata.managedFields has a time that is too late";
+
+fn dates_of_a_lease() -> Rule {
+    let label = json!({ "fairlead.dev/component": "gateway" });
+    let late = "spec.renewTime and spec.acquireTime cannot be in the future";
+    let at = |field: &str, time: &str| json!({ "spec": { field: time } });
+    let spec = |field: &str| json!({ "f:spec": { format!("f:{field}"): {} } });
+    let name = "leases/dated";
+    let future = "2900-01-01T00:00:00.000000Z";
+    let mut steps = Vec::new();
+    for field in ["renewTime", "acquireTime"] {
+        for time in [future, "9999-12-31T23:59:59.999999Z"] {
+            let object = with(lease("dated", &label), &at(field, time));
+            steps.push(GATEWAY.creates(object.clone()).refused(late));
+            steps.push(GATEWAY.applies(object.clone()).refused(late));
+            // What the gateway says of itself does not count.
+            steps.push(
+                GATEWAY
+                    .creates(with(
+                        object,
+                        &dated(LEASES, "2999-01-01T00:00:00Z", &spec(field)),
+                    ))
+                    .refused(late),
+            );
+        }
+    }
+    steps.extend([
+        GATEWAY
+            .creates(with(
+                lease("dated", &label),
+                &dated(LEASES, UNREADABLE, &unwritten()),
+            ))
+            .refused(TOO_LATE),
+        GATEWAY.creates(with(
+            lease("dated", &label),
+            &at("acquireTime", "2026-01-01T00:00:00.000000Z"),
+        )),
+    ]);
+    for field in ["renewTime", "acquireTime"] {
+        let forged = |fields: &Value| {
+            with(
+                at(field, future),
+                &dated(LEASES, "2999-01-01T00:00:00Z", fields),
+            )
+        };
+        steps.extend([
+            GATEWAY.patches(name, at(field, future)).refused(late),
+            GATEWAY
+                .patches(name, at(field, "9999-12-31T23:59:59.999999Z"))
+                .refused(late),
+            GATEWAY
+                .patches(name, dated(LEASES, UNREADABLE, &unwritten()))
+                .refused(TOO_LATE),
+            GATEWAY.patches(name, forged(&spec(field))).refused(late),
+            GATEWAY.patches(name, forged(&unwritten())).refused(late),
+            // An entry that a gateway stored before counts no more.
+            GATEWAY.patches(name, dated(LEASES, FUTURE, &unwritten())),
+            GATEWAY.patches(name, at(field, future)).refused(late),
+            GATEWAY.replaces(name, at(field, future)).refused(late),
+            GATEWAY.replaces(name, forged(&spec(field))).refused(late),
+            GATEWAY.patches(name, at(field, "2026-01-01T00:00:05.000000Z")),
+            GATEWAY.replaces(name, at(field, "2026-01-01T00:00:06.000000Z")),
+            GATEWAY.patches(name, dated(LEASES, MOMENT, &json!({ "f:spec": {} }))),
+        ]);
+    }
+    steps.push(GATEWAY.applies(with(
+        lease("dated", &label),
+        &at("renewTime", "2026-01-01T00:00:10.000000Z"),
+    )));
+    steps.push(GATEWAY.deletes(name));
+    Rule::new("programs::a_gateway_does_not_date_its_lease", steps)
 }
 
 fn lease_of_a_pod() -> Rule {
@@ -186,6 +281,9 @@ fn config_maps() -> Vec<Rule> {
                         json!({ "metadata": { "finalizers": ["example.org/stay"] } }),
                     )
                     .refused("leave out immutable, ownerReferences and finalizers"),
+                GATEWAY
+                    .patches(logouts, dated("v1", UNREADABLE, &unwritten()))
+                    .refused(TOO_LATE),
                 GATEWAY.patches(logouts, json!({ "data": { "a": null, "c": "d" } })),
                 GATEWAY.patches(logouts, json!({ "data": { "c": null } })),
                 GATEWAY.deletes(logouts).refused(refusal),
@@ -278,6 +376,47 @@ fn events() -> Rule {
             OPERATOR
                 .creates(event("secret", "fairlead-operator", "v1", "Secret"))
                 .refused(kinds),
+        ],
+    )
+}
+
+fn contents_of_events() -> Rule {
+    let kinds = "gateways write events about kinds of fairlead.dev";
+    let ours = "fairlead.dev/v1alpha1";
+    let written = |change: Value| {
+        let event = event("written", "fairlead-gateway", ours, "CapabilityInvocation");
+        GATEWAY.creates(with(event, &change))
+    };
+    let line = "note, reason and action of an event are one line of text";
+    let late = "an event has a time that is too late";
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "name": "x", "namespace": "home" });
+    Rule::new(
+        "programs::an_event_of_a_gateway_is_readable_and_about_one_object",
+        [
+            written(json!({ "regarding": { "apiVersion": "fairlead.dev/zzz", "kind": "Namespace" } })).refused(kinds),
+            written(json!({ "regarding": { "apiVersion": "fairlead.dev/zzz" } })).refused(kinds),
+            written(json!({ "regarding": { "kind": "Namespace" } })).refused(kinds),
+            OPERATOR
+                .creates(event("other", "fairlead-operator", ours, "Namespace"))
+                .refused(kinds),
+            written(json!({ "related": secret })).refused("leave out related"),
+            written(json!({ "note": "a\u{1b}[2Jb" })).refused(line),
+            written(json!({ "note": "a\nb" })).refused(line),
+            written(json!({ "note": "a\u{9b}b" })).refused(line),
+            written(json!({ "note": "a\u{202e}b" })).refused(line),
+            written(json!({ "note": "a\u{2066}b" })).refused(line),
+            written(json!({ "note": "a\u{2028}b" })).refused(line),
+            written(json!({ "reason": "a\u{202e}b" })).refused(line),
+            written(json!({ "eventTime": "9999-12-31T23:59:59.999999Z" })).refused(late),
+            written(dated("events.k8s.io/v1", UNREADABLE, &unwritten())).refused(TOO_LATE),
+            written(json!({ "note": "the device answered 5 s late: \"Grüße\", done" })),
+            GATEWAY
+                .patches("events/written", json!({ "series": { "count": 2, "lastObservedTime": "9999-12-31T23:59:59.999999Z" } }))
+                .at_home()
+                .refused(late),
+            GATEWAY
+                .patches("events/written", json!({ "series": { "count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z" } }))
+                .at_home(),
         ],
     )
 }

@@ -307,6 +307,31 @@ fn dates() -> Vec<Rule> {
                 ]
             }),
         ),
+        Rule::new("metadata::a_crowd_of_writers_does_not_date_a_decision", {
+            let one = "pairingrequests/one";
+            let label = |number: usize| {
+                PAUL.patches(
+                    &format!("{one}?fieldManager=m{number}"),
+                    metadata(json!({ "labels": { format!("l{number}"): "a" } })),
+                )
+            };
+            let mut steps = vec![
+                DORA.creates(request("one")),
+                ADA.writes_status(one, &json!({ "approval": { "decision": "Denied" } })),
+            ];
+            steps.extend((0..5).map(label));
+            steps.extend([
+                label(5).refused("entries of too many writers"),
+                // A known writer goes on, and so does server-side apply.
+                label(4),
+                PAUL.patches(one, metadata(json!({ "labels": { "l9": "a" } }))),
+                PAUL.applies(with(
+                    request("one"),
+                    &metadata(json!({ "labels": { "l10": "a" } })),
+                )),
+            ]);
+            steps
+        }),
         Rule::new(
             "metadata::a_writer_applies_what_has_a_status",
             [

@@ -5,8 +5,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::admissionregistration::v1::{
+        MatchResources, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 
 /// Who decides on a pairing request.
@@ -22,6 +24,16 @@ pub const DEVICE_ORIGIN: &str = "device-origin.fairlead.dev";
 /// Who writes the certificate of a Device, and asks for its renewal.
 pub const DEVICE_STATUS: &str = "device-status.fairlead.dev";
 
+/// The policies that a signature rests on.
+pub const SIGNED_ON: [&str; 6] = [
+    PAIRING_DECISION,
+    PAIRING_REQUEST_ORIGIN,
+    PAIRING_CODE_APPROVAL,
+    PAIRING_CODE_STATUS,
+    DEVICE_ORIGIN,
+    DEVICE_STATUS,
+];
+
 /// How long after its last change a policy may not be in force yet: an API server takes a change in within a second or
 /// so, and both times are of whole seconds.
 pub const SETTLES: SignedDuration = SignedDuration::from_secs(3);
@@ -30,7 +42,7 @@ pub const SETTLES: SignedDuration = SignedDuration::from_secs(3);
 pub fn not_enforced<'a>(
     name: &str,
     policy: Option<&ValidatingAdmissionPolicy>,
-    bindings: impl IntoIterator<Item = &'a ValidatingAdmissionPolicyBinding>,
+    bindings: impl IntoIterator<Item = &'a ValidatingAdmissionPolicyBinding> + Clone,
 ) -> Option<String> {
     let Some(policy) = policy else {
         return Some("it does not exist".to_owned());
@@ -38,11 +50,57 @@ pub fn not_enforced<'a>(
     if !fails_closed(policy) {
         return Some("its failurePolicy is not Fail".to_owned());
     }
-    let mut bound = of(name, bindings).peekable();
+    let mut bound = of(name, bindings.clone()).peekable();
     if bound.peek().is_none() {
         return Some("it has no ValidatingAdmissionPolicyBinding".to_owned());
     }
-    (!bound.any(denies)).then(|| "no binding of it has the validationAction Deny".to_owned())
+    if !bound.any(denies) {
+        return Some("no binding of it has the validationAction Deny".to_owned());
+    }
+    exempts(policy, of(name, bindings))
+}
+
+/// Whom or what the policy leaves out as it is stored. Those that a signature rests on are shipped without exceptions.
+fn exempts<'a>(
+    policy: &ValidatingAdmissionPolicy,
+    mut bindings: impl Iterator<Item = &'a ValidatingAdmissionPolicyBinding>,
+) -> Option<String> {
+    let name = policy.metadata.name.as_deref().unwrap_or_default();
+    if !SIGNED_ON.contains(&name) {
+        return None;
+    }
+    let spec = policy.spec.as_ref()?;
+    if spec.match_conditions.iter().flatten().next().is_some() {
+        return Some("matchConditions exempt requests from it".to_owned());
+    }
+    let constraints = spec.match_constraints.as_ref();
+    if constraints.is_some_and(narrows) {
+        return Some("its matchConstraints exempt objects from it".to_owned());
+    }
+    let whole = |binding: &ValidatingAdmissionPolicyBinding| {
+        let spec = binding.spec.as_ref();
+        denies(binding)
+            && spec.is_none_or(|spec| !spec.match_resources.as_ref().is_some_and(narrows))
+    };
+    (!bindings.any(whole)).then(|| "matchResources narrow every binding that denies".to_owned())
+}
+
+/// Whether a match leaves out objects or namespaces beyond its resourceRules.
+fn narrows(matched: &MatchResources) -> bool {
+    let selects = |selector: &Option<LabelSelector>| {
+        selector.as_ref().is_some_and(|selector| {
+            selector.match_labels.iter().flatten().next().is_some()
+                || selector.match_expressions.iter().flatten().next().is_some()
+        })
+    };
+    selects(&matched.namespace_selector)
+        || selects(&matched.object_selector)
+        || matched
+            .exclude_resource_rules
+            .iter()
+            .flatten()
+            .next()
+            .is_some()
 }
 
 /// Whether the policy refuses what it cannot evaluate.
@@ -131,6 +189,44 @@ mod tests {
             "spec": { "policyName": name, "validationActions": actions },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn an_exception_that_is_stored_shows_that_a_policy_is_not_in_force() {
+        let lacks = |spec: Value, matched: Value| {
+            let mut policy = policy(&spec);
+            policy.metadata.name = Some(PAIRING_DECISION.to_owned());
+            let mut binding = binding(PAIRING_DECISION, &["Deny"]);
+            if let Some(spec) = binding.spec.as_mut() {
+                spec.match_resources = serde_json::from_value(matched).unwrap();
+            }
+            not_enforced(PAIRING_DECISION, Some(&policy), &[binding])
+        };
+        // As the API server stores what is shipped.
+        let whole =
+            json!({ "matchConstraints": { "namespaceSelector": {}, "objectSelector": {} } });
+        assert_eq!(lacks(whole.clone(), Value::Null), None);
+        let condition =
+            json!([{ "name": "exempt", "expression": "request.userInfo.username != 'x'" }]);
+        let selector =
+            json!({ "matchExpressions": [{ "key": "skip", "operator": "DoesNotExist" }] });
+        for (spec, matched) in [
+            (json!({ "matchConditions": condition }), Value::Null),
+            (
+                json!({ "matchConstraints": { "objectSelector": selector } }),
+                Value::Null,
+            ),
+            (
+                json!({ "matchConstraints": { "excludeResourceRules": [{ "operations": ["*"] }] } }),
+                Value::Null,
+            ),
+            (
+                whole,
+                json!({ "namespaceSelector": { "matchLabels": { "a": "b" } } }),
+            ),
+        ] {
+            assert!(lacks(spec.clone(), matched).is_some(), "{spec}");
+        }
     }
 
     #[test]

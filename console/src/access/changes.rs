@@ -5,6 +5,7 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
+use crds::Guarded;
 use futures::StreamExt as _;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::{
@@ -59,9 +60,9 @@ where
 {
     let kind = K::kind(&());
     let mut is_told = false;
-    let mut events = watcher(Api::<PartialObjectMeta<K>>::all(client), Config::default())
-        .default_backoff()
-        .boxed();
+    // All tenants share this list: a binding that one of them made unreadable must not hide the changes of others.
+    let api = Api::<Guarded<PartialObjectMeta<K>>>::all(client);
+    let mut events = watcher(api, Config::default()).default_backoff().boxed();
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {

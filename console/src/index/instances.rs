@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
 use console_api::inventory::{Component, Instance};
 use crds::{
+    Guarded,
     lease::Beat,
     names::{ADVERTISE_ANNOTATION, COMPONENT_GATEWAY, COMPONENT_LABEL, OPERATOR_LEASE},
 };
@@ -105,7 +106,8 @@ impl InstanceFeed {
 }
 
 impl Feed for InstanceFeed {
-    type Object = Lease;
+    // Any gateway writes its own: one that cannot be read must not hide the others.
+    type Object = Guarded<Lease>;
 
     const KIND: &'static str = "Lease";
 
@@ -113,7 +115,10 @@ impl Feed for InstanceFeed {
         self.listed = Instances::default();
     }
 
-    fn listed(&mut self, object: Lease) {
+    fn listed(&mut self, object: Guarded<Lease>) {
+        let Some(object) = object.readable() else {
+            return;
+        };
         let instances = super::read(&self.index.instances);
         let before = instances.0.get(&object.name_any());
         self.listed.insert(object, before, clock::now());
@@ -124,13 +129,16 @@ impl Feed for InstanceFeed {
         self.index.filled.instances.store(true, Ordering::Release);
     }
 
-    fn applied(&mut self, object: Lease, _version: u64) {
+    fn applied(&mut self, object: Guarded<Lease>, _version: u64) {
+        let Some(object) = object.readable() else {
+            return;
+        };
         let mut instances = write(&self.index.instances);
         let before = instances.0.get(&object.name_any()).cloned();
         instances.insert(object, before.as_ref(), clock::now());
     }
 
-    fn gone(&mut self, object: &Lease, _version: u64) {
+    fn gone(&mut self, object: &Guarded<Lease>, _version: u64) {
         write(&self.index.instances).0.remove(&object.name_any());
     }
 }

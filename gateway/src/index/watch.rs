@@ -312,7 +312,8 @@ struct GatewaySink {
 }
 
 impl Sink for GatewaySink {
-    type Object = Lease;
+    // Any gateway writes its own: one that cannot be read must not hide the others.
+    type Object = Guarded<Lease>;
 
     const KIND: &'static str = "Lease";
 
@@ -320,8 +321,8 @@ impl Sink for GatewaySink {
         self.listed = Vec::new();
     }
 
-    fn listed(&mut self, object: Lease) {
-        self.listed.push(object);
+    fn listed(&mut self, object: Guarded<Lease>) {
+        self.listed.extend(valid(object));
     }
 
     fn end_list(&mut self) {
@@ -329,11 +330,13 @@ impl Sink for GatewaySink {
         self.index.gateways.replace(listed, clock::now());
     }
 
-    fn applied(&mut self, object: Lease) {
-        self.index.gateways.insert(object, clock::now());
+    fn applied(&mut self, object: Guarded<Lease>) {
+        if let Some(lease) = valid(object) {
+            self.index.gateways.insert(lease, clock::now());
+        }
     }
 
-    fn gone(&mut self, object: &Lease) {
+    fn gone(&mut self, object: &Guarded<Lease>) {
         self.index.gateways.remove(&object.name_any());
     }
 }

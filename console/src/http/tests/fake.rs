@@ -147,6 +147,19 @@ impl Server {
         if path.contains(LOGOUTS) {
             return self.write(method, path, body.clone());
         }
+        if path.ends_with("/configmaps") {
+            let state = self.state.lock().unwrap();
+            let named = state
+                .objects
+                .iter()
+                .filter(|(of, _)| of.contains(LOGOUTS))
+                .map(|(_, map)| map)
+                .filter(|map| query.contains(map["metadata"]["name"].as_str().unwrap()));
+            return ok(&json!({
+                "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" },
+                "items": named.collect::<Vec<_>>(),
+            }));
+        }
         if method == http::Method::GET {
             return ok(&json!({
                 "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": [],

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crds::names::GATEWAY;
+use crds::{Guarded, names::GATEWAY};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -40,6 +40,8 @@ const TIME: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("ConfigMap {0} is missing: apply crds/rbac/10-console.yaml")]
     Missing(&'static str),
+    #[error("ConfigMap {0} cannot be read: {1}; delete it and apply crds/rbac/10-console.yaml")]
+    Unreadable(&'static str, String),
     #[error("read ConfigMap {0}")]
     Read(&'static str, #[source] Box<kube::Error>),
     #[error("write ConfigMap {0}")]
@@ -51,7 +53,8 @@ pub enum Error {
 /// One ConfigMap.
 pub struct Shard {
     name: &'static str,
-    maps: Api<ConfigMap>,
+    /// Gateways write them: metadata that cannot be read must not keep users from logging in and out.
+    maps: Api<Guarded<ConfigMap>>,
     state: Mutex<State>,
     /// Held by the one write in flight.
     writing: tokio::sync::Mutex<()>,
@@ -127,6 +130,9 @@ impl Shard {
         let map = self.maps.get_opt(self.name).await;
         let map = map.map_err(|error| Error::Read(self.name, Box::new(error)))?;
         let map = map.ok_or(Error::Missing(self.name))?;
+        let map = map
+            .0
+            .map_err(|invalid| Error::Unreadable(self.name, invalid.error))?;
         self.state().learn(map, now());
         Ok(())
     }
@@ -169,12 +175,26 @@ impl Shard {
             .boxed();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::InitApply(map) | Event::Apply(map)) => self.state().learn(map, now()),
-                Ok(Event::InitDone) => {
-                    self.state().known.get_or_insert_default();
-                }
+                // The marks are known once the ConfigMap was read, and not where it is missing: else whoever deletes it
+                // brings ended sessions back at the next start.
+                Ok(Event::InitApply(map) | Event::Apply(map)) => match map.0 {
+                    Ok(map) => {
+                        let mut state = self.state();
+                        state.learn(map, now());
+                        state.known.get_or_insert_default();
+                    }
+                    Err(invalid) => tracing::warn!(
+                        error = invalid.error,
+                        name = self.name,
+                        "The ConfigMap of logouts cannot be read: delete it and apply crds/rbac/10-console.yaml"
+                    ),
+                },
+                Ok(Event::InitDone) if self.state().known.is_none() => tracing::warn!(
+                    name = self.name,
+                    "The ConfigMap of logouts is missing, no session is accepted: apply crds/rbac/10-console.yaml"
+                ),
                 Ok(Event::Delete(_)) => self.state().stored = None,
-                Ok(Event::Init) => {}
+                Ok(Event::Init | Event::InitDone) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(

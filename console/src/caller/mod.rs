@@ -1,6 +1,6 @@
 //! Who asks, and requests to the API server with that person's own token.
 //!
-//! - [`tenant`]: users that share one owner;
+//! - [`mod@tenant`]: users that share one owner;
 //! - [`token`]: a token, which reaches no log;
 //! - [`identity`]: who it belongs to (TokenReview, by the gateway);
 //! - [`own`]: the API server, asked with it.

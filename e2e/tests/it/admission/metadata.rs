@@ -17,6 +17,7 @@ pub fn rules() -> Vec<Rule> {
     rules.extend(names());
     rules.extend(free());
     rules.extend(dates());
+    rules.extend(dates_of_others());
     rules
 }
 
@@ -237,76 +238,89 @@ fn free() -> Vec<Rule> {
     )]
 }
 
-/// The times of the writes of the status.
-fn dates() -> Vec<Rule> {
-    let dates =
-        "the entries of metadata.managedFields for the status cannot be set: leave managedFields";
-    let entry = |time: &str, change: &Value| {
-        let entry = json!({
-            "manager": "trial", "operation": "Update", "apiVersion": "fairlead.dev/v1alpha1", "time": time,
-            "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:approval": {} } },
-        });
-        metadata(json!({ "managedFields": [with(entry, change)] }))
-    };
-    let status = |object: &str| match object {
+const DATES: &str =
+    "the entries of metadata.managedFields for the status cannot be set: leave managedFields";
+
+/// An entry of `managedFields` that claims a write of the status.
+fn entry(time: &str, change: &Value) -> Value {
+    let entry = json!({
+        "manager": "trial", "operation": "Update", "apiVersion": "fairlead.dev/v1alpha1", "time": time,
+        "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:approval": {} } },
+    });
+    metadata(json!({ "managedFields": [with(entry, change)] }))
+}
+
+/// A write of the status that its writer may make.
+fn status(object: &str) -> Value {
+    match object {
         "devices/kiosk" => json!({ "presence": "Offline" }),
         "pairingrequests/one" => json!({ "approval": { "decision": "Denied" } }),
         "pairingcodes/lobby" => drawn(),
         _ => json!({ "phase": "Dispatched", "dispatchedAt": MOMENT }),
-    };
-    let new = |who: Who, object: Value| {
-        [
-            entry(FUTURE, &json!({})),
-            entry(MOMENT, &json!({ "subresource": null })),
-        ]
-        .map(|change| who.creates(with(object.clone(), &change)).refused(dates))
-    };
-    vec![
-        Rule::new(
-            "metadata::a_writer_of_the_object_does_not_date_its_status",
-            for_each(|object| {
-                let writer = if object == "pairingrequests/one" {
-                    ADA
-                } else {
-                    OPERATOR
-                };
-                let first = "/metadata/managedFields";
-                vec![
-                    PAUL.patches(object, entry(FUTURE, &json!({})))
-                        .refused(dates),
-                    writer.writes_status(object, &status(object)),
-                    OLGA.patches(object, entry(FUTURE, &json!({})))
-                        .refused(dates),
-                    PAUL.patches(object, entry(MOMENT, &json!({ "subresource": null })))
-                        .refused(dates),
-                    PAUL.replaces(object, entry(FUTURE, &json!({})))
-                        .refused(dates),
-                    PAUL.does_at(object, "replace", first, &json!([{}]))
-                        .refused(dates),
-                    OPERATOR
-                        .patches(object, entry(MOMENT, &json!({})))
-                        .refused(dates),
-                    PAUL.adds(
-                        object,
-                        &format!("{first}/-"),
-                        &entry(FUTURE, &json!({}))["metadata"]["managedFields"][0],
-                    )
-                    .refused(dates),
-                    // Other writes keep the entries.
-                    PAUL.patches(object, metadata(json!({ "labels": { "a": "b" } }))),
-                    PAUL.adds(object, "/metadata/labels/c", &json!("d")),
-                    PAUL.replaces(object, metadata(json!({ "labels": { "a": "c" } }))),
-                    // As a person replaces an object from a file, which has no such entries and no status.
-                    PAUL.replaces(
-                        object,
-                        with(
-                            metadata(json!({ "managedFields": null, "labels": { "a": "d" } })),
-                            &json!({ "status": null }),
-                        ),
+    }
+}
+
+/// New objects that claim writes of their status.
+fn dated(who: Who, object: &Value) -> [Step; 2] {
+    [
+        entry(FUTURE, &json!({})),
+        entry(MOMENT, &json!({ "subresource": null })),
+    ]
+    .map(|change| who.creates(with(object.clone(), &change)).refused(DATES))
+}
+
+/// The times of the writes of the status, of objects that exist.
+fn dates() -> Vec<Rule> {
+    vec![Rule::new(
+        "metadata::a_writer_of_the_object_does_not_date_its_status",
+        for_each(|object| {
+            let writer = if object == "pairingrequests/one" {
+                ADA
+            } else {
+                OPERATOR
+            };
+            let first = "/metadata/managedFields";
+            vec![
+                PAUL.patches(object, entry(FUTURE, &json!({})))
+                    .refused(DATES),
+                writer.writes_status(object, &status(object)),
+                OLGA.patches(object, entry(FUTURE, &json!({})))
+                    .refused(DATES),
+                PAUL.patches(object, entry(MOMENT, &json!({ "subresource": null })))
+                    .refused(DATES),
+                PAUL.replaces(object, entry(FUTURE, &json!({})))
+                    .refused(DATES),
+                PAUL.does_at(object, "replace", first, &json!([{}]))
+                    .refused(DATES),
+                OPERATOR
+                    .patches(object, entry(MOMENT, &json!({})))
+                    .refused(DATES),
+                PAUL.adds(
+                    object,
+                    &format!("{first}/-"),
+                    &entry(FUTURE, &json!({}))["metadata"]["managedFields"][0],
+                )
+                .refused(DATES),
+                // Other writes keep the entries.
+                PAUL.patches(object, metadata(json!({ "labels": { "a": "b" } }))),
+                PAUL.adds(object, "/metadata/labels/c", &json!("d")),
+                PAUL.replaces(object, metadata(json!({ "labels": { "a": "c" } }))),
+                // As a person replaces an object from a file, which has no such entries and no status.
+                PAUL.replaces(
+                    object,
+                    with(
+                        metadata(json!({ "managedFields": null, "labels": { "a": "d" } })),
+                        &json!({ "status": null }),
                     ),
-                ]
-            }),
-        ),
+                ),
+            ]
+        }),
+    )]
+}
+
+/// The same with many writers, and of new objects.
+fn dates_of_others() -> Vec<Rule> {
+    vec![
         Rule::new("metadata::a_crowd_of_writers_does_not_date_a_decision", {
             let one = "pairingrequests/one";
             let label = |number: usize| {
@@ -359,10 +373,10 @@ fn dates() -> Vec<Rule> {
         Rule::new(
             "metadata::a_new_object_has_no_date_of_a_status",
             [
-                new(IVAN, invocation("run", "kiosk", "echo")),
-                new(DORA, code("lobby", &json!({}))),
-                new(DORA, request("one")),
-                new(OPERATOR, device("kiosk", &json!({}))),
+                dated(IVAN, &invocation("run", "kiosk", "echo")),
+                dated(DORA, &code("lobby", &json!({}))),
+                dated(DORA, &request("one")),
+                dated(OPERATOR, &device("kiosk", &json!({}))),
             ]
             .into_iter()
             .flatten(),

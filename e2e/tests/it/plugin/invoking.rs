@@ -97,7 +97,7 @@ async fn takes_inputs(scene: &Scene, ada: &Person) -> anyhow::Result<()> {
     let before = invocation::all(scene).list(&ListParams::default()).await?;
     ada.says(&echo(&["--input", "{"]))
         .await?
-        .with(1, &["no JSON"])?;
+        .with(1, &["not valid JSON"])?;
     ada.says(&echo(&["-f", "/nowhere"]))
         .await?
         .with(1, &["/nowhere"])?;

@@ -434,6 +434,23 @@ async fn refusals(scene: Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Logs in at a gateway. The keys that seal sessions come a moment after the gateway.
+async fn logged_in(
+    http: &reqwest::Client,
+    gateway: &str,
+    token: &str,
+) -> anyhow::Result<reqwest::Response> {
+    until("logins are taken", SOON, async || {
+        let answer = http
+            .post(format!("{gateway}/console/v1/auth/login"))
+            .json(&json!({ "token": token }))
+            .send()
+            .await?;
+        Ok(answer.status().is_success().then_some(answer))
+    })
+    .await
+}
+
 async fn sessions(scene: Scene) -> anyhow::Result<()> {
     let (urls, ca) = consoles(&scene).await?;
     let [one, other] = urls.as_slice() else {
@@ -441,16 +458,7 @@ async fn sessions(scene: Scene) -> anyhow::Result<()> {
     };
     let http = web(&ca)?;
     let token = token(&scene, "eve", &["fairlead-viewer"]).await?;
-    let login = until("logins are taken", SOON, async || {
-        let answer = http
-            .post(format!("{one}/console/v1/auth/login"))
-            .json(&json!({ "token": token }))
-            .send()
-            .await?;
-        // The keys come a moment after the gateway.
-        Ok(answer.status().is_success().then_some(answer))
-    })
-    .await?;
+    let login = logged_in(&http, one, &token).await?;
     let cookie = login
         .headers()
         .get("set-cookie")
@@ -560,15 +568,7 @@ async fn logouts(scene: Scene) -> anyhow::Result<()> {
     };
     let http = web(&ca)?;
     let token = token(&scene, "ada", &["fairlead-viewer"]).await?;
-    let login = until("logins are taken", SOON, async || {
-        let answer = http
-            .post(format!("{one}/console/v1/auth/login"))
-            .json(&json!({ "token": token }))
-            .send()
-            .await?;
-        Ok(answer.status().is_success().then_some(answer))
-    })
-    .await?;
+    let login = logged_in(&http, one, &token).await?;
     let cookie = login
         .headers()
         .get("set-cookie")

@@ -24,7 +24,7 @@ pub struct Wanted<'a> {
     pub authority: &'a Authority,
     /// Beside [`GATEWAY_NAME`].
     pub dns_names: &'a [String],
-    /// For how long it holds. So long can anybody pose as a gateway who stole its key.
+    /// Life of the certificate: a thief of its key can pose as a gateway for that long.
     pub ttl: SignedDuration,
 }
 

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::devices::made;
 use super::objects::{
     FUTURE, KEY, LATER, MOMENT, code, condition, device, drawn, gateway_request, invocation, with,
 };
-use super::step::{DORA, GATEWAY, IVAN, OPERATOR, Rule, Step};
+use super::step::{DORA, GATEWAY, IVAN, OPERATOR, Rule};
 
 const KIOSK: &str = "devices/kiosk";
 const LOBBY: &str = "pairingcodes/lobby";
@@ -19,13 +20,6 @@ pub fn rules() -> Vec<Rule> {
     rules.extend(moments());
     rules.extend(others());
     rules
-}
-
-fn made(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
-    [OPERATOR.creates(device("kiosk", &json!({})))]
-        .into_iter()
-        .chain(steps)
-        .collect()
 }
 
 fn session(epoch: i64) -> Value {

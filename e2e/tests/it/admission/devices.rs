@@ -16,7 +16,8 @@ pub fn rules() -> Vec<Rule> {
     rules
 }
 
-fn made(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+/// The steps, with the device `kiosk` made before them.
+pub fn made(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
     [OPERATOR.creates(device("kiosk", &json!({})))]
         .into_iter()
         .chain(steps)
